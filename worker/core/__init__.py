@@ -1,0 +1,1 @@
+"""What an event means: pure functions and values, no I/O, no clock."""

@@ -1,0 +1,90 @@
+"""Every error of ours, named by what to do about it.
+
+    Error
+    ├── Misconfigured   stop, say which setting to change (exit code 2)
+    ├── Refused         stop, say which right or password is missing (exit code 2)
+    ├── Unavailable     keep what is in hand, wait, try again (exit code 3 in a command)
+    ├── GroupMissing    create the consumer group again, then go on
+    └── Unusable        bury the entry, with this reason
+
+Adapters translate the errors of their libraries into these at the edge.
+"""
+
+from typing import Final, Literal
+
+Reason = Literal[
+    "bad_entry",
+    "bad_json",
+    "bad_event",
+    "no_instance",
+    "instance_conflict",
+    "too_large",
+    "wrong_type",
+    "max_attempts",
+]
+"""Why an entry is dead: the closed list."""
+
+REASONS: Final[tuple[Reason, ...]] = (
+    "bad_entry",
+    "bad_json",
+    "bad_event",
+    "no_instance",
+    "instance_conflict",
+    "too_large",
+    "wrong_type",
+    "max_attempts",
+)
+
+
+class Error(Exception):
+    """Any failure this project names; the message is one line for a person."""
+
+
+class Misconfigured(Error):
+    """A setting or an argument cannot be used; the message names it and what is allowed."""
+
+
+class Refused(Error):
+    """Redis refuses us (NOPERM, WRONGPASS, NOAUTH); the message names what is missing."""
+
+
+class Unavailable(Error):
+    """Redis cannot serve us now, and may later.
+
+    `kind` is one of `UNAVAILABLE_KINDS`: a metric label and a log field.
+    """
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+UNAVAILABLE_KINDS: Final = (
+    "connection",
+    "timeout",
+    "oom",
+    "readonly",
+    "loading",
+    "masterdown",
+    "clusterdown",
+    "misconf",
+    "noreplicas",
+    "busy",
+    "tryagain",
+    "max_clients",
+)
+
+
+class GroupMissing(Error):
+    """The consumer group, or its whole stream, is gone."""
+
+
+class Unusable(Error):
+    """An entry that can never be cached as it is; it goes to the dead letters.
+
+    The message names fields and limits, never values: it is stored, logged and shown.
+    """
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.reason: Reason = reason

@@ -1,0 +1,1 @@
+"""The loop: read, settle, ack; and its upkeep."""

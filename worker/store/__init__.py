@@ -1,0 +1,1 @@
+"""Adapters to Redis; the only rooms that import its client."""
