@@ -6,6 +6,7 @@
     ├── Unavailable     keep what is in hand, wait, try again (exit code 3 in a command)
     ├── GroupMissing    create the consumer group again, then go on
     └── Unusable        bury the entry, with this reason
+        └── Conflict    ... and say which two instances met
 
 Adapters translate the errors of their libraries into these at the edge.
 """
@@ -82,9 +83,33 @@ class GroupMissing(Error):
 class Unusable(Error):
     """An entry that can never be cached as it is; it goes to the dead letters.
 
-    The message names fields and limits, never values: it is stored, logged and shown.
+    The message names fields, limits, inboxes and instances, never what people wrote:
+    it is stored, logged and shown.
     """
 
     def __init__(self, reason: Reason, message: str) -> None:
         super().__init__(message)
         self.reason: Reason = reason
+
+
+class Conflict(Unusable):
+    """An event that a binding forbids to cache (`instance_conflict`).
+
+    `inbox` is where the event came from, `instance` what it asked for, `bound` what stands;
+    `allow` is the instance that the operator would have to state to let it in, if that can be.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        inbox: str,
+        instance: str | None = None,
+        bound: str | None = None,
+        allow: str | None = None,
+    ) -> None:
+        super().__init__("instance_conflict", message)
+        self.inbox = inbox
+        self.instance = instance
+        self.bound = bound
+        self.allow = allow

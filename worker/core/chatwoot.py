@@ -1,0 +1,344 @@
+"""Webhook body to event to documents: the only place that knows Chatwoot's JSON.
+
+Shapes and types are those of Chatwoot 2.x to 4.17 (`Message#webhook_data` and
+`Conversations::EventDataPresenter#webhook_data`), read leniently where versions differ:
+any member may be missing or null that an event can be cached without.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, Literal, cast, get_args
+
+import msgspec
+from msgspec import Meta, Struct
+
+from worker.core.entry import Statement
+from worker.core.merge import UNKNOWN, stamp, status_stamp
+from worker.core.model import (
+    Attachment,
+    Attributes,
+    Contact,
+    Conversation,
+    Message,
+    Ref,
+    Sender,
+    Time,
+)
+from worker.core.times import to_iso, to_us
+from worker.errors import Unusable
+
+EventName = Literal[
+    "message_created",
+    "message_updated",
+    "conversation_created",
+    "conversation_updated",
+    "conversation_status_changed",
+]
+"""The events we cache; every other one is ignored."""
+
+EVENTS: Final[tuple[EventName, ...]] = get_args(EventName)
+
+API_CHANNEL = "Channel::Api"
+"""The channel of the inboxes that Evolution creates."""
+
+BOT_IDENTIFIER = "123456"
+"""Evolution's bot contact: its messages are QR images and pairing codes."""
+
+CLOCK_TOLERANCE_US = 600_000_000
+"""How far a witness time may lie behind the entry's own: ten minutes."""
+
+_MESSAGE_TYPES = {0: "incoming", 1: "outgoing", 2: "activity", 3: "template"}
+
+Id = Annotated[int, Meta(ge=1, le=2**53 - 1)]
+"""An id of Chatwoot's; the bound is what a Redis score and JavaScript count exactly."""
+
+
+class _Named(Struct):
+    id: Id | None = None
+    name: str | None = None
+
+
+class _Latest(Struct):
+    """An item of `messages`: the conversation's latest public message, whichever that is."""
+
+    id: Id | None = None
+    account_id: Id | None = None
+    inbox_id: Id | None = None
+    updated_at: Time = None
+    status: str | None = None
+
+
+class _About(Struct):
+    sender: Contact | None = None
+    assignee: Ref | None = None
+    team: Ref | None = None
+
+
+class _Conversation(Struct):
+    id: Id | None = None
+    account: _Named | None = None
+    inbox_id: Id | None = None
+    messages: list[_Latest] | None = None
+    meta: _About | None = None
+    status: str | None = None
+    channel: str | None = None
+    labels: list[str] | None = None
+    priority: str | None = None
+    unread_count: int | None = None
+    custom_attributes: Attributes | None = None
+    additional_attributes: Attributes | None = None
+    can_reply: bool | None = None
+    created_at: Time = None
+    updated_at: Time = None
+    last_activity_at: Time = None
+    timestamp: Time = None
+    waiting_since: Time = None
+    snoozed_until: Time = None
+
+
+class _Body(_Conversation, kw_only=True):
+    """A webhook body: a conversation event *is* the conversation, a message event holds one."""
+
+    event: str
+    conversation: _Conversation | None = None
+    inbox: _Named | None = None
+    message_type: str | int | None = None
+    content_type: str | None = None
+    content: str | None = None
+    content_attributes: Attributes | None = None
+    private: bool | None = None
+    source_id: str | None = None
+    sender: Sender | None = None
+    attachments: list[Attachment] | None = None
+
+
+class _Head(Struct):
+    event: str
+
+
+_BODY = msgspec.json.Decoder(_Body)
+_HEAD = msgspec.json.Decoder(_Head)
+_ANYTHING = msgspec.json.Decoder()
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A cached event, decoded: where it says it belongs, and the body it came with."""
+
+    name: EventName
+    account_id: int | None
+    inbox_id: int
+    inbox_name: str | None
+    channel: str | None
+    body: _Body
+    conversation: _Conversation
+
+
+def decode(payload: bytes) -> Event | None:
+    """Decode a webhook body; None when it is no event that we cache.
+
+    Raises `Unusable`: `bad_json` when it is not a JSON object, `bad_event` when it is none of
+    Chatwoot's shapes.
+    """
+    try:
+        # As text, because the decoder does not check the UTF-8 of members that it skips.
+        body = _decode_body(payload.decode())
+    except UnicodeDecodeError as error:
+        raise Unusable("bad_json", f"the payload is not UTF-8 (byte {error.start})") from None
+    except RecursionError:
+        raise Unusable("bad_json", "the payload is nested too deeply") from None
+    except msgspec.DecodeError as error:
+        raise Unusable("bad_json", str(error)) from None
+    if body is None or body.event not in EVENTS:
+        return None
+    return _event(body.event, body)
+
+
+def _decode_body(payload: str) -> _Body | None:
+    """Decode in one pass; only what does not fit is looked at again, to say why."""
+    try:
+        return _BODY.decode(payload)
+    except msgspec.ValidationError as error:
+        misfit = str(error)
+    if not isinstance(_ANYTHING.decode(payload), dict):
+        raise Unusable("bad_json", "the payload is JSON, but not an object")
+    try:
+        name = _HEAD.decode(payload).event
+    except msgspec.ValidationError as error:
+        raise Unusable("bad_event", str(error)) from None
+    if name in EVENTS:
+        raise Unusable("bad_event", misfit)
+    return None
+
+
+def _event(name: EventName, body: _Body) -> Event:
+    of_message = name.startswith("message_")
+    conversation = body.conversation if of_message else body
+    if conversation is None or conversation.id is None:
+        raise Unusable("bad_event", "the conversation's id is missing")
+    if body.id is None:
+        raise Unusable("bad_event", "the message's id is missing")
+    if of_message and body.message_type not in (*_MESSAGE_TYPES, *_MESSAGE_TYPES.values()):
+        raise Unusable("bad_event", "`message_type` is missing or none of Chatwoot's")
+
+    return Event(
+        name=name,
+        account_id=_account_id(body, conversation),
+        inbox_id=_inbox_id(body, conversation),
+        inbox_name=body.inbox.name if body.inbox else None,
+        channel=conversation.channel,
+        body=body,
+        conversation=conversation,
+    )
+
+
+def _latest(conversation: _Conversation) -> _Latest:
+    return conversation.messages[0] if conversation.messages else _Latest()
+
+
+def _account_id(body: _Body, conversation: _Conversation) -> int | None:
+    """Find the account, which conversation events state only since 2026."""
+    for account in (body.account, conversation.account):
+        if account and account.id:
+            return account.id
+    return _latest(conversation).account_id
+
+
+def _inbox_id(body: _Body, conversation: _Conversation) -> int:
+    stated = body.inbox.id if body.inbox else None
+    inbox_id = stated or conversation.inbox_id or _latest(conversation).inbox_id
+    if inbox_id is None:
+        raise Unusable("bad_event", "the inbox's id is missing")
+    return inbox_id
+
+
+def is_bot(event: Event) -> bool:
+    """Say whether an event is about Evolution's bot contact."""
+    contact, sender = _contact(event.conversation), event.body.sender
+    return any(who and who.identifier == BOT_IDENTIFIER for who in (contact, sender))
+
+
+def _contact(conversation: _Conversation) -> Contact | None:
+    return conversation.meta.sender if conversation.meta else None
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where an event's documents belong, as its binding says."""
+
+    instance: str
+    account_id: int
+
+
+def documents(
+    event: Event, statement: Statement, address: Address
+) -> tuple[Message | None, Conversation]:
+    """Return the documents that an event is: a message event carries its conversation too."""
+    witness_us = min(_witness_us(event), statement.ms * 1000 + CLOCK_TOLERANCE_US)
+    conversation = _conversation(event, statement, address, witness_us)
+    if not event.name.startswith("message_"):
+        return None, conversation
+    return _message(event, statement, address, witness_us), conversation
+
+
+def _witness_us(event: Event) -> int:
+    """Return a lower bound of when Chatwoot read the row, by Chatwoot's clock."""
+    conversation = event.conversation
+    activity_us = to_us(conversation.last_activity_at) or to_us(conversation.timestamp)
+    # A conversation's own `created_at` says nothing that its other times do not.
+    created_us = to_us(event.body.created_at)
+    latest_us = to_us(_latest(conversation).updated_at)
+    return max(to_us(conversation.updated_at), activity_us, latest_us, created_us)
+
+
+def _conversation(
+    event: Event, statement: Statement, address: Address, witness_us: int
+) -> Conversation:
+    known = event.conversation
+    about = known.meta or _About()
+    return Conversation(
+        revision=stamp(flag=True, witness_us=witness_us, kind=0, order=statement.order),
+        instance=address.instance,
+        account_id=address.account_id,
+        inbox_id=event.inbox_id,
+        id=cast("int", known.id),
+        status=known.status,
+        channel=known.channel,
+        labels=known.labels,
+        priority=known.priority,
+        unread_count=known.unread_count,
+        assignee=about.assignee,
+        team=about.team,
+        contact=about.sender,
+        custom_attributes=known.custom_attributes,
+        additional_attributes=known.additional_attributes,
+        can_reply=known.can_reply,
+        created_at=known.created_at,
+        updated_at=known.updated_at,
+        last_activity_at=known.last_activity_at,
+        waiting_since=known.waiting_since,
+        snoozed_until=known.snoozed_until,
+    )
+
+
+def _message(event: Event, statement: Statement, address: Address, witness_us: int) -> Message:
+    body = event.body
+    deleted = _is_deleted(body)
+    kind = int(event.name == "message_updated")
+    status, updated_at, status_register = _status(event)
+    return Message(
+        revision="".join(
+            (
+                stamp(flag=deleted, witness_us=witness_us, kind=kind, order=statement.order),
+                status_register,
+                UNKNOWN
+                if body.source_id is None
+                else stamp(flag=True, witness_us=witness_us, kind=kind, order=statement.order),
+            )
+        ),
+        instance=address.instance,
+        account_id=address.account_id,
+        inbox_id=event.inbox_id,
+        conversation_id=cast("int", event.conversation.id),
+        id=cast("int", body.id),
+        source_id=body.source_id,
+        message_type=_message_type(body.message_type),
+        content_type=body.content_type,
+        content=body.content,
+        content_attributes={"deleted": True} if deleted else _attributes(body.content_attributes),
+        private=bool(body.private),
+        deleted=deleted,
+        status=status,
+        created_at=body.created_at,
+        updated_at=updated_at,
+        sender=body.sender,
+        attachments=[] if deleted else body.attachments or [],
+    )
+
+
+def _message_type(stated: str | int | None) -> str:
+    return _MESSAGE_TYPES[stated] if isinstance(stated, int) else cast("str", stated)
+
+
+def _is_deleted(body: _Body) -> bool:
+    return (body.content_attributes or {}).get("deleted") is True
+
+
+def _status(event: Event) -> tuple[str | None, str | None, str]:
+    """Return status, its time and its stamp: known only where the latest message is this one."""
+    latest = _latest(event.conversation)
+    if latest.id != event.body.id or latest.status is None:
+        return None, None, UNKNOWN
+    updated_us = to_us(latest.updated_at)
+    return latest.status, to_iso(updated_us), status_stamp(latest.status, updated_us)
+
+
+def _attributes(stated: Attributes | None) -> Attributes | None:
+    """Keep an e-mail's headers, not its bodies."""
+    email: Any = (stated or {}).get("email")
+    if stated is None or not isinstance(email, dict):
+        return stated
+    headers = {name: value for name, value in email.items() if name not in _EMAIL_BODIES}
+    return {**stated, "email": headers}
+
+
+_EMAIL_BODIES = {"html_content", "text_content"}

@@ -1,0 +1,106 @@
+"""An entry as Redis gave it, and what a producer states in its fields.
+
+| field      | required | meaning                                                            |
+|------------|----------|--------------------------------------------------------------------|
+| `payload`  | yes      | the webhook body, byte for byte (a JSON object)                    |
+| `instance` | no       | Evolution instance, stated by a producer that knows it             |
+| `expect`   | no       | instance named in the webhook's URL: checked, never believed       |
+| `account`  | no       | account whose secret signed the body: checked, fills a missing one |
+| `delivery` | no       | `X-Chatwoot-Delivery`, for the log                                 |
+| `_id`      | no       | the first id of an entry that was replayed                         |
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from worker.core.keys import MAX_NAME_BYTES
+from worker.errors import Unusable
+
+Source = Literal["new", "own", "reclaimed"]
+"""How an entry reached us: read for the first time, pending under our name, or another's."""
+
+Fields = Mapping[bytes, bytes]
+
+_ID = re.compile(rb"([0-9]{1,20})-([0-9]{1,20})", re.ASCII)
+_MAX_MS_DIGITS = 13
+_MAX_ID_DIGITS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One entry of the stream; `attempts` is how often it was handed out, this time included.
+
+    Without fields it is a pending entry that was trimmed from the stream.
+    """
+
+    id: bytes
+    fields: Fields
+    attempts: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """What an entry says around its payload.
+
+    `order` is the entry's id in 33 digits, `ms` its time in Unix milliseconds;
+    a replayed entry has those of its first id.
+    """
+
+    payload: bytes
+    order: str
+    ms: int
+    instance: str | None
+    expect: str | None
+    account_id: int | None
+
+
+def read(entry: Entry) -> Statement:
+    """Read an entry's fields; raises `Unusable("bad_entry")` when they break the contract."""
+    fields = entry.fields
+    payload = fields.get(b"payload")
+    if payload is None:
+        raise Unusable("bad_entry", "the entry has no field `payload`")
+
+    ms, sequence = _parse_id(fields.get(b"_id", entry.id))
+    return Statement(
+        payload=payload,
+        order=f"{ms:013d}{sequence:020d}",
+        ms=ms,
+        instance=_name(fields, b"instance"),
+        expect=_name(fields, b"expect"),
+        account_id=_account(fields),
+    )
+
+
+def _parse_id(entry_id: bytes) -> tuple[int, int]:
+    match = _ID.fullmatch(entry_id)
+    if match is None:
+        raise Unusable("bad_entry", "the entry's `_id` is not of the form milliseconds-sequence")
+
+    ms = int(match[1])
+    if len(str(ms)) > _MAX_MS_DIGITS:
+        raise Unusable("bad_entry", "the entry's id has more than 13 digits of milliseconds")
+    return ms, int(match[2])
+
+
+def _name(fields: Fields, field: bytes) -> str | None:
+    value = fields.get(field)
+    if value is None:
+        return None
+    if not 1 <= len(value) <= MAX_NAME_BYTES:
+        raise Unusable("bad_entry", f"field `{field.decode()}` is not 1 to 255 bytes long")
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        raise Unusable("bad_entry", f"field `{field.decode()}` is not UTF-8") from None
+
+
+def _account(fields: Fields) -> int | None:
+    value = fields.get(b"account")
+    if value is None:
+        return None
+    if not (value.isdigit() and len(value) <= _MAX_ID_DIGITS):
+        raise Unusable("bad_entry", "field `account` is not an account id")
+    return int(value)

@@ -1,0 +1,53 @@
+"""Chatwoot's two ways to write a time, read as microseconds since 1970."""
+
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+
+from worker.core.merge import MAX_TIME_US
+from worker.core.model import Time
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_US = 1_000_000
+
+
+def to_us(time: Time) -> int:
+    """Return microseconds since 1970, or 0 where there is no time or one outside 1970 to 2286.
+
+    Numbers are Unix seconds; text is ISO-8601, in UTC unless it says otherwise.
+    """
+    if time is None:
+        return 0
+    us = _parse(time) if isinstance(time, str) else _from_seconds(time)
+    return us if 0 <= us <= MAX_TIME_US else 0
+
+
+def to_iso(us: int) -> str | None:
+    """Write a time of `to_us` as Chatwoot does, in milliseconds, finer only where it is; 0 is None.
+
+    One spelling per time, so that equal stamps mean equal text.
+    """
+    if us == 0:
+        return None
+    time = _EPOCH + timedelta(microseconds=us)
+    timespec = "milliseconds" if us % 1000 == 0 else "microseconds"
+    return time.isoformat(timespec=timespec).replace("+00:00", "Z")
+
+
+def _from_seconds(seconds: float) -> int:
+    if isinstance(seconds, int):
+        return seconds * _US
+    if not 0 <= seconds <= MAX_TIME_US:
+        return 0
+    return round(seconds * _US)
+
+
+@lru_cache(maxsize=1024)
+def _parse(text: str) -> int:
+    try:
+        time = datetime.fromisoformat(text.removesuffix(" UTC"))
+    except ValueError:
+        return 0
+    if time.tzinfo is None:
+        time = time.replace(tzinfo=UTC)
+    return (time - _EPOCH) // _MICROSECOND
