@@ -6,8 +6,9 @@ Nothing of Chatwoot's payload is kept that has no member here.
 """
 
 from enum import StrEnum
-from typing import Any
+from typing import Any, final
 
+import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 Time = int | float | str | None
@@ -62,6 +63,7 @@ class Attachment(Struct, frozen=True):
     transcribed_text: str | UnsetType | None = UNSET
 
 
+@final
 class Message(Struct, frozen=True):
     """One message; `conversation_id` is the display id, unique within the account."""
 
@@ -85,6 +87,7 @@ class Message(Struct, frozen=True):
     attachments: list[Attachment]
 
 
+@final
 class Conversation(Struct, frozen=True):
     """One conversation; `id` is the display id, unique within the account."""
 
@@ -112,6 +115,9 @@ class Conversation(Struct, frozen=True):
 
 
 Document = Message | Conversation
+
+encode = msgspec.json.Encoder().encode
+"""Write a document as it is stored."""
 
 
 class Draft(Struct, frozen=True):

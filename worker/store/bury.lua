@@ -1,0 +1,26 @@
+-- Moves entries to the dead letters: the letter and the acknowledgement are one step.
+--
+-- An entry that was acknowledged before (the reply to an earlier try was lost) is not buried twice,
+-- unless it is gone from the stream: then we hold its only copy.
+--
+-- KEYS[1]  the stream          KEYS[2]  its dead-letter stream
+-- ARGV[1]  the consumer group  ARGV[2]  letters kept at most  ARGV[3]  seconds a letter is kept
+-- then for each entry: its id, how many arguments follow, the letter's fields and values
+--
+-- Answers: entries acknowledged, letters dropped because there were too many or too old.
+
+local group, most, retention = ARGV[1], ARGV[2], ARGV[3]
+local acked, arg = 0, 4
+while arg <= #ARGV do
+    local id, count = ARGV[arg], tonumber(ARGV[arg + 1])
+    local fresh = redis.call('XACK', KEYS[1], group, id)
+    if fresh == 1 or #redis.call('XRANGE', KEYS[1], id, id) == 0 then
+        redis.call('XADD', KEYS[2], '*', unpack(ARGV, arg + 2, arg + 1 + count))
+    end
+    acked, arg = acked + fresh, arg + 2 + count
+end
+
+local now = redis.call('TIME')
+local dropped = redis.call('XTRIM', KEYS[2], 'MAXLEN', most)
+local oldest = math.max(0, now[1] - retention)
+return {acked, dropped + redis.call('XTRIM', KEYS[2], 'MINID', string.format('%.0f', oldest * 1000))}

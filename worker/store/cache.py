@@ -1,0 +1,178 @@
+"""Documents in Redis: written by a script beside this module, read with plain commands."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, cast
+
+import msgspec
+
+from worker.core.keys import Keys, contact_names, digits_of
+from worker.core.merge import STAMP_DIGITS, merge
+from worker.core.model import Contact, Conversation, Document, Draft, Message, encode
+from worker.store.connect import Client, register, translated
+
+Answer = Literal["applied", "stale", "wrong_type"]
+"""What became of a document: written, known already in this state or a newer one, or impossible
+because its key holds a value of another type."""
+
+_ANSWERS: Mapping[bytes, Answer] = {
+    b"applied": "applied",
+    b"stale": "stale",
+    b"wrong_type": "wrong_type",
+}
+
+TOMBSTONE_EXTRA_S = 86_400
+"""A deletion is remembered a day longer than any entry may create what it deleted."""
+
+_DECODERS: Mapping[type, msgspec.json.Decoder[Any]] = {
+    kind: msgspec.json.Decoder(kind) for kind in (Message, Conversation)
+}
+_REVISION = slice(len('{"revision":"'), None)
+
+
+@dataclass(frozen=True, slots=True)
+class CacheSettings:
+    """How long documents live, in seconds, and how many messages a timeline holds."""
+
+    prefix: str
+    ttl_s: int = 604_800
+    conversation_messages: int = 200
+
+
+class Written(NamedTuple):
+    """The answer for each draft, and how many had to be merged with what was stored first."""
+
+    answers: list[Answer]
+    conflicts: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """A document that the server has not settled yet."""
+
+    draft: Draft
+    unreadable: bytes = b""
+
+
+class Cache:
+    """The documents and bindings of one prefix."""
+
+    def __init__(self, client: Client, settings: CacheSettings) -> None:
+        self._client = client
+        self._of = settings
+        self.keys = Keys(settings.prefix)
+        self._write = register(client, "write")
+
+    async def write(self, drafts: Sequence[Draft]) -> Written:
+        """Write documents, in one round trip unless the cache knows what a draft does not.
+
+        Such a draft is merged with what is stored, and sent again.
+        """
+        answers: dict[int, Answer] = {}
+        waiting = {index: _Request(draft) for index, draft in enumerate(drafts)}
+        conflicts = 0
+        while waiting:
+            replies = await self._send(waiting.values())
+            for (index, request), reply in zip(list(waiting.items()), replies, strict=True):
+                if reply in _ANSWERS:
+                    answers[index] = _ANSWERS[reply]
+                    del waiting[index]
+                else:
+                    conflicts += 1
+                    waiting[index] = _merged(request.draft, reply)
+        return Written([answers[index] for index in range(len(drafts))], conflicts)
+
+    async def _send(self, requests: Iterable[_Request]) -> list[bytes]:
+        keys: list[str] = []
+        arguments: list[bytes | str | int] = [
+            STAMP_DIGITS,
+            self._of.ttl_s,
+            self._of.conversation_messages,
+        ]
+        for request in requests:
+            self._add(keys, arguments, request)
+        with translated():
+            return cast("list[bytes]", await self._write(keys, arguments))
+
+    def _add(self, keys: list[str], arguments: list[bytes | str | int], request: _Request) -> None:
+        document = request.draft.document
+        deleted = isinstance(document, Message) and document.deleted
+        key, timeline, pointers = self.keys.locate(document)
+        keys += (key, *([timeline] if timeline else []), *pointers)
+        arguments += (
+            encode(document),
+            document.id,
+            self._of.ttl_s + TOMBSTONE_EXTRA_S if deleted else self._of.ttl_s,
+            "" if deleted else request.draft.born_ms,
+            1 if timeline else 0,
+            len(pointers),
+            request.unreadable,
+        )
+
+    async def message(self, instance: str, message_id: int) -> Message | None:
+        """Return a message, None where the cache has none."""
+        message: Message | None = await self._get(self.keys.message(instance, message_id), Message)
+        return message
+
+    async def message_by_source(self, instance: str, source_id: str) -> Message | None:
+        """Return the message with that source id; the document's own word counts."""
+        with translated():
+            held = await self._client.get(self.keys.source(instance, source_id))
+        if not (held and held.isdigit()):
+            return None
+        message = await self.message(instance, int(held))
+        return message if message and message.source_id == source_id else None
+
+    async def conversation(self, instance: str, display_id: int) -> Conversation | None:
+        """Return a conversation, None where the cache has none."""
+        key = self.keys.conversation(instance, display_id)
+        conversation: Conversation | None = await self._get(key, Conversation)
+        return conversation
+
+    async def messages(self, instance: str, display_id: int, limit: int) -> list[Message]:
+        """Return the newest messages of a conversation that the cache has, oldest first."""
+        with translated():
+            ids = await self._client.zrevrange(
+                self.keys.timeline(instance, display_id), 0, limit - 1
+            )
+            if not ids:
+                return []
+            keys = [self.keys.message(instance, int(member)) for member in reversed(ids)]
+            values = await self._client.mget(keys)
+        messages = (_decode(value, Message) for value in values if value)
+        return [message for message in messages if message]
+
+    async def conversation_of(self, instance: str, contact: str) -> int | None:
+        """Return the newest conversation with a contact: a JID, or a phone number as digits."""
+        phone, _, server = contact.partition("@")
+        identifier = contact if server else None
+        number = phone if server in ("", "s.whatsapp.net") else ""
+        names = contact_names(Contact(identifier=identifier, phone_number=number))
+        for name in (*names, digits_of(number)):
+            with translated():
+                held = await self._client.get(self.keys.contact(instance, name)) if name else None
+            if held and held.isdigit():
+                return int(held)
+        return None
+
+    async def _get(self, key: str, kind: type[Any]) -> Any:
+        with translated():
+            value = await self._client.get(key)
+        return _decode(value, kind) if value else None
+
+
+def _merged(draft: Draft, stored: bytes) -> _Request:
+    """Return a draft that holds what is stored too; what cannot be read is to be replaced."""
+    document = _decode(stored, type(draft.document))
+    if document is None:
+        return _Request(draft, unreadable=stored[_REVISION].partition(b'"')[0])
+    merged: Document = merge(cast("Any", draft.document), document)
+    return _Request(Draft(merged, draft.born_ms))
+
+
+def _decode(value: bytes, kind: type[Any]) -> Any:
+    """Return a stored document, None when the value is not one of ours."""
+    try:
+        return _DECODERS[kind].decode(value)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None

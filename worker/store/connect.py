@@ -1,0 +1,101 @@
+"""From a URI to clients, and from Redis' errors to ours."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.resources import files
+from typing import Any, Final
+
+from redis import asyncio as redis, exceptions
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from worker.errors import GroupMissing, Misconfigured, Refused, Unavailable
+
+Client = Any
+"""A `redis.asyncio.Redis`. Its own types call every reply bytes or text, awaited or not:
+adapters state what comes back, and tests hold them to it."""
+
+READ_MARGIN_S: Final = 5.0
+"""What a socket waits beyond the time a command may take on the server."""
+
+_KINDS: Final = {
+    "OOM": "oom",
+    "READONLY": "readonly",
+    "LOADING": "loading",
+    "MASTERDOWN": "masterdown",
+    "CLUSTERDOWN": "clusterdown",
+    "MISCONF": "misconf",
+    "NOREPLICAS": "noreplicas",
+    "BUSY": "busy",
+    "TRYAGAIN": "tryagain",
+    "max number of clients": "max_clients",
+}
+_REFUSED: Final = ("NOPERM", "WRONGPASS", "NOAUTH", "invalid password", "AUTH")
+_GROUP: Final = ("NOGROUP", "UNBLOCKED")
+_CLUSTER: Final = ("MOVED", "ASK", "CROSSSLOT")
+_CODE = re.compile(rf"\b({'|'.join((*_KINDS, *_REFUSED, *_GROUP, *_CLUSTER))})\b")
+
+
+def connect(uri: str, *, block_s: float = 0.0) -> Client:
+    """Return a client that connects when it is first used.
+
+    It never retries by itself: a repeated XREADGROUP strands the first one's entries.
+    Replies have one shape in RESP2 (the default, which every proxy speaks) and RESP3
+    (`?protocol=3` in the URI). `block_s` is the longest time that a command may block.
+    """
+    return redis.Redis.from_url(
+        uri,
+        protocol=2,
+        legacy_responses=False,
+        retry=Retry(NoBackoff(), 0),
+        socket_timeout=block_s + READ_MARGIN_S,
+        socket_connect_timeout=READ_MARGIN_S,
+    )
+
+
+def register(client: Client, name: str) -> Any:
+    """Return the script of that name beside this module, loaded by the server when it must be."""
+    return client.register_script(files(__package__).joinpath(f"{name}.lua").read_text())
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turn Redis' errors into ours: by their code, which scripts wrap in versions' own ways.
+
+    An error that has no name here is a defect of ours, and passes as it is.
+    """
+    try:
+        yield
+    except exceptions.RedisError as error:
+        raise _translate(error) from error
+    except OSError as error:
+        raise Unavailable("connection", _describe(error)) from error
+
+
+def _translate(error: exceptions.RedisError) -> Exception:
+    text = _describe(error)
+    code = _code(error, text)
+    if isinstance(error, exceptions.AuthenticationError) or code in _REFUSED:
+        return Refused(f"Redis refuses us: {text}. Check user, password and ACL rights in the URI")
+    if code in _KINDS:
+        return Unavailable(_KINDS[code], text)
+    if code in _GROUP:
+        return GroupMissing(text)
+    if code in _CLUSTER:
+        return Misconfigured(f"Redis Cluster is not supported in this version: {text}")
+    if isinstance(error, exceptions.TimeoutError):
+        return Unavailable("timeout", text)
+    if isinstance(error, exceptions.ConnectionError | exceptions.InvalidResponse):
+        return Unavailable("connection", text)
+    return error
+
+
+def _code(error: exceptions.RedisError, text: str) -> str:
+    match = _CODE.search(getattr(error, "status_code", None) or text)
+    return match[1] if match else ""
+
+
+def _describe(error: Exception) -> str:
+    """Return an error's first line, which names no key's value and no password."""
+    return (str(error) or type(error).__name__).splitlines()[0]

@@ -1,0 +1,234 @@
+"""The stream: every X* command, for reading as a member of a group and for adding."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import msgspec
+from redis.exceptions import ResponseError
+
+from worker.core.entry import Entry
+from worker.errors import GroupMissing, Unusable
+from worker.store.connect import Client, register, translated
+
+_MAX_LETTER_FIELDS: Final = 1000
+"""More would overflow the stack of the server's Lua."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamSettings:
+    """Which stream, as whom, and how much at a time; times in seconds."""
+
+    key: str
+    group: str
+    consumer: str
+    batch_size: int = 200
+    block_s: float = 2.0
+    dead_max_entries: int = 10_000
+    dead_retention_s: float = 2_592_000
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """An entry that the group handed out `attempts` times and nobody has acknowledged."""
+
+    id: bytes
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """An entry that cannot be used, and why."""
+
+    entry: Entry
+    error: Unusable
+
+
+@dataclass(frozen=True, slots=True)
+class Buried:
+    """What burying did: entries acknowledged, and old letters dropped for room."""
+
+    acked: int
+    dropped: int
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What the server says of stream and group; None where it does not know."""
+
+    length: int
+    pending: int
+    lag: int | None
+    oldest_pending_s: float | None
+
+
+class Stream:
+    """One stream, read as one consumer of one group.
+
+    `reader` is used for nothing but blocking reads, so that no other command waits behind them.
+    """
+
+    def __init__(self, reader: Client, writer: Client, settings: StreamSettings) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._of = settings
+        self._dead_key = f"{settings.key}:dead"
+        self._bury = register(writer, "bury")
+
+    async def create_group(self) -> bool:
+        """Create stream and group from the stream's beginning; False when the group exists."""
+        with translated():
+            try:
+                await self._writer.xgroup_create(self._of.key, self._of.group, "0", mkstream=True)
+            except ResponseError as error:
+                if "BUSYGROUP" in str(error):
+                    return False
+                raise
+        return True
+
+    async def consumer_idle_ms(self) -> int | None:
+        """Return how long our consumer name has not been used, None when it never was."""
+        with translated():
+            consumers = await self._writer.xinfo_consumers(self._of.key, self._of.group)
+        name = self._of.consumer.encode()
+        return next((int(c["idle"]) for c in consumers if c["name"] == name), None)
+
+    async def read(self) -> list[Entry]:
+        """Return the next entries, as many as a batch holds; none when none came in time."""
+        with translated():
+            reply = await self._reader.xreadgroup(
+                self._of.group,
+                self._of.consumer,
+                {self._of.key: ">"},
+                count=self._of.batch_size,
+                block=max(1, round(self._of.block_s * 1000)),
+            )
+        return [Entry(entry_id, fields or {}) for entry_id, fields in _only_stream(reply)]
+
+    async def pending(self, after: bytes) -> list[Pending]:
+        """Return a batch of what is pending under our name, in order, behind the id `after`."""
+        with translated():
+            rows = await self._writer.xpending_range(
+                self._of.key,
+                self._of.group,
+                min=b"(" + after,
+                max="+",
+                count=self._of.batch_size,
+                consumername=self._of.consumer,
+            )
+        return [Pending(row["message_id"], row["times_delivered"]) for row in rows]
+
+    async def claim(self, pending: Sequence[Pending]) -> list[Entry]:
+        """Take pending entries in hand once more, which is one more attempt for each.
+
+        One that was trimmed from the stream meanwhile comes without fields.
+        """
+        with translated():
+            reply = await self._writer.xclaim(
+                self._of.key, self._of.group, self._of.consumer, 0, [p.id for p in pending]
+            )
+        fields_of = dict(reply)
+        return [Entry(p.id, fields_of.get(p.id) or {}, p.attempts + 1) for p in pending]
+
+    async def ack(self, ids: Sequence[bytes]) -> int:
+        """Acknowledge entries; returns how many were pending."""
+        if not ids:
+            return 0
+        with translated():
+            return int(await self._writer.xack(self._of.key, self._of.group, *ids))
+
+    async def bury(self, letters: Sequence[Letter]) -> Buried:
+        """Move entries to the dead letters and acknowledge them, in one step.
+
+        Without letters it only drops those that are too old.
+        """
+        arguments: list[bytes | str | int] = [
+            self._of.group,
+            self._of.dead_max_entries,
+            round(self._of.dead_retention_s),
+        ]
+        for letter in letters:
+            fields = self._letter_fields(letter)
+            arguments += (letter.entry.id, 2 * len(fields), *_flat(fields))
+        with translated():
+            acked, dropped = await self._bury([self._of.key, self._dead_key], arguments)
+        return Buried(acked, dropped)
+
+    def _letter_fields(self, letter: Letter) -> dict[bytes, bytes]:
+        entry = letter.entry
+        return {
+            **_bounded(entry.fields),
+            b"_id": entry.fields.get(b"_id", entry.id),
+            b"_stream": self._of.key.encode(),
+            b"_reason": letter.error.reason.encode(),
+            b"_error": str(letter.error).encode(),
+            b"_attempts": str(entry.attempts).encode(),
+            b"_consumer": self._of.consumer.encode(),
+            b"_at": datetime.now(UTC).isoformat(timespec="milliseconds").encode(),
+        }
+
+    async def figures(self) -> Figures:
+        """Ask the server how stream and group stand."""
+        with translated():
+            length = await self._writer.xlen(self._of.key)
+            groups = await self._writer.xinfo_groups(self._of.key) if length else []
+            group = next((g for g in groups if g["name"] == self._of.group.encode()), None)
+            if group is None:
+                raise GroupMissing(f"consumer group {self._of.group!r} is gone")
+            summary = await self._writer.xpending(self._of.key, self._of.group)
+        oldest = summary["min"]
+        return Figures(
+            length=length,
+            pending=summary["pending"],
+            lag=group.get("lag"),
+            oldest_pending_s=int(oldest.partition(b"-")[0]) / 1000 if oldest else None,
+        )
+
+
+class Producer:
+    """Adds entries to a stream."""
+
+    def __init__(self, client: Client, key: str) -> None:
+        self._client = client
+        self._key = key
+
+    async def add(self, fields: Mapping[str, bytes]) -> str:
+        """Add one entry; returns its id once the server has it."""
+        with translated():
+            entry_id: bytes = await self._client.xadd(self._key, dict(fields))
+        return entry_id.decode()
+
+    async def add_all(self, entries: Iterable[Mapping[str, bytes]]) -> list[str]:
+        """Add many entries in order, in one round trip; returns their ids."""
+        with translated():
+            async with self._client.pipeline(transaction=False) as pipeline:
+                for fields in entries:
+                    pipeline.xadd(self._key, dict(fields))
+                return [entry_id.decode() for entry_id in await pipeline.execute()]
+
+    async def ping(self) -> None:
+        """Raise `Unavailable` unless the server answers."""
+        with translated():
+            await self._client.ping()
+
+
+def _only_stream(reply: Any) -> list[tuple[bytes, dict[bytes, bytes] | None]]:
+    """Return the entries of the one stream in a reply, which is empty when there are none."""
+    return next(iter(reply.values())) if reply else []
+
+
+def _bounded(fields: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
+    """Return fields few enough for one command; the surplus is kept in one of them, as JSON."""
+    if len(fields) <= _MAX_LETTER_FIELDS:
+        return dict(fields)
+    items = list(fields.items())
+    kept, surplus = dict(items[:_MAX_LETTER_FIELDS]), items[_MAX_LETTER_FIELDS:]
+    more = {name.decode("latin-1"): value.decode("latin-1") for name, value in surplus}
+    return {**kept, b"_more": msgspec.json.encode(more)}
+
+
+def _flat(fields: Mapping[bytes, bytes]) -> Iterable[bytes]:
+    for name, value in fields.items():
+        yield name
+        yield value
