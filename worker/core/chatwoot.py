@@ -46,6 +46,9 @@ BOT_IDENTIFIER = "123456"
 CLOCK_TOLERANCE_US = 600_000_000
 """How far a witness time may lie behind the entry's own: ten minutes."""
 
+MAX_NESTING = 100
+"""Levels of arrays and objects that an attribute may hold."""
+
 _MESSAGE_TYPES = {0: "incoming", 1: "outgoing", 2: "activity", 3: "template"}
 
 Id = Annotated[int, Meta(ge=1, le=2**53 - 1)]
@@ -177,6 +180,7 @@ def _event(name: EventName, body: _Body) -> Event:
         raise Unusable("bad_event", "the conversation's id is missing")
     if body.id is None:
         raise Unusable("bad_event", "the message's id is missing")
+    _check_nesting(body, conversation)
     if of_message and body.message_type not in (*_MESSAGE_TYPES, *_MESSAGE_TYPES.values()):
         raise Unusable("bad_event", "`message_type` is missing or none of Chatwoot's")
 
@@ -189,6 +193,26 @@ def _event(name: EventName, body: _Body) -> Event:
         body=body,
         conversation=conversation,
     )
+
+
+def _check_nesting(body: _Body, conversation: _Conversation) -> None:
+    """Refuse what the decoder could read, but not every reader of the cache."""
+    level: list[Any] = [
+        body.content_attributes,
+        conversation.custom_attributes,
+        conversation.additional_attributes,
+    ]
+    for _ in range(MAX_NESTING):
+        level = [inner for outer in level if outer for inner in _inner(outer)]
+        if not level:
+            return
+    raise Unusable("bad_event", f"attributes are nested more than {MAX_NESTING} levels deep")
+
+
+def _inner(outer: Any) -> list[Any]:
+    """Return the arrays and objects directly inside one."""
+    items = outer.values() if isinstance(outer, dict) else outer
+    return [item for item in items if isinstance(item, dict | list)]
 
 
 def _latest(conversation: _Conversation) -> _Latest:

@@ -41,6 +41,40 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
+class Pending:
+    """An entry that was handed out `attempts` times and never acknowledged."""
+
+    id: bytes
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """An entry that cannot be used, and why."""
+
+    entry: Entry
+    error: Unusable
+
+
+@dataclass(frozen=True, slots=True)
+class Buried:
+    """What burying did: entries acknowledged, and old letters dropped for room."""
+
+    acked: int
+    dropped: int
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What the server says of stream and group; None where it does not know."""
+
+    length: int
+    pending: int
+    lag: int | None
+    oldest_pending_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Statement:
     """What an entry says around its payload.
 

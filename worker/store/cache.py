@@ -2,18 +2,15 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, cast
 
 import msgspec
 
+from worker.core.fold import Answer, Written
 from worker.core.keys import Keys, contact_names, digits_of
 from worker.core.merge import STAMP_DIGITS, merge
 from worker.core.model import Contact, Conversation, Document, Draft, Message, encode
 from worker.store.connect import Client, register, translated
-
-Answer = Literal["applied", "stale", "wrong_type"]
-"""What became of a document: written, known already in this state or a newer one, or impossible
-because its key holds a value of another type."""
 
 _ANSWERS: Mapping[bytes, Answer] = {
     b"applied": "applied",
@@ -37,13 +34,6 @@ class CacheSettings:
     prefix: str
     ttl_s: int = 604_800
     conversation_messages: int = 200
-
-
-class Written(NamedTuple):
-    """The answer for each draft, and how many had to be merged with what was stored first."""
-
-    answers: list[Answer]
-    conflicts: int
 
 
 @dataclass(frozen=True, slots=True)

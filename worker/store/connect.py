@@ -32,7 +32,7 @@ _KINDS: Final = {
     "max number of clients": "max_clients",
 }
 _REFUSED: Final = ("NOPERM", "WRONGPASS", "NOAUTH", "invalid password", "AUTH")
-_GROUP: Final = ("NOGROUP", "UNBLOCKED")
+_GROUP: Final = ("NOGROUP", "UNBLOCKED", "no such key")
 _CLUSTER: Final = ("MOVED", "ASK", "CROSSSLOT")
 _CODE = re.compile(rf"\b({'|'.join((*_KINDS, *_REFUSED, *_GROUP, *_CLUSTER))})\b")
 
@@ -92,7 +92,9 @@ def _translate(error: exceptions.RedisError) -> Exception:
 
 
 def _code(error: exceptions.RedisError, text: str) -> str:
-    match = _CODE.search(getattr(error, "status_code", None) or text)
+    """Return the first code we know, looked for in the text only where the error's own is ERR."""
+    own = getattr(error, "status_code", None)
+    match = _CODE.search(text if own in (None, "ERR") else own)
     return match[1] if match else ""
 
 

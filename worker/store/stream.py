@@ -8,8 +8,8 @@ from typing import Any, Final
 import msgspec
 from redis.exceptions import ResponseError
 
-from worker.core.entry import Entry
-from worker.errors import GroupMissing, Unusable
+from worker.core.entry import Buried, Entry, Figures, Letter, Pending
+from worker.errors import GroupMissing, Misconfigured
 from worker.store.connect import Client, register, translated
 
 _MAX_LETTER_FIELDS: Final = 1000
@@ -27,40 +27,6 @@ class StreamSettings:
     block_s: float = 2.0
     dead_max_entries: int = 10_000
     dead_retention_s: float = 2_592_000
-
-
-@dataclass(frozen=True, slots=True)
-class Pending:
-    """An entry that the group handed out `attempts` times and nobody has acknowledged."""
-
-    id: bytes
-    attempts: int
-
-
-@dataclass(frozen=True, slots=True)
-class Letter:
-    """An entry that cannot be used, and why."""
-
-    entry: Entry
-    error: Unusable
-
-
-@dataclass(frozen=True, slots=True)
-class Buried:
-    """What burying did: entries acknowledged, and old letters dropped for room."""
-
-    acked: int
-    dropped: int
-
-
-@dataclass(frozen=True, slots=True)
-class Figures:
-    """What the server says of stream and group; None where it does not know."""
-
-    length: int
-    pending: int
-    lag: int | None
-    oldest_pending_s: float | None
 
 
 class Stream:
@@ -84,6 +50,11 @@ class Stream:
             except ResponseError as error:
                 if "BUSYGROUP" in str(error):
                     return False
+                if "WRONGTYPE" in str(error):
+                    raise Misconfigured(
+                        f"CHATWOOT_CACHE_STREAM_KEY={self._of.key} holds something else "
+                        "than a stream: choose another key"
+                    ) from error
                 raise
         return True
 

@@ -1,0 +1,212 @@
+"""The loop: take up what is ours, then read, settle and ack, until told to stop.
+
+Redis may be away at any point: the step in hand is tried again until it succeeds, and nothing
+else is begun meanwhile. Told to stop while Redis is away, the loop ends at once,
+and what is in hand stays pending for the next start.
+"""
+
+import random
+import time
+import traceback
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Final, Protocol, TypeVar
+
+import anyio
+import structlog
+
+from worker.core.entry import Entry, Letter, Pending, Source
+from worker.errors import Error, GroupMissing, Misconfigured, Unavailable, Unusable
+from worker.logs import Throttle, suppressed
+from worker.metrics import Metrics
+from worker.pipeline.settle import Acknowledger, Settler
+
+log = structlog.get_logger()
+
+T = TypeVar("T")
+
+SUSPECT_ATTEMPTS: Final = 2
+"""An entry handed out more often than this is settled alone, so that it harms no neighbour."""
+
+_BACKOFF_S: Final = (0.1, 0.2, 0.4, 0.8, 1.6, 2.0)
+
+
+class EntryStream(Acknowledger, Protocol):
+    """Where entries come from."""
+
+    async def create_group(self) -> bool:
+        """Create stream and group; False when the group exists."""
+
+    async def consumer_idle_ms(self) -> int | None:
+        """Return how long our name has not been used, None when it never was."""
+
+    async def read(self) -> list[Entry]:
+        """Wait for new entries and return a batch of them."""
+
+    async def pending(self, after: bytes) -> list[Pending]:
+        """Return a batch of what is pending under our name, behind an id."""
+
+    async def claim(self, pending: Sequence[Pending]) -> list[Entry]:
+        """Take pending entries in hand once more."""
+
+
+class _Stopped(Exception):
+    """Told to stop while Redis was away."""
+
+
+class Consumer:
+    """One consumer of the group; `trouble` says why Redis cannot be used now, if it cannot."""
+
+    def __init__(
+        self,
+        stream: EntryStream,
+        settler: Settler,
+        metrics: Metrics,
+        *,
+        name: str,
+        block_s: float,
+        max_attempts: int,
+    ) -> None:
+        self._stream = stream
+        self._settler = settler
+        self._metrics = metrics
+        self._name = name
+        self._block_s = block_s
+        self._max_attempts = max_attempts
+        self._stop = anyio.Event()
+        self._throttle = Throttle(10.0)
+        self.started = anyio.Event()
+        self.progressed_at = time.monotonic()
+        self.trouble: Unavailable | None = None
+
+    def stop(self) -> None:
+        """End after the batch in hand."""
+        self._stop.set()
+
+    async def run(self) -> None:
+        """Consume until stopped; raises `Refused` and `Misconfigured`, which no waiting mends."""
+        try:
+            await self._insist(self._create_group)
+            await self._refuse_a_rival()
+            await self._take_up_own()
+            while not self._stop.is_set():
+                batch = await self._insist(self._stream.read)
+                if batch:
+                    await self._take(batch, "new")
+        except _Stopped:
+            log.warning("worker.stopped_without_redis", in_hand="stays pending")
+
+    async def _take_up_own(self) -> None:
+        """Settle what a former life of this consumer left pending, least tried first."""
+        after = b"-"
+        while page := await self._insist(partial(self._stream.pending, after)):
+            after = page[-1].id
+            fresh = [p for p in page if p.attempts < SUSPECT_ATTEMPTS]
+            if fresh:
+                await self._take(await self._insist(partial(self._stream.claim, fresh)), "own")
+            for suspect in sorted(set(page) - set(fresh), key=lambda p: (p.attempts, p.id)):
+                await self._take_up_suspect(suspect)
+
+    async def _take_up_suspect(self, suspect: Pending) -> None:
+        """Try an entry alone that may have killed us, or bury it when that was tried enough."""
+        (entry,) = await self._insist(partial(self._stream.claim, [suspect]))
+        # It was alone on every attempt beyond the second, whatever the limit says.
+        if entry.fields and suspect.attempts >= max(self._max_attempts, SUSPECT_ATTEMPTS + 1):
+            error = Unusable("max_attempts", f"tried {suspect.attempts} times, alone at last")
+            await self._insist(partial(self._settler.bury, [Letter(entry, error)]))
+            return
+        await self._take([entry], "own")
+
+    async def _take(self, batch: Sequence[Entry], source: Source) -> None:
+        """Settle entries that were just handed out to us."""
+        self._metrics.entries_read.labels(source=source).inc(len(batch))
+        self._metrics.last_read_timestamp_seconds.set(time.time())
+        self._metrics.inflight_entries.set(len(batch))
+        await self._insist(partial(self._settle, batch))
+        self._metrics.inflight_entries.set(0)
+
+    async def _settle(self, batch: Sequence[Entry]) -> None:
+        """Settle a batch; where a defect of ours stops it, settle its entries one by one.
+
+        The entry that has the defect stays pending, and is tried again later.
+        """
+        try:
+            await self._settler.settle(batch)
+        except Error:
+            raise
+        except Exception as error:  # noqa: BLE001 - the one place that catches everything
+            if len(batch) == 1:
+                # Not the traceback: it could quote a message.
+                log.error("entry.failed", id=batch[0].id.decode(), error=_where(error))
+                return
+            for entry in batch:
+                await self._settle([entry])
+
+    async def _insist(self, step: Callable[[], Awaitable[T]]) -> T:
+        """Do one step, again and again while Redis is away, and with a new group if it is gone."""
+        tries = 0
+        while True:
+            self.progressed_at = time.monotonic()
+            try:
+                result = await step()
+            except GroupMissing as error:
+                log.warning("group.lost", error=str(error))
+                self._metrics.stream_group_recreations.inc()
+                await self._insist(self._create_group)
+            except Unavailable as error:
+                await self._wait(error, tries)
+                tries += 1
+            else:
+                self._recovered()
+                return result
+
+    async def _create_group(self) -> None:
+        if await self._stream.create_group():
+            log.info("group.created", position="0")
+
+    async def _wait(self, error: Unavailable, tries: int) -> None:
+        self.trouble = error
+        self.started.set()
+        self._metrics.redis_up.set(0)
+        self._metrics.redis_errors.labels(kind=error.kind).inc()
+        count = self._throttle.ready(error.kind)
+        if count is not None:
+            log.warning("redis.unavailable", kind=error.kind, error=str(error), **suppressed(count))
+        delay_s = _BACKOFF_S[min(tries, len(_BACKOFF_S) - 1)] * random.uniform(0.8, 1.2)  # noqa: S311 - jitter
+        with anyio.move_on_after(delay_s):
+            await self._stop.wait()
+        if self._stop.is_set():
+            raise _Stopped
+
+    def _recovered(self) -> None:
+        self.started.set()
+        self._metrics.redis_up.set(1)
+        if self.trouble is not None:
+            log.info("redis.recovered", after=self.trouble.kind)
+            self.trouble = None
+
+    async def _refuse_a_rival(self) -> None:
+        """Refuse a consumer name that a live worker uses: both would settle one list of entries.
+
+        A live one reads at least once in the time that a read blocks, and so stops being idle.
+        """
+        idle_ms = await self._insist(self._stream.consumer_idle_ms)
+        watched_s = self._block_s + 0.5
+        if idle_ms is None or idle_ms > watched_s * 1000:
+            return
+        deadline = time.monotonic() + watched_s - idle_ms / 1000
+        while time.monotonic() < deadline and not self._stop.is_set():
+            await anyio.sleep(0.05)
+            now_ms = await self._insist(self._stream.consumer_idle_ms)
+            if now_ms is not None and now_ms < idle_ms:
+                raise Misconfigured(
+                    f"a live worker is consumer {self._name!r} of this group already: "
+                    "give each worker its own CHATWOOT_CACHE_STREAM_CONSUMER"
+                )
+            idle_ms = now_ms or idle_ms
+
+
+def _where(error: Exception) -> str:
+    """Name an error by type and place: its text could quote a message."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__} at {frame.name}:{frame.lineno}"

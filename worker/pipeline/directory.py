@@ -1,0 +1,85 @@
+"""A worker's own copy of the bindings, trusted for a minute, and the claims it cannot answer."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, Protocol
+
+from worker.core.bindings import Bindings, Claim, Resolver
+from worker.core.chatwoot import Address, Event
+from worker.core.entry import Statement
+from worker.errors import Unusable
+
+TRUST_S: Final = 60.0
+"""How long the copy is trusted; a binding that is changed is obeyed everywhere after that."""
+
+Resolution = Address | Unusable | None
+"""Where an event belongs, why it belongs nowhere, or None when it is a stranger's."""
+
+
+class BindingTable(Protocol):
+    """The bindings that all workers share."""
+
+    async def load(self) -> Bindings:
+        """Read all bindings, and renew them."""
+
+    async def put(self, bindings: Bindings) -> None:
+        """Write the operator's bindings over whatever stands."""
+
+    async def claim(self, claims: Sequence[Claim]) -> Bindings:
+        """Ask for new bindings; returns those that stand now."""
+
+
+class Directory:
+    """Says which instance each event of a batch belongs to."""
+
+    def __init__(
+        self,
+        table: BindingTable,
+        *,
+        operator: Mapping[str, str],
+        from_inbox_name: bool,
+        clock: Callable[[], float],
+    ) -> None:
+        self._table = table
+        self._operator = Bindings.of_operator(operator)
+        self._from_inbox_name = from_inbox_name
+        self._clock = clock
+        self._loaded_at: float | None = None
+        self._trust(Bindings())
+
+    async def resolve(self, cases: Sequence[tuple[Event, Statement]]) -> list[Resolution]:
+        """Resolve a batch; new bindings are claimed, all in one step, before anything is said."""
+        if not cases:
+            return []
+        await self._refresh()
+        first = [self._judge(event, said) for event, said in cases]
+        claims = list(dict.fromkeys(answer for answer in first if isinstance(answer, Claim)))
+        if not claims:
+            return [_settled(answer) for answer in first]
+
+        granted = await self._table.claim(claims)
+        self._trust(self._bindings.overruled_by(granted))
+        return [_settled(self._judge(event, said)) for event, said in cases]
+
+    def _judge(self, event: Event, said: Statement) -> Resolution | Claim:
+        try:
+            return self._resolver.resolve(event, said)
+        except Unusable as error:
+            return error
+
+    async def _refresh(self) -> None:
+        now = self._clock()
+        if self._loaded_at is not None and now - self._loaded_at < TRUST_S:
+            return
+        await self._table.put(self._operator)
+        self._trust(await self._table.load())
+        self._loaded_at = now
+
+    def _trust(self, bindings: Bindings) -> None:
+        self._bindings = bindings.overruled_by(self._operator)
+        self._resolver = Resolver(self._bindings, from_inbox_name=self._from_inbox_name)
+
+
+def _settled(answer: Resolution | Claim) -> Resolution:
+    if isinstance(answer, Claim):
+        raise TypeError(f"the claim of inbox {answer.inbox} was neither granted nor refused")
+    return answer

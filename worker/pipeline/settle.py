@@ -1,0 +1,232 @@
+"""One batch, from entries to outcomes: decode, resolve, fold, write, then bury or ack.
+
+An outcome is a value. Entries are acknowledged in one place, at the end of `Settler.settle`,
+and only once their effect is in the cache, or in the dead letters, or nowhere on purpose.
+"""
+
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import structlog
+
+from worker.core import chatwoot, entry as entries
+from worker.core.chatwoot import Address, Event
+from worker.core.entry import Buried, Entry, Letter, Statement
+from worker.core.fold import Answer, Fold, Part, Written
+from worker.core.model import Document, Draft, Message, Outcome, encode, worst
+from worker.errors import Conflict, Unusable
+from worker.logs import Throttle, suppressed
+from worker.metrics import Metrics
+from worker.pipeline.directory import Directory
+
+log = structlog.get_logger()
+
+_ENVELOPE_BYTES: Final = 4096
+"""What a document may hold beyond its payload: one smaller by this need not be measured."""
+
+
+class Acknowledger(Protocol):
+    """Where entries are settled."""
+
+    async def ack(self, ids: Sequence[bytes]) -> int:
+        """Acknowledge entries; returns how many were pending."""
+
+    async def bury(self, letters: Sequence[Letter]) -> Buried:
+        """Move entries to the dead letters, which acknowledges them."""
+
+
+class DocumentCache(Protocol):
+    """Where documents are written."""
+
+    async def write(self, drafts: Sequence[Draft]) -> Written:
+        """Write drafts, and say what became of each."""
+
+
+@dataclass(slots=True)
+class _Case:
+    """An entry on its way to its outcome; `verdict` is set once that is known."""
+
+    entry: Entry
+    said: Statement | None = None
+    event: Event | None = None
+    address: Address | None = None
+    parts: tuple[Part, ...] = ()
+    verdict: Outcome | Unusable | None = None
+
+
+class Settler:
+    """Gives every entry of a batch its outcome."""
+
+    def __init__(
+        self,
+        stream: Acknowledger,
+        cache: DocumentCache,
+        directory: Directory,
+        metrics: Metrics,
+        *,
+        max_document_bytes: int,
+    ) -> None:
+        self._stream = stream
+        self._cache = cache
+        self._directory = directory
+        self._metrics = metrics
+        self._max_document_bytes = max_document_bytes
+        self._throttle = Throttle(60.0)
+
+    async def settle(self, batch: Sequence[Entry]) -> None:
+        """Settle all entries of a batch, or raise and leave all that is not acknowledged pending.
+
+        May be called again with the same batch: every step is idempotent.
+        """
+        started = time.perf_counter()
+        cases = [_open(entry) for entry in batch if entry.fields]
+        await self._resolve(cases)
+        fold = self._fold(cases)
+        written = await self._cache.write(fold.drafts) if fold.drafts else Written([], 0)
+        for case in cases:
+            _conclude(case, written.answers)
+
+        await self._close(batch, cases)
+        self._count(cases, fold, written)
+        self._metrics.batch_entries.observe(len(batch))
+        self._metrics.batch_duration_seconds.observe(time.perf_counter() - started)
+
+    async def _resolve(self, cases: Sequence[_Case]) -> None:
+        known = list(_open_cases(cases))
+        answers = await self._directory.resolve([(event, said) for _, event, said in known])
+        for (case, _, _), answer in zip(known, answers, strict=True):
+            if isinstance(answer, Address):
+                case.address = answer
+            else:
+                case.verdict = answer or Outcome.IGNORED
+
+    def _fold(self, cases: Sequence[_Case]) -> Fold:
+        fold = Fold()
+        for case, event, said in _open_cases(cases):
+            if case.address is None:
+                continue
+            documents = [d for d in chatwoot.documents(event, said, case.address) if d is not None]
+            if self._too_large(said, documents):
+                limit = self._max_document_bytes
+                case.verdict = Unusable("too_large", f"a document would exceed {limit} bytes")
+            else:
+                case.parts = tuple(fold.add(document, said.ms) for document in documents)
+        return fold
+
+    def _too_large(self, said: Statement, documents: Sequence[Document]) -> bool:
+        limit = self._max_document_bytes
+        if len(said.payload) + _ENVELOPE_BYTES <= limit:
+            return False
+        return any(len(encode(document)) > limit for document in documents)
+
+    async def _close(self, batch: Sequence[Entry], cases: Sequence[_Case]) -> None:
+        """Bury what is dead, and acknowledge the rest."""
+        dead = [Letter(c.entry, c.verdict) for c in cases if isinstance(c.verdict, Unusable)]
+        await self.bury(dead)
+        buried = {letter.entry.id for letter in dead}
+        acked = await self._stream.ack([entry.id for entry in batch if entry.id not in buried])
+        self._metrics.entries_acked.inc(acked)
+        trimmed = len(batch) - len(cases)
+        self._metrics.stream_lost_entries.labels(reason="trimmed_pending").inc(trimmed)
+
+    async def bury(self, letters: Sequence[Letter]) -> None:
+        """Move entries to the dead letters, which acknowledges them."""
+        if not letters:
+            return
+        buried = await self._stream.bury(letters)
+        self._metrics.entries_acked.inc(buried.acked)
+        self._metrics.stream_lost_entries.labels(reason="dead_dropped").inc(buried.dropped)
+        for letter in letters:
+            self._metrics.entries_settled.labels(outcome=Outcome.DEAD).inc()
+            self._metrics.dead_letters.labels(reason=letter.error.reason).inc()
+            self._report(letter)
+
+    def _count(self, cases: Sequence[_Case], fold: Fold, written: Written) -> None:
+        self._count_documents(fold, written)
+        metrics, now_s = self._metrics, time.time()
+        events: Counter[tuple[str, str]] = Counter()
+        for case in cases:
+            if isinstance(case.verdict, Outcome):
+                metrics.entries_settled.labels(outcome=case.verdict).inc()
+            if case.verdict is Outcome.APPLIED:
+                metrics.entry_age_seconds.observe(max(0.0, now_s - _time_s(case.entry)))
+            if case.said is not None:
+                events[_labels(case)] += 1
+        for (name, instance), count in events.items():
+            metrics.count_event(name, instance, count)
+        metrics.last_settled_timestamp_seconds.set(now_s)
+
+    def _count_documents(self, fold: Fold, written: Written) -> None:
+        self._metrics.write_conflicts.inc(written.conflicts)
+        for draft, answer in zip(fold.drafts, written.answers, strict=True):
+            if answer == "applied":
+                kind = "message" if isinstance(draft.document, Message) else "conversation"
+                self._metrics.documents_written.labels(kind=kind).inc()
+
+    def _report(self, letter: Letter) -> None:
+        """Say what was buried and why, once a minute for each cause."""
+        error = letter.error
+        details: dict[str, object] = {"reason": error.reason, "error": str(error)}
+        cause: tuple[object, ...] = (error.reason,)
+        if isinstance(error, Conflict):
+            cause = (error.reason, error.inbox, error.instance)
+            details |= {"inbox": error.inbox, "instance": error.instance, "bound": error.bound}
+            if error.allow:
+                details["allow"] = _allowing(error.inbox, error.allow)
+        count = self._throttle.ready(cause)
+        if count is not None:
+            log.warning("entry.buried", id=letter.entry.id.decode(), **details, **suppressed(count))
+
+
+def _allowing(inbox: str, instance: str) -> str:
+    """Return the setting that would let an inbox in under an instance."""
+    return f"CHATWOOT_CACHE_INSTANCES='{json.dumps({inbox: instance}, ensure_ascii=False)}'"
+
+
+def _labels(case: _Case) -> tuple[str, str]:
+    name = case.event.name if case.event else ""
+    return name, case.address.instance if case.address else ""
+
+
+def _open(entry: Entry) -> _Case:
+    """Decode one entry."""
+    case = _Case(entry)
+    try:
+        case.said = entries.read(entry)
+        case.event = chatwoot.decode(case.said.payload)
+    except Unusable as error:
+        case.verdict = error
+        return case
+    if case.event is None or chatwoot.is_bot(case.event):
+        case.verdict = Outcome.IGNORED
+    return case
+
+
+def _open_cases(cases: Sequence[_Case]) -> Iterator[tuple[_Case, Event, Statement]]:
+    """Yield the cases that have no verdict yet."""
+    for case in cases:
+        if case.verdict is None and case.event is not None and case.said is not None:
+            yield case, case.event, case.said
+
+
+def _conclude(case: _Case, answers: Sequence[Answer]) -> None:
+    """Settle a case by what became of its documents."""
+    if case.verdict is not None:
+        return
+    if any(answers[part.index] == "wrong_type" for part in case.parts):
+        case.verdict = Unusable("wrong_type", "a key of the document holds a value of another type")
+        return
+    case.verdict = worst(
+        [
+            Outcome.APPLIED if part.added and answers[part.index] == "applied" else Outcome.STALE
+            for part in case.parts
+        ]
+    )
+
+
+def _time_s(entry: Entry) -> float:
+    return int(entry.id.partition(b"-")[0]) / 1000

@@ -1,0 +1,81 @@
+"""What is done on a timer beside the loop: measure the stream, drop old dead letters."""
+
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, Protocol
+
+import anyio
+import structlog
+
+from worker.core.entry import Buried, Figures, Letter
+from worker.errors import GroupMissing, Unavailable
+from worker.metrics import Metrics
+
+log = structlog.get_logger()
+
+MEASURE_S: Final = 5.0
+RETIRE_S: Final = 60.0
+
+
+class MeasuredStream(Protocol):
+    """What upkeep asks of the stream."""
+
+    async def figures(self) -> Figures:
+        """Ask the server how stream and group stand."""
+
+    async def bury(self, letters: Sequence[Letter]) -> Buried:
+        """Without letters: drop those that are too old."""
+
+
+async def every(period_s: float, task: Callable[[], Awaitable[None]]) -> None:
+    """Do a task at once and then in every period; while Redis is away it is left out.
+
+    The consumer reports outages; a second voice would only double its lines.
+    """
+    while True:
+        started = time.monotonic()
+        try:
+            await task()
+        except (Unavailable, GroupMissing) as error:
+            log.debug("upkeep.skipped", error=str(error))
+        await anyio.sleep(max(0.0, started + period_s - time.monotonic()))
+
+
+class Upkeep:
+    """The tasks, each to be run by `every`."""
+
+    def __init__(self, stream: MeasuredStream, metrics: Metrics) -> None:
+        self._stream = stream
+        self._metrics = metrics
+
+    async def measure(self) -> None:
+        """Show how stream and group stand; what the server does not know is absent."""
+        figures = await self._stream.figures()
+        metrics = self._metrics
+        metrics.stream_length.set(figures.length)
+        metrics.stream_pending_entries.set(figures.pending)
+        metrics.stream_lag_known.set(figures.lag is not None)
+        _show(metrics.stream_lag_entries, figures.lag)
+        _show(metrics.stream_oldest_pending_timestamp_seconds, figures.oldest_pending_s)
+
+    async def drop_old_letters(self) -> None:
+        """Drop dead letters beyond their retention, and count them."""
+        buried = await self._stream.bury([])
+        self._metrics.stream_lost_entries.labels(reason="dead_dropped").inc(buried.dropped)
+
+
+class _Optional(Protocol):
+    """A gauge that can be absent."""
+
+    def set(self, value: float) -> None:
+        """Show a value."""
+
+    def clear(self) -> None:
+        """Show nothing."""
+
+
+def _show(gauge: _Optional, value: float | None) -> None:
+    if value is None:
+        gauge.clear()
+    else:
+        gauge.set(value)
