@@ -14,7 +14,7 @@ from worker.metrics import Metrics
 log = structlog.get_logger()
 
 MEASURE_S: Final = 5.0
-RETIRE_S: Final = 60.0
+SELDOM_S: Final = 60.0
 
 
 class MeasuredStream(Protocol):
@@ -25,6 +25,9 @@ class MeasuredStream(Protocol):
 
     async def bury(self, letters: Sequence[Letter]) -> Buried:
         """Without letters: drop those that are too old."""
+
+    async def server(self) -> tuple[str, str]:
+        """Return the server's name and version."""
 
 
 async def every(period_s: float, task: Callable[[], Awaitable[None]]) -> None:
@@ -62,6 +65,12 @@ class Upkeep:
         """Drop dead letters beyond their retention, and count them."""
         buried = await self._stream.bury([])
         self._metrics.stream_lost_entries.labels(reason="dead_dropped").inc(buried.dropped)
+
+
+    async def identify_server(self) -> None:
+        """Show which server this is; it may have been upgraded under us."""
+        name, version = await self._stream.server()
+        self._metrics.redis_server_info.info({"server": name, "version": version})
 
 
 class _Optional(Protocol):

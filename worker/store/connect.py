@@ -1,8 +1,8 @@
 """From a URI to clients, and from Redis' errors to ours."""
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from importlib.resources import files
 from typing import Any, Final
 
@@ -11,6 +11,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from worker.errors import GroupMissing, Misconfigured, Refused, Unavailable
+from worker.store import embedded
 
 Client = Any
 """A `redis.asyncio.Redis`. Its own types call every reply bytes or text, awaited or not:
@@ -45,13 +46,27 @@ def connect(uri: str, *, block_s: float = 0.0) -> Client:
     (`?protocol=3` in the URI). `block_s` is the longest time that a command may block.
     """
     return redis.Redis.from_url(
-        uri,
+        _resolved(uri),
         protocol=2,
         legacy_responses=False,
         retry=Retry(NoBackoff(), 0),
         socket_timeout=block_s + READ_MARGIN_S,
         socket_connect_timeout=READ_MARGIN_S,
     )
+
+
+@asynccontextmanager
+async def joined(uri: str) -> AsyncIterator[Client]:
+    """Give a command its client; a server of our own must be running already."""
+    if uri.startswith(embedded.SCHEME):
+        await embedded.require(embedded.directory_of(uri))
+    async with connect(uri) as client:
+        yield client
+
+
+def _resolved(uri: str) -> str:
+    is_own = uri.startswith(embedded.SCHEME)
+    return embedded.uri(embedded.directory_of(uri)) if is_own else uri
 
 
 def register(client: Client, name: str) -> Any:

@@ -157,6 +157,14 @@ class Stream:
         )
 
 
+    async def server(self) -> tuple[str, str]:
+        """Return the server's name and version; Valkey calls itself Redis 7.2.4 beside its own."""
+        with translated():
+            info = await self._writer.info("server")
+        name = str(info.get("server_name", "redis"))
+        return name, str(info.get(f"{name}_version", info["redis_version"]))
+
+
 class Producer:
     """Adds entries to a stream."""
 

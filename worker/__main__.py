@@ -1,0 +1,70 @@
+"""The command line: parse, load settings, hand over."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from worker import __version__, settings
+from worker.commands import config, get, healthcheck, publish, run
+from worker.errors import Error, Misconfigured, Unavailable
+
+_WRONG_USAGE = 2
+_REDIS_UNAVAILABLE = 3
+
+_EXIT_CODES = """
+exit codes: 0 done, 1 found something wrong, 2 wrong usage or settings, 3 Redis unavailable
+
+settings come from the command line (--set), the environment, <NAME>_FILE, .env and env.yml,
+in this order; `chatwoot-cache config` shows each with its origin
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code."""
+    arguments = _parser().parse_args(argv)
+    try:
+        loaded = settings.load(_overrides(arguments.set))
+        code: int = arguments.func(arguments, loaded)
+    except Error as error:
+        sys.stderr.write("".join(f"chatwoot-cache: {line}\n" for line in str(error).splitlines()))
+        return _REDIS_UNAVAILABLE if isinstance(error, Unavailable) else _WRONG_USAGE
+    except KeyboardInterrupt:
+        return 130
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="chatwoot-cache",
+        description="A sidecar for Evolution API and Chatwoot: keeps messages and conversations "
+        "in a Redis cache, one sealed namespace for each instance.",
+        epilog=_EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"chatwoot-cache {__version__}")
+    subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
+    for command in (run, publish, get, config, healthcheck):
+        command.add(subparsers)
+    for subparser in subparsers.choices.values():
+        subparser.add_argument(
+            "--set",
+            action="append",
+            default=[],
+            metavar="NAME=VALUE",
+            help="a setting, over all other sources; may be repeated",
+        )
+    return parser
+
+
+def _overrides(assignments: Sequence[str]) -> dict[str, str]:
+    overrides = {}
+    for assignment in assignments:
+        name, equals, value = assignment.partition("=")
+        if not equals:
+            raise Misconfigured(f"--set {assignment}: write it as NAME=VALUE")
+        overrides[name] = value
+    return overrides
+
+
+if __name__ == "__main__":
+    sys.exit(main())

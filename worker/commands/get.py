@@ -1,0 +1,107 @@
+"""`get`: read the cache, as JSON."""
+
+import argparse
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import anyio
+import msgspec
+from rich.console import Console
+
+from worker.errors import Misconfigured
+from worker.settings import Loaded
+from worker.store.cache import Cache, CacheSettings
+from worker.store.connect import joined
+
+_MAX_LIMIT: Final = 200
+
+
+def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the command to the parser."""
+    parser = subparsers.add_parser(
+        "get",
+        help="read a message, a conversation or its last messages from the cache",
+        description="Read the cache of one instance, as JSON. Exit code 1: not in the cache.",
+    )
+    parser.add_argument("instance", metavar="INSTANCE", help="Evolution instance")
+    parser.add_argument("what", choices=sorted(_READERS), help="what to read")
+    parser.add_argument(
+        "id",
+        metavar="ID",
+        help="message id, source id (WAID:…), conversation id, or a contact's JID or phone number",
+    )
+    parser.add_argument(
+        "--limit",
+        type=int,
+        default=20,
+        metavar="N",
+        help=f"how many messages, newest, 1 to {_MAX_LIMIT} (20)",
+    )
+    parser.set_defaults(func=run)
+
+
+def run(arguments: argparse.Namespace, loaded: Loaded) -> int:
+    """Print what was asked for; 1 when the cache does not have it."""
+    if not 1 <= arguments.limit <= _MAX_LIMIT:
+        raise Misconfigured(f"--limit must be 1 to {_MAX_LIMIT}")
+    found = anyio.run(_read, arguments, loaded)
+    if found is None:
+        what = f"{arguments.what} {arguments.id}"
+        sys.stderr.write(f"chatwoot-cache: the cache of {arguments.instance!r} has no {what}\n")
+        return 1
+    _print(msgspec.json.encode(found))
+    return 0
+
+
+async def _read(arguments: argparse.Namespace, loaded: Loaded) -> Any:
+    settings = loaded.settings
+    async with joined(settings.cache_uri.get_secret_value()) as client:
+        cache = Cache(client, CacheSettings(settings.cache_redis_prefix_key))
+        return await _READERS[arguments.what](cache, arguments)
+
+
+async def _message(cache: Cache, arguments: argparse.Namespace) -> Any:
+    return await cache.message(arguments.instance, _number(arguments.id))
+
+
+async def _source(cache: Cache, arguments: argparse.Namespace) -> Any:
+    return await cache.message_by_source(arguments.instance, arguments.id)
+
+
+async def _conversation(cache: Cache, arguments: argparse.Namespace) -> Any:
+    return await cache.conversation(arguments.instance, _number(arguments.id))
+
+
+async def _messages(cache: Cache, arguments: argparse.Namespace) -> Any:
+    display_id = _number(arguments.id)
+    messages = await cache.messages(arguments.instance, display_id, arguments.limit)
+    return {"conversation_id": display_id, "messages": messages} if messages else None
+
+
+async def _contact(cache: Cache, arguments: argparse.Namespace) -> Any:
+    display_id = await cache.conversation_of(arguments.instance, arguments.id)
+    return None if display_id is None else await cache.conversation(arguments.instance, display_id)
+
+
+_READERS: Final[dict[str, Callable[[Cache, argparse.Namespace], Awaitable[Any]]]] = {
+    "message": _message,
+    "source": _source,
+    "conversation": _conversation,
+    "messages": _messages,
+    "contact": _contact,
+}
+
+
+def _number(text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise Misconfigured(f"{text!r} is not a number: ids of Chatwoot are")
+    return int(text)
+
+
+def _print(document: bytes) -> None:
+    console = Console()
+    if console.is_terminal:
+        console.print_json(document.decode())
+    else:
+        sys.stdout.buffer.write(msgspec.json.format(document, indent=2) + b"\n")

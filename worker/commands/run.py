@@ -1,0 +1,105 @@
+"""`run`: the worker itself, until it is told to stop."""
+
+import argparse
+import os
+import shlex
+import sys
+from pathlib import Path
+
+import anyio
+import structlog
+from rich.console import Console
+from rich.table import Table
+
+from worker import __version__, app, logs
+from worker.app import Started
+from worker.errors import Error, Misconfigured, Refused
+from worker.store import embedded
+from worker.settings import Loaded, RedisUri
+
+log = structlog.get_logger()
+
+_SAMPLES = Path(__file__).parents[2] / "tests" / "payloads" / "evolution"
+
+
+def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the command to the parser."""
+    parser = subparsers.add_parser(
+        "run",
+        help="run the worker until it is told to stop",
+        description="Read events from the stream and keep the cache, until SIGTERM or Ctrl-C.",
+    )
+    parser.set_defaults(func=run)
+
+
+def run(arguments: argparse.Namespace, loaded: Loaded) -> int:  # noqa: ARG001 - one shape for all commands
+    """Run the worker; 0 when it was told to stop."""
+    settings = loaded.settings
+    logs.configure(settings.log_level, settings.log_format)
+    for warning in loaded.warnings:
+        log.warning("settings.questioned", warning=warning)
+
+    async def main() -> None:
+        await app.run(settings, os.environ, lambda started: _greet(loaded, started))
+
+    try:
+        anyio.run(main, backend_options={"use_uvloop": _has_uvloop()})
+    except* (Misconfigured, Refused) as group:
+        raise _first(group) from None
+    return 0
+
+
+def _has_uvloop() -> bool:
+    try:
+        import uvloop  # noqa: F401, PLC0415 - asked for, not used here
+    except ImportError:
+        return False
+    return True
+
+
+def _first(group: BaseExceptionGroup[Error]) -> Error:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, Error)  # noqa: S101 - the group was filtered for it
+    return error
+
+
+def _greet(loaded: Loaded, started: Started) -> None:
+    settings = loaded.settings
+    log.info("worker.started", version=__version__, webhook=started.webhook, ops=started.ops)
+    if not (sys.stdout.isatty() or _is_own(settings.cache_uri)):
+        return
+
+    table = Table.grid(padding=(0, 2))
+    table.add_row("Webhook", f"POST {started.webhook}" if started.webhook else "off")
+    table.add_row("Metrics", f"{started.ops}/metrics   (probes: /livez, /readyz)")
+    table.add_row("Redis", str(settings.cache_uri))
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(f"\nchatwoot-cache {__version__} is running.\n")
+    console.print(table)
+    if _SAMPLES.is_dir():
+        _suggest(console, str(settings.cache_uri))
+    console.print("\nCtrl-C stops it.\n")
+
+
+def _is_own(uri: RedisUri) -> bool:
+    return str(uri).startswith(embedded.SCHEME)
+
+
+def _suggest(console: Console, uri: str) -> None:
+    here = f"CACHE_REDIS_URI={shlex.quote(uri)} {shlex.quote(_program())}"
+    console.print("\nTry it, in a second terminal: publish the sample events, then read them.\n")
+    console.print(f"  {here} publish {shlex.quote(_relative(_SAMPLES))}/*.json", style="bold")
+    console.print(f"  {here} get loja-aurora messages 1584", style="bold")
+
+
+def _program() -> str:
+    return _relative(Path(sys.argv[0]))
+
+
+def _relative(path: Path) -> str:
+    """Return a path as it would be typed here."""
+    path = Path(os.path.abspath(path))  # noqa: PTH100 - links stay as they are
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
