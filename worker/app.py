@@ -35,7 +35,7 @@ from worker.store.stream import Producer, Stream, StreamSettings
 from worker.web.policy import WebhookPolicy, is_loopback
 from worker.web.probes import ops_app
 from worker.web.server import bind, bound_port, serve
-from worker.web.webhook import webhook_app
+from worker.web.webhook import PATH, webhook_app
 
 log = structlog.get_logger()
 
@@ -208,7 +208,7 @@ class _Worker:
         self._notifier.ready()
         on_started(
             Started(
-                webhook=self._public and _url(self._settings.http_host, self._public, PATH),
+                webhook=_url(self._settings.http_host, self._public) + PATH if self._public else None,
                 ops=_url(self._settings.ops_host, self._ops),
             )
         )
@@ -228,13 +228,16 @@ class _Worker:
 def _policy(settings: Settings) -> WebhookPolicy:
     token = settings.webhook_token
     return WebhookPolicy(
-        secrets=settings.webhook_secrets_plain,
+        secrets={
+            account: tuple(secret.get_secret_value() for secret in secrets)
+            for account, secrets in settings.webhook_secrets.items()
+        },
         token=token.get_secret_value() if token else None,
         max_body_bytes=settings.webhook_max_body_bytes,
         loopback=is_loopback(settings.http_host),
     )
 
 
-def _url(host: str, sock: socket.socket, path: str = "") -> str:
+def _url(host: str, sock: socket.socket) -> str:
     shown = f"[{host}]" if ":" in host else host
-    return f"http://{shown}:{bound_port(sock)}{path}"
+    return f"http://{shown}:{bound_port(sock)}"

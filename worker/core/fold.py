@@ -20,7 +20,7 @@ class Written(NamedTuple):
 class Part(NamedTuple):
     """One event's share in a folded draft: which draft, and whether it added anything to it."""
 
-    index: int
+    draft: int
     added: bool
 
 

@@ -17,7 +17,7 @@ import structlog
 
 from worker.core.entry import Entry, Letter, Pending, Source
 from worker.errors import Error, GroupMissing, Misconfigured, Unavailable, Unusable
-from worker.logs import Throttle, suppressed
+from worker.logs import Throttle
 from worker.metrics import Metrics
 from worker.pipeline.settle import Acknowledger, Settler
 
@@ -171,7 +171,7 @@ class Consumer:
         self._metrics.redis_errors.labels(kind=error.kind).inc()
         count = self._throttle.ready(error.kind)
         if count is not None:
-            log.warning("redis.unavailable", kind=error.kind, error=str(error), **suppressed(count))
+            log.warning("redis.unavailable", kind=error.kind, error=str(error), suppressed=count)
         delay_s = _BACKOFF_S[min(tries, len(_BACKOFF_S) - 1)] * random.uniform(0.8, 1.2)  # noqa: S311 - jitter
         with anyio.move_on_after(delay_s):
             await self._stop.wait()

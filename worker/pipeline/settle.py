@@ -19,7 +19,7 @@ from worker.core.entry import Buried, Entry, Letter, Statement
 from worker.core.fold import Answer, Fold, Part, Written
 from worker.core.model import Document, Draft, Message, Outcome, encode, worst
 from worker.errors import Conflict, Unusable
-from worker.logs import Throttle, suppressed
+from worker.logs import Throttle
 from worker.metrics import Metrics
 from worker.pipeline.directory import Directory
 
@@ -179,7 +179,7 @@ class Settler:
                 details["allow"] = _allowing(error.inbox, error.allow)
         count = self._throttle.ready(cause)
         if count is not None:
-            log.warning("entry.buried", id=letter.entry.id.decode(), **details, **suppressed(count))
+            log.warning("entry.buried", id=letter.entry.id.decode(), suppressed=count, **details)
 
 
 def _allowing(inbox: str, instance: str) -> str:
@@ -217,12 +217,12 @@ def _conclude(case: _Case, answers: Sequence[Answer]) -> None:
     """Settle a case by what became of its documents."""
     if case.verdict is not None:
         return
-    if any(answers[part.index] == "wrong_type" for part in case.parts):
+    if any(answers[part.draft] == "wrong_type" for part in case.parts):
         case.verdict = Unusable("wrong_type", "a key of the document holds a value of another type")
         return
     case.verdict = worst(
         [
-            Outcome.APPLIED if part.added and answers[part.index] == "applied" else Outcome.STALE
+            Outcome.APPLIED if part.added and answers[part.draft] == "applied" else Outcome.STALE
             for part in case.parts
         ]
     )
