@@ -98,7 +98,7 @@ class Consumer:
 
     async def _take_up_own(self) -> None:
         """Settle what a former life of this consumer left pending, least tried first."""
-        after = b"-"
+        after = b"0-0"
         while page := await self._insist(partial(self._stream.pending, after)):
             after = page[-1].id
             fresh = [p for p in page if p.attempts < SUSPECT_ATTEMPTS]
