@@ -10,12 +10,13 @@ evolution Evolution's deprecated instance storage, which we never use
 Nobody outside imports these modules by name: what is public stands here.
 """
 
-from worker.settings.knobs import LogFormat, LogLevel, Settings, name_of
+from worker.settings.knobs import FIELDS, LogFormat, LogLevel, Settings, name_of
 from worker.settings.loading import DEFAULT, Loaded, load
 from worker.settings.uris import RedisUri, mask
 
 __all__ = [
     "DEFAULT",
+    "FIELDS",
     "Loaded",
     "LogFormat",
     "LogLevel",
