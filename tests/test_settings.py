@@ -64,6 +64,11 @@ class TestDefaults:
         assert loaded.settings.local_max_bytes == 64 * 1024 * 1024
         assert loaded.settings.stream_block_s == 2.0
 
+    def test_without_an_address_there_is_no_cache(self) -> None:
+        unchecked = Settings.model_construct()
+
+        assert "CACHE_REDIS_URI is not set" in refusal(lambda: unchecked.cache_uri)
+
     def test_the_stream_is_on_the_cache_server_unless_set(self, load_here: Load) -> None:
         elsewhere = load_here(CHATWOOT_CACHE_STREAM_REDIS_URI="unix:///run/redis.sock").settings
 
@@ -185,6 +190,19 @@ class TestSources:
                 " cannot be read: No such file or directory"
             ),
         ]
+
+    def test_a_secret_in_place_of_a_path_stays_in_one_line(self, load_here: Load) -> None:
+        message = refusal(lambda: load_here(CHATWOOT_CACHE_INSTANCES_FILE="7/1: a\n7/2: b\n"))
+
+        assert "\n" not in message
+
+    @pytest.mark.parametrize("content", ["", "# nothing\n", "- a list\n", "text\n"])
+    def test_an_env_yml_without_settings_gives_none(
+        self, load_here: Load, tmp_path: Path, content: str
+    ) -> None:
+        (tmp_path / "env.yml").write_text(content)
+
+        assert load_here().warnings == ()
 
     def test_dotenv_keeps_quotes_comments_and_export_apart(
         self, load_here: Load, tmp_path: Path

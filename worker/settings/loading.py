@@ -114,7 +114,7 @@ def _shown(field: str, value: object) -> str:
     if field in {"webhook_token", "webhook_secrets"}:
         return MASK
     text = uris.mask(str(value)) if field.endswith("_uri") else str(value)
-    text = text if text.isprintable() else ascii(text)
+    text = sources.one_line(text)
     return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…"
 
 
@@ -146,7 +146,7 @@ def _unknown_line(name: str, origin: str) -> str:
     known = {candidate.removeprefix(PREFIX): candidate for candidate in sorted(sources.NAMES)}
     near = difflib.get_close_matches(name.upper().removeprefix(PREFIX), known, n=1, cutoff=0.5)
     advice = f"; did you mean {known[near[0]]}?" if near else ""
-    return f"{ascii(name)[1:-1]} ({origin}) is not a setting{advice}"
+    return f"{sources.one_line(name)} ({origin}) is not a setting{advice}"
 
 
 def _local_tier(settings: Settings) -> tuple[str, ...]:

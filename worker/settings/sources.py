@@ -89,12 +89,17 @@ def _from_file(name: str, path: str, origin: str, directory: Path) -> Found:
         text = (directory / path).read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:
         raise errors.Misconfigured(
-            f"{name}_FILE={path} ({origin}): cannot be read: {_why(error)}"
+            f"{name}_FILE={one_line(path)} ({origin}): cannot be read: {_why(error)}"
         ) from None
     text = text.removesuffix("\n").removesuffix("\r")
     if not text:
         raise errors.Misconfigured(f"{name}_FILE={path} ({origin}): the file is empty")
-    return Found(text, f"file {path}")
+    return Found(text, f"file {one_line(path)}")
+
+
+def one_line(text: str) -> str:
+    """Return text as it can stand within one line, escaped where it must be."""
+    return text if text.isprintable() else ascii(text)
 
 
 def unknown(layer: Layer) -> Iterator[str]:
@@ -149,7 +154,7 @@ def _flat(name: str, node: object) -> Iterator[tuple[str, object]]:
     if isinstance(node, Mapping) and name not in NAMES:
         for key, child in node.items():
             yield from _flat(f"{name}_{key}".lstrip("_").upper(), child)
-    elif node not in ("", "~", "null", {}, []):
+    elif name and node not in ("", "~", "null", {}, []):
         yield name, node
 
 
