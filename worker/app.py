@@ -208,7 +208,9 @@ class _Worker:
         self._notifier.ready()
         on_started(
             Started(
-                webhook=_url(self._settings.http_host, self._public) + PATH if self._public else None,
+                webhook=_url(self._settings.http_host, self._public) + PATH
+                if self._public
+                else None,
                 ops=_url(self._settings.ops_host, self._ops),
             )
         )

@@ -28,7 +28,9 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         help="put events on the stream, from files of JSON or JSON lines",
         description="Put Chatwoot events on the stream, byte for byte as the files hold them.",
     )
-    parser.add_argument("--instance", metavar="I", help="state the Evolution instance of the events")
+    parser.add_argument(
+        "--instance", metavar="I", help="state the Evolution instance of the events"
+    )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.add_argument(
         "files",

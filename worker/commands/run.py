@@ -14,8 +14,8 @@ from rich.table import Table
 from worker import __version__, app, logs
 from worker.app import Started
 from worker.errors import Error, Misconfigured, Refused
-from worker.store import embedded
 from worker.settings import Loaded, RedisUri
+from worker.store import embedded
 
 log = structlog.get_logger()
 

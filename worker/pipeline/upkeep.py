@@ -66,7 +66,6 @@ class Upkeep:
         buried = await self._stream.bury([])
         self._metrics.stream_lost_entries.labels(reason="dead_dropped").inc(buried.dropped)
 
-
     async def identify_server(self) -> None:
         """Show which server this is; it may have been upgraded under us."""
         name, version = await self._stream.server()

@@ -156,7 +156,6 @@ class Stream:
             oldest_pending_s=int(oldest.partition(b"-")[0]) / 1000 if oldest else None,
         )
 
-
     async def server(self) -> tuple[str, str]:
         """Return the server's name and version; Valkey calls itself Redis 7.2.4 beside its own."""
         with translated():
