@@ -32,10 +32,10 @@ local function get(key)
     error(value.err)
 end
 
--- Returns the revision of a stored value, or nil when the value is not ours.
-local function revision_of(value, digits)
-    local revision = value and string.match(value, '^{"revision":"(%d+)"')
-    return revision and #revision == digits and revision or nil
+-- Returns the revision of a value, or false when the value is not ours, or not whole.
+local function revision_of(value)
+    local revision = string.match(value, '^{"revision":"(%d+)","instance":"')
+    return string.sub(value, -1) == '}' and revision or false
 end
 
 -- Says whether any stamp of `mine` is greater, and whether any of `theirs` is.
@@ -61,9 +61,8 @@ end
 
 -- Decides what becomes of a document: nil when it is to be written, else the answer.
 local function judge(stored, document, born, unreadable)
-    local mine = string.match(document, '^{"revision":"(%d+)"')
-    local theirs = revision_of(stored, #mine)
-    if theirs and theirs ~= unreadable then
+    local mine, theirs = revision_of(document), stored and revision_of(stored)
+    if theirs and #theirs == #mine and theirs ~= unreadable then
         local ahead, behind = compare(mine, theirs)
         return not ahead and 'stale' or behind and stored or nil
     end

@@ -1,0 +1,245 @@
+"""Documents in Redis, against a real server."""
+
+import time
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import anyio
+import pytest
+
+from tests import events
+from worker.core import chatwoot
+from worker.core.entry import Entry, read
+from worker.core.keys import Keys
+from worker.core.model import Conversation, Draft, Message, encode
+from worker.store.cache import Cache, CacheSettings
+from worker.store.connect import Client, connect
+
+INSTANCE = "loja-aurora"
+NOW_MS = int(time.time() * 1000)
+
+
+def drafts(body: Mapping[str, Any], *, ms: int = NOW_MS, sequence: int = 0) -> list[Draft]:
+    """Return the drafts of one event that was added at a time."""
+    entry = Entry(f"{ms}-{sequence}".encode(), {b"payload": events.encode(body)})
+    event = chatwoot.decode(entry.fields[b"payload"])
+    assert event is not None
+    said = read(entry)
+    documents = chatwoot.documents(event, said, chatwoot.Address(INSTANCE, 3))
+    return [Draft(document, said.ms) for document in documents if document is not None]
+
+
+@pytest.fixture
+async def cache(redis_uri: str, prefix: str) -> AsyncIterator[Cache]:
+    async with connect(redis_uri) as own:
+        yield Cache(own, CacheSettings(prefix, ttl_s=1000, conversation_messages=3))
+
+
+@pytest.fixture
+def keys(prefix: str) -> Keys:
+    return Keys(prefix)
+
+
+async def write(cache: Cache, *bodies: Mapping[str, Any], **when: Any) -> list[str]:
+    answers: list[str] = []
+    for body in bodies:
+        answers += (await cache.write(drafts(body, **when))).answers
+    return answers
+
+
+async def test_writes_every_key_with_a_time_to_live(
+    cache: Cache, client: Client, prefix: str, keys: Keys
+) -> None:
+    """Documents, timeline and pointers, in the same step."""
+    body = events.message(source_id="WAID:AB", status="sent")
+    body["conversation"]["meta"]["sender"]["identifier"] = "123@lid"
+    answers = await write(cache, body)
+    names = {name.decode() for name in await client.keys(f"{prefix}:*")}
+
+    assert answers == ["applied", "applied"]
+    assert names == {
+        keys.message(INSTANCE, 90214),
+        keys.source(INSTANCE, "WAID:AB"),
+        keys.conversation(INSTANCE, 1584),
+        keys.timeline(INSTANCE, 1584),
+        keys.contact(INSTANCE, "5511900000042"),
+        keys.contact(INSTANCE, "123@lid"),
+    }
+    assert all([0 < await client.ttl(name) <= 1000 for name in names])
+
+
+async def test_the_same_event_again_is_stale(cache: Cache) -> None:
+    """Equal revisions write nothing."""
+    body = events.message()
+
+    assert await write(cache, body, body) == ["applied", "applied", "stale", "stale"]
+
+
+async def test_an_earlier_state_never_replaces_a_later_one(cache: Cache) -> None:
+    """Whatever the order of arrival."""
+    late = events.message(content="new", at=1_790_863_900.0, event="message_updated")
+    early = events.message(content="old", at=1_790_863_300.0)
+    answers = await write(cache, late, early)
+    message = await cache.message(INSTANCE, 90214)
+
+    assert answers == ["applied", "applied", "stale", "stale"]
+    assert message is not None
+    assert message.content == "new"
+
+
+async def test_states_that_know_different_things_are_merged(cache: Cache) -> None:
+    """The newer body does not lose the older one's status and source id."""
+    known = events.message(source_id="WAID:A", status="delivered", at=1_790_863_300.0)
+    newer = events.message(content="edited", at=1_790_863_900.0, event="message_updated")
+    await write(cache, known)
+    written = await cache.write(drafts(newer))
+    message = await cache.message(INSTANCE, 90214)
+
+    assert written.conflicts == 1
+    assert message is not None
+    assert (message.content, message.status, message.source_id) == ("edited", "delivered", "WAID:A")
+
+
+async def test_many_writers_converge(cache: Cache) -> None:
+    """Concurrent writers of one document end in the join of all they know."""
+    statuses = ["sent", "delivered", "read"]
+    bodies = [
+        events.message(content=f"v{n}", at=1_790_863_300.0 + n, status=statuses[n % 3])
+        for n in range(30)
+    ]
+    bodies += [events.message(source_id="WAID:A", at=1_790_863_000.0)]
+    async with anyio.create_task_group() as tasks:
+        for body in bodies:
+            tasks.start_soon(write, cache, body)
+    message = await cache.message(INSTANCE, 90214)
+
+    assert message is not None
+    assert (message.content, message.status, message.source_id) == ("v29", "read", "WAID:A")
+
+
+async def test_a_deleted_text_does_not_return(cache: Cache, client: Client, keys: Keys) -> None:
+    """A tombstone outlives by a day what could bring the text back."""
+    deletion = events.message(deleted=True, at=1_790_863_300.0, event="message_updated")
+    later = events.message(content="secret", at=1_790_863_900.0, event="message_updated")
+    await write(cache, events.message(content="secret"), deletion, later)
+    message = await cache.message(INSTANCE, 90214)
+
+    assert message is not None
+    assert message.deleted
+    assert message.content == "This message was deleted"
+    assert message.attachments == []
+    assert 1000 < await client.ttl(keys.message(INSTANCE, 90214)) <= 1000 + 86_400
+
+
+async def test_an_old_entry_updates_but_never_creates(cache: Cache) -> None:
+    """Beyond the time to live an event may not bring back what expired, save a deletion."""
+    old_ms = NOW_MS - 1_001_000
+    deletion = events.message(7, deleted=True, event="message_updated")
+
+    assert await write(cache, events.message(), ms=old_ms) == ["stale", "stale"]
+    assert await write(cache, deletion, ms=old_ms) == ["applied", "stale"]
+    await write(cache, events.message(at=1_790_863_000.0))
+    assert await write(cache, events.message(at=1_790_863_500.0), ms=old_ms) == [
+        "applied",
+        "applied",
+    ]
+
+
+async def test_the_timeline_keeps_the_newest_in_order(
+    cache: Cache, client: Client, keys: Keys
+) -> None:
+    """By message id, as many as the setting says."""
+    await write(cache, *[events.message(n) for n in (5, 1, 4, 2, 3)])
+
+    assert await client.zrange(keys.timeline(INSTANCE, 1584), 0, -1) == [b"3", b"4", b"5"]
+    assert [m.id for m in await cache.messages(INSTANCE, 1584, 2)] == [4, 5]
+
+
+async def test_pointers_keep_the_greater_id(cache: Cache) -> None:
+    """The newest conversation of a contact, the newest message of a source id."""
+    await write(cache, events.message(9, conversation_id=1600, source_id="WAID:S"))
+    await write(cache, events.message(8, conversation_id=1584, source_id="WAID:S"))
+    message = await cache.message_by_source(INSTANCE, "WAID:S")
+
+    assert await cache.conversation_of(INSTANCE, "+55 11 90000-0042") == 1600
+    assert await cache.conversation_of(INSTANCE, "5511900000042@s.whatsapp.net") == 1600
+    assert message is not None
+    assert message.id == 9
+
+
+async def test_contacts_without_a_number_are_found_by_identifier(cache: Cache) -> None:
+    """Groups and hidden numbers."""
+    body = events.sample("08")
+    await write(cache, body, events.sample("09"))
+
+    assert await cache.conversation_of(INSTANCE, "120363020000000001@g.us") == 1585
+    assert await cache.conversation_of(INSTANCE, "211234567890123@lid") is not None
+    assert await cache.conversation_of(INSTANCE, "120363020000000001") is None
+
+
+@pytest.mark.parametrize("place", ["document", "timeline", "pointer"])
+async def test_a_key_of_another_type_fails_its_document_alone(
+    cache: Cache, client: Client, keys: Keys, place: str
+) -> None:
+    """Nothing of it is written; its neighbours are."""
+    key = {
+        "document": keys.message(INSTANCE, 90214),
+        "timeline": keys.timeline(INSTANCE, 1584),
+        "pointer": keys.source(INSTANCE, "WAID:A"),
+    }[place]
+    await (client.set(key, "x") if place == "timeline" else client.rpush(key, "x"))
+    written = await cache.write(
+        [*drafts(events.message(source_id="WAID:A")), *drafts(events.message(7, conversation_id=2))]
+    )
+
+    assert written.answers == ["wrong_type", "applied", "applied", "applied"]
+    assert place == "document" or await client.get(keys.message(INSTANCE, 90214)) is None
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"",
+        b"null",
+        b'{"revision":"123"}',
+        b'{"revision":"' + b"9" * 156 + b'"',
+        b'{"revision":"' + b"9" * 156 + b'","id":"not ours"}',
+        b'{"revision":"' + b"9" * 52 + b'","instance":"x"}',
+        b'{"revision":"' + b"9" * 156 + b'","instance":"x"',
+        # Of ours by its looks, newer in part, but of a shape that this version cannot read.
+        b'{"revision":"' + b"9" * 52 + b"0" * 104 + b'","instance":"x","id":"text"}',
+        b"\xff" * 300,
+    ],
+)
+async def test_a_value_that_is_not_ours_is_overwritten(
+    cache: Cache, client: Client, keys: Keys, value: bytes
+) -> None:
+    """Even one that looks like a document of ours, but cannot be read."""
+    await client.set(keys.message(INSTANCE, 90214), value)
+
+    assert await write(cache, events.message(source_id="WAID:A")) == ["applied", "applied"]
+    assert isinstance(await cache.message(INSTANCE, 90214), Message)
+
+
+async def test_a_document_is_read_as_it_was_written(
+    cache: Cache, client: Client, keys: Keys
+) -> None:
+    """Byte for byte; the revision is its first member."""
+    message, conversation = (draft.document for draft in drafts(events.sample("06")))
+    await cache.write([Draft(message, NOW_MS), Draft(conversation, NOW_MS)])
+    stored = await client.get(keys.message(INSTANCE, message.id))
+
+    assert stored == encode(message)
+    assert stored.startswith(b'{"revision":"')
+    assert await cache.message(INSTANCE, message.id) == message
+    assert await cache.conversation(INSTANCE, conversation.id) == conversation
+    assert isinstance(conversation, Conversation)
+
+
+async def test_what_the_cache_does_not_have(cache: Cache) -> None:
+    """Is None, or nothing."""
+    assert await cache.message(INSTANCE, 1) is None
+    assert await cache.message_by_source(INSTANCE, "x") is None
+    assert await cache.conversation(INSTANCE, 1) is None
+    assert await cache.messages(INSTANCE, 1, 20) == []
+    assert await cache.conversation_of(INSTANCE, "") is None
