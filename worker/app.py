@@ -206,14 +206,9 @@ class _Worker:
         """Say that we are ready once Redis was tried: a wrong password ends us before that."""
         await self._consumer.started.wait()
         self._notifier.ready()
-        on_started(
-            Started(
-                webhook=_url(self._settings.http_host, self._public) + PATH
-                if self._public
-                else None,
-                ops=_url(self._settings.ops_host, self._ops),
-            )
-        )
+        settings, public = self._settings, self._public
+        webhook = _url(settings.http_host, public) + PATH.decode() if public else None
+        on_started(Started(webhook, ops=_url(settings.ops_host, self._ops)))
 
     async def _drain_on(
         self, signals: AsyncIterator[signal.Signals], everything: anyio.CancelScope

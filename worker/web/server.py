@@ -1,0 +1,160 @@
+"""Sockets, and uvicorn as a task among ours: no signals, no log format, no loop of its own."""
+
+import asyncio
+import errno
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final, Literal
+
+import anyio
+import uvicorn
+from anyio.abc import TaskStatus
+from starlette.types import ASGIApp
+
+from worker.errors import Misconfigured
+
+BACKLOG: Final = 1024
+"""Connections the kernel holds for us while the loop is busy."""
+
+KEEP_ALIVE_S: Final = 75
+"""Longer than the 60 s after which common proxies drop an idle connection, so they close first."""
+
+_CANCELLED_S: Final = 1.0
+
+
+def bind(host: str, port: int, *, name: Literal["HTTP", "OPS"]) -> socket.socket:
+    """Give a listening socket; port 0 takes a free one (`bound_port` tells which).
+
+    `name` says whose setting it is: CHATWOOT_CACHE_<name>_HOST and _PORT.
+    Raises Misconfigured when there is no such address, or the port cannot be had.
+    """
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError) as error:
+        raise _no_address(name, host) from error
+
+    family, kind, protocol, _, address = found[0]
+    try:
+        return _listen(socket.socket(family, kind, protocol), address)
+    except OSError as error:
+        raise _not_bound(name, host, port, error) from error
+
+
+def bound_port(sock: socket.socket) -> int:
+    """Tell the port a socket is bound to."""
+    port: int = sock.getsockname()[1]
+    return port
+
+
+async def serve(
+    app: ASGIApp,
+    sock: socket.socket,
+    *,
+    stop: anyio.Event,
+    grace_s: float,
+    task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve until `stop`, then accept nothing more and finish what is in hand within `grace_s`.
+
+    Starts (`task_status`) once it accepts; closes the socket in every case.
+    What is not finished in time is cancelled; when this task is cancelled, that is at once.
+    """
+    server = _Server(_config(app, grace_s), started=task_status.started)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(_stop_on, stop, server)
+        try:
+            await server.serve(sockets=[sock])
+        finally:
+            server.drop()
+            sock.close()
+        tasks.cancel_scope.cancel()
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, leaving signals to us and saying when it has started."""
+
+    def __init__(self, config: uvicorn.Config, *, started: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_started = started
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals alone: the process has one place that handles them."""
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start accepting."""
+        await super().startup(sockets)
+        self._on_started()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Finish what is in hand; uvicorn cancels the rest without waiting for its end."""
+        await super().shutdown(sockets)
+        if self.server_state.tasks:
+            await asyncio.wait(self.server_state.tasks, timeout=_CANCELLED_S)
+
+    def drop(self) -> None:
+        """Let go of everything at once; does nothing after a shutdown."""
+        for server in getattr(self, "servers", []):
+            server.close()
+        for task in self.server_state.tasks:
+            task.cancel()
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+
+
+async def _stop_on(stop: anyio.Event, server: uvicorn.Server) -> None:
+    await stop.wait()
+    server.should_exit = True
+
+
+def _config(app: ASGIApp, grace_s: float) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        loop="none",
+        http="httptools",
+        ws="none",
+        interface="asgi3",
+        lifespan="off",
+        log_config=None,
+        log_level="error",  # below it any port scanner writes as many lines as it likes
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        backlog=BACKLOG,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=grace_s,  # type: ignore[arg-type]  # goes to wait_for as it is
+    )
+
+
+def _listen(sock: socket.socket, address: tuple[object, ...]) -> socket.socket:
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
+        # Linux lets two sockets bind one port as long as none listens: only this settles it.
+        sock.listen(BACKLOG)
+        sock.setblocking(False)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _no_address(name: str, host: str) -> Misconfigured:
+    return Misconfigured(
+        f"CHATWOOT_CACHE_{name}_HOST: {host!r} is no address of this machine; "
+        "use an IP address, localhost, or 0.0.0.0 (:: with IPv6) for all of them"
+    )
+
+
+def _not_bound(name: str, host: str, port: int, error: OSError) -> Misconfigured:
+    setting = f"CHATWOOT_CACHE_{name}_PORT"
+    if error.errno == errno.EADDRINUSE:
+        return Misconfigured(
+            f"{setting}: port {port} on {host} is in use; "
+            "stop the program that has it, or choose another port"
+        )
+    if error.errno == errno.EACCES:
+        return Misconfigured(f"{setting}: port {port} needs a privilege; choose one above 1023")
+    return _no_address(name, host)

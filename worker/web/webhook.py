@@ -1,0 +1,262 @@
+"""Where Chatwoot posts its events: each goes to the stream byte for byte, or is refused aloud.
+
+Chatwoot tries once and gives up after 5 s, so every answer is given within 4 s, and 200 only
+once the event stands in the stream. What an event means is judged later, by the pipeline.
+"""
+
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import Final, Protocol
+from urllib.parse import unquote_to_bytes
+
+import anyio
+import anyio.to_thread
+import structlog
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Match, Route
+from starlette.types import Scope
+
+from worker.errors import Refused, Unavailable
+from worker.metrics import Metrics
+from worker.web import body, policy
+from worker.web.policy import WebhookPolicy
+from worker.web.rejection import Rejected, unrouted
+
+__all__ = ["ANSWER_S", "EventStream", "WebhookPolicy", "webhook_app"]
+
+PATH: Final = b"/chatwoot/webhook"
+
+ANSWER_S: Final = 3.5
+"""When an answer is decided at the latest; the rest of the 4 s is for sending it."""
+
+_RETRY_S: Final = 0.05
+_RETRY_MAX_S: Final = 0.5
+_LOG_EVERY_S: Final = 60.0
+_INSTANCE_BYTES: Final = 255
+_DELIVERY_CHARS: Final = 100
+_UNROUTED: Final = {404: "not_found", 405: "bad_method"}
+_THREAD_BYTES: Final = 4 * 1024 * 1024  # about 3 ms of hashing; above it the loop would stall
+
+log = structlog.get_logger(__name__)
+
+
+class EventStream(Protocol):
+    """Where events go."""
+
+    async def add(self, fields: Mapping[str, bytes]) -> str:
+        """Append an entry durably and give its id; raises Unavailable or Refused."""
+        ...
+
+
+def webhook_app(
+    rules: WebhookPolicy,
+    stream: EventStream,
+    metrics: Metrics,
+    *,
+    now: Callable[[], float] = time.time,
+    answer_s: float = ANSWER_S,
+) -> Starlette:
+    """Build the application; logs `webhook.closed` once where it has to refuse everything.
+
+    `now` gives Unix time in seconds; `answer_s` is how long a request may take.
+    """
+    if rules.closed:
+        log.warning("webhook.closed", reason=rules.closed)
+
+    webhook = _Webhook(rules, stream, metrics, now, answer_s)
+    app = Starlette(
+        routes=[_InstanceRoute(PATH.decode(), webhook.answer, methods=["POST"])],
+        exception_handlers={HTTPException: webhook.answer_unrouted},
+    )
+    app.router.redirect_slashes = False
+    return app
+
+
+class _InstanceRoute(Route):
+    """Matches on the raw path: in the decoded one a `%2F` of a name looks like a separator."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        head, *tail = scope["raw_path"].removeprefix(PATH).split(b"/")
+        if not scope["raw_path"].startswith(PATH) or head or len(tail) > 1:
+            return Match.NONE, {}
+
+        found = {"endpoint": self.endpoint, "path_params": {"instance": tail[0] if tail else None}}
+        return (Match.FULL if scope["method"] == "POST" else Match.PARTIAL), found
+
+
+class _Webhook:
+    """The endpoint: answers every request, counts it, and logs the refusals sparingly."""
+
+    def __init__(
+        self,
+        rules: WebhookPolicy,
+        stream: EventStream,
+        metrics: Metrics,
+        now: Callable[[], float],
+        answer_s: float,
+    ) -> None:
+        self._rules = rules
+        self._stream = stream
+        self._metrics = metrics
+        self._now = now
+        self._answer_s = answer_s
+        self._throttle = _Throttle(_LOG_EVERY_S)
+
+    async def answer(self, request: Request) -> Response:
+        """Take an event; whatever happens, the answer is JSON."""
+        with self._metrics.webhook_duration_seconds.time():
+            try:
+                entry = await self._take(request)
+            except Rejected as rejected:
+                self._log_rejected(rejected)
+                return self._rejected(rejected)
+            except Exception as error:  # noqa: BLE001  (the one place that catches everything)
+                _log_failed(error)
+                return self._rejected(Rejected(500, "internal", "the worker failed; see its log"))
+
+        self._count(200, "accepted")
+        return JSONResponse({"id": entry})
+
+    async def answer_unrouted(self, _request: Request, error: Exception) -> Response:
+        """Answer a path or a method there is not."""
+        assert isinstance(error, HTTPException)  # noqa: S101  (registered for nothing else)
+        self._count(error.status_code, _UNROUTED[error.status_code])
+        return unrouted(error, "POST /chatwoot/webhook and POST /chatwoot/webhook/{instance}")
+
+    async def _take(self, request: Request) -> str:
+        deadline = anyio.current_time() + self._answer_s
+        slow = Rejected(408, "slow_body", f"the body did not come within {self._answer_s:g} s")
+        with _until(deadline, slow):
+            payload = await body.read(request, self._rules.max_body_bytes)
+
+        late = Rejected(503, "timeout", "the stream did not take the event in time; send it again")
+        with _until(deadline, late):
+            return await self._add(await self._fields(request, payload), deadline)
+
+    async def _fields(self, request: Request, payload: bytes) -> dict[str, bytes]:
+        if self._rules.closed:
+            raise Rejected(503, "closed", self._rules.closed)
+
+        body.check_type(request.headers)
+        fields = {"payload": payload, **_expect(request), **_delivery(request)}
+        proof = await self._prove(request, payload)
+        account = policy.allow(self._rules, proof, body.stated_accounts(payload))
+        if account is not None:
+            fields["account"] = str(account).encode()
+        return fields
+
+    async def _prove(self, request: Request, payload: bytes) -> policy.Proof:
+        shown = policy.credentials(request)
+        prove = partial(policy.prove, self._rules, shown, payload, self._now())
+        if len(payload) * sum(map(len, self._rules.secrets.values())) <= _THREAD_BYTES:
+            return prove()
+        return await anyio.to_thread.run_sync(prove, abandon_on_cancel=True)
+
+    async def _add(self, fields: Mapping[str, bytes], deadline: float) -> str:
+        wait_s = _RETRY_S
+        while True:
+            try:
+                return await self._stream.add(fields)
+            except Refused as error:
+                raise Rejected(
+                    503, "redis_refused", "Redis refuses the worker; see its log"
+                ) from error
+            except Unavailable as error:
+                if anyio.current_time() + wait_s >= deadline:
+                    raise _unavailable() from error
+            # A short absence must not cost an event: Chatwoot would not send it again.
+            await anyio.sleep(wait_s)
+            wait_s = min(2 * wait_s, _RETRY_MAX_S)
+
+    def _rejected(self, rejected: Rejected) -> Response:
+        self._count(rejected.code, rejected.reason)
+        return rejected.answer()
+
+    def _count(self, code: int, reason: str) -> None:
+        self._metrics.webhook_requests.labels(code=str(code), reason=reason).inc()
+
+    def _log_rejected(self, rejected: Rejected) -> None:
+        more = self._throttle.ready(rejected.reason)
+        if more is not None:
+            log.warning(
+                "webhook.rejected",
+                code=rejected.code,
+                reason=rejected.reason,
+                hint=str(rejected),
+                suppressed=more,
+            )
+
+
+class _Throttle:
+    """Lets one line per key and period through, and tells how many it held back."""
+
+    def __init__(self, period_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._period_s = period_s
+        self._clock = clock
+        self._next: dict[str, float] = {}
+        self._held: dict[str, int] = {}
+
+    def ready(self, key: str) -> int | None:
+        """Give the number of lines held back since the last one, or None to hold this one back."""
+        now = self._clock()
+        if now < self._next.get(key, now):
+            self._held[key] = self._held.get(key, 0) + 1
+            return None
+
+        self._next[key] = now + self._period_s
+        return self._held.pop(key, 0)
+
+
+@contextmanager
+def _until(deadline: float, late: Rejected) -> Iterator[None]:
+    with anyio.CancelScope(deadline=deadline) as scope:
+        yield
+    if scope.cancelled_caught:
+        raise late
+
+
+def _expect(request: Request) -> dict[str, bytes]:
+    segment = request.path_params["instance"]
+    if segment is None:
+        return {}
+
+    instance = unquote_to_bytes(segment)
+    if not 1 <= len(instance) <= _INSTANCE_BYTES or not _is_utf8(instance):
+        raise Rejected(
+            422,
+            "bad_instance",
+            f"the instance in the URL must be 1 to {_INSTANCE_BYTES} bytes of UTF-8, escaped by %",
+        )
+    return {"expect": instance}
+
+
+def _is_utf8(name: bytes) -> bool:
+    try:
+        name.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _delivery(request: Request) -> dict[str, bytes]:
+    said = request.headers.get("x-chatwoot-delivery", "")
+    kept = "".join(c for c in said if c.isascii() and c.isprintable())[:_DELIVERY_CHARS]
+    return {"delivery": kept.encode()} if kept else {}
+
+
+def _unavailable() -> Rejected:
+    return Rejected(
+        503, "redis_unavailable", "Redis cannot take the event now; see the worker's /readyz"
+    )
+
+
+def _log_failed(error: Exception) -> None:
+    # By type and place: the message and the traceback of a decoder quote the body.
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    log.error("webhook.failed", error=type(error).__name__, where=f"{frame.name}:{frame.lineno}")
