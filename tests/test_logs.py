@@ -53,7 +53,7 @@ class TestPipeline:
 
         with structlog.contextvars.bound_contextvars(consumer="host-1"):
             structlog.get_logger().info("worker.started")
-            logging.getLogger("uvicorn.error").error("lost")
+            logging.getLogger("library.of.others").error("lost")
 
         assert [line["consumer"] for line in lines(stream)] == ["host-1", "host-1"]
 
@@ -88,7 +88,7 @@ class TestPipeline:
     def test_libraries_speak_in_the_same_form_from_warning_up(self) -> None:
         stream = io.StringIO()
         logs.configure("debug", "json", stream)
-        library = logging.getLogger("uvicorn.error")
+        library = logging.getLogger("library.of.others")
 
         library.info("Started server process")
         library.warning("Invalid %s", "request")
@@ -101,7 +101,7 @@ class TestPipeline:
         stream = io.StringIO()
         logs.configure("error", "json", stream)
 
-        logging.getLogger("uvicorn.error").warning("Invalid request")
+        logging.getLogger("library.of.others").warning("Invalid request")
 
         assert stream.getvalue() == ""
 
@@ -110,7 +110,7 @@ class TestPipeline:
         logs.configure("info", "json", former)
         logs.configure("info", "json", stream)
 
-        logging.getLogger("uvicorn.error").error("lost")
+        logging.getLogger("library.of.others").error("lost")
         structlog.get_logger().error("worker.failed")
 
         assert former.getvalue() == ""
@@ -126,7 +126,7 @@ class TestPipeline:
             int("x", base=len(token))
         except ValueError:
             structlog.get_logger().exception("entry.failed")
-            logging.getLogger("uvicorn.error").exception("lost")
+            logging.getLogger("library.of.others").exception("lost")
 
         assert stream.getvalue().count("invalid literal for int()") == 2
         assert token not in stream.getvalue()
