@@ -9,7 +9,7 @@ import anyio
 from anyio.abc import SocketStream
 from starlette.types import ASGIApp
 
-from worker.web.server import bind, bound_port, serve
+from worker.web.server import HEADERS_S, bind, bound_port, serve
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,13 @@ class Served:
 
 
 @asynccontextmanager
-async def served(app: ASGIApp, *, grace_s: float = 1.0) -> AsyncIterator[Served]:
+async def served(
+    app: ASGIApp, *, grace_s: float = 1.0, headers_s: float = HEADERS_S
+) -> AsyncIterator[Served]:
     """Serve on a free port until the end of the block."""
     sock = bind("127.0.0.1", 0, name="HTTP")
     server = Served(bound_port(sock), anyio.Event(), anyio.Event())
-    serving = partial(serve, app, sock, stop=server.stop, grace_s=grace_s)
+    serving = partial(serve, app, sock, stop=server.stop, grace_s=grace_s, headers_s=headers_s)
 
     async def until_stopped(*, task_status: anyio.abc.TaskStatus[None]) -> None:
         await serving(task_status=task_status)

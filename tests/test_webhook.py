@@ -611,9 +611,10 @@ async def test_a_redis_that_refuses_is_503_at_once() -> None:
     assert (answer.status_code, answer.json()["reason"]) == (503, "redis_refused")
 
 
-async def test_a_defect_is_500_and_logged_without_the_payload() -> None:
-    endpoint = Endpoint(OPEN, Stream(RuntimeError(OF_3.decode())))
+async def test_a_defect_is_500_and_logged_once_without_the_payload() -> None:
+    endpoint = Endpoint(OPEN, Stream(*[RuntimeError(OF_3.decode())] * 2))
     with capture_logs() as logs:
+        await endpoint.post(OF_3)
         answer = await endpoint.post(OF_3)
 
     assert (answer.status_code, answer.json()["reason"]) == (500, "internal")
@@ -630,8 +631,13 @@ async def test_a_closed_webhook_says_so_once_and_refuses() -> None:
 
     assert [line["event"] for line in logs] == ["webhook.closed"]
     assert "set CHATWOOT_CACHE_WEBHOOK_SECRETS or CHATWOOT_CACHE_WEBHOOK_TOKEN" in str(logs)
-    answer = await endpoint.post(OF_3)
+
+    with capture_logs() as logs:
+        answer = await endpoint.post(OF_3)
+
     assert (answer.status_code, answer.json()["error"]) == (503, CLOSED.closed)
+    assert logs == []
+    assert endpoint.counted() == {("503", "closed"): 1}
 
 
 @pytest.mark.parametrize("rules", [OPEN, SIGNED, TOKENED, replace(BOTH, loopback=True)])

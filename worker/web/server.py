@@ -5,12 +5,14 @@ import errno
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Final, Literal
+from functools import partial
+from typing import Any, Final, Literal
 
 import anyio
 import uvicorn
 from anyio.abc import TaskStatus
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from worker.errors import Misconfigured
 
@@ -19,6 +21,9 @@ BACKLOG: Final = 1024
 
 KEEP_ALIVE_S: Final = 75
 """Longer than the 60 s after which common proxies drop an idle connection, so they close first."""
+
+HEADERS_S: Final = 10.0
+"""How long a client may take for the head of a request; uvicorn itself would wait for ever."""
 
 _CANCELLED_S: Final = 1.0
 
@@ -53,6 +58,7 @@ async def serve(
     *,
     stop: anyio.Event,
     grace_s: float,
+    headers_s: float = HEADERS_S,
     task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve until `stop`, then accept nothing more and finish what is in hand within `grace_s`.
@@ -60,7 +66,7 @@ async def serve(
     Starts (`task_status`) once it accepts; closes the socket in every case.
     What is not finished in time is cancelled; when this task is cancelled, that is at once.
     """
-    server = _Server(_config(app, grace_s), started=task_status.started)
+    server = _Server(_config(app, grace_s, headers_s), started=task_status.started)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(_stop_on, stop, server)
         try:
@@ -104,16 +110,60 @@ class _Server(uvicorn.Server):
             connection.transport.abort()
 
 
+class _Protocol(HttpToolsProtocol):
+    """uvicorn's protocol, closing a connection on which the head of a request does not come."""
+
+    def __init__(self, *args: Any, headers_s: float, **named: Any) -> None:
+        super().__init__(*args, **named)
+        self._headers_s = headers_s
+        self._patience: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # theirs
+        """Wait for the first request."""
+        super().connection_made(transport)
+        self._wait()
+
+    def on_message_begin(self) -> None:
+        """Wait for the rest of a request's head."""
+        super().on_message_begin()
+        self._wait()
+
+    def on_headers_complete(self) -> None:
+        """Stop waiting: from here on the application has a deadline of its own."""
+        self._stop_waiting()
+        super().on_headers_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop waiting."""
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def _wait(self) -> None:
+        self._stop_waiting()
+        self._patience = self.loop.call_later(self._headers_s, self._lose_patience)
+
+    def _stop_waiting(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+
+    def _lose_patience(self) -> None:
+        # The head that does not come may be pipelined behind a request still in hand.
+        if self.cycle is None or self.cycle.response_complete:  # type: ignore[redundant-expr]  # None before the first
+            self.transport.close()
+        else:
+            self._wait()
+
+
 async def _stop_on(stop: anyio.Event, server: uvicorn.Server) -> None:
     await stop.wait()
     server.should_exit = True
 
 
-def _config(app: ASGIApp, grace_s: float) -> uvicorn.Config:
+def _config(app: ASGIApp, grace_s: float, headers_s: float) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         loop="none",
-        http="httptools",
+        http=partial(_Protocol, headers_s=headers_s),  # type: ignore[arg-type]  # only called
         ws="none",
         interface="asgi3",
         lifespan="off",

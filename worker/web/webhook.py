@@ -117,7 +117,7 @@ class _Webhook:
                 self._log_rejected(rejected)
                 return self._rejected(rejected)
             except Exception as error:  # noqa: BLE001  (the one place that catches everything)
-                _log_failed(error)
+                self._log_failed(error)
                 return self._rejected(Rejected(500, "internal", "the worker failed; see its log"))
 
         self._count(200, "accepted")
@@ -183,7 +183,7 @@ class _Webhook:
 
     def _log_rejected(self, rejected: Rejected) -> None:
         more = self._throttle.ready(rejected.reason)
-        if more is not None:
+        if more is not None and not self._rules.closed:  # that was said at the start
             log.warning(
                 "webhook.rejected",
                 code=rejected.code,
@@ -191,6 +191,15 @@ class _Webhook:
                 hint=str(rejected),
                 suppressed=more,
             )
+
+    def _log_failed(self, error: Exception) -> None:
+        # By type and place: the message and the traceback of a decoder quote the body.
+        kind = type(error).__name__
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        more = self._throttle.ready(kind)
+        if more is not None:
+            where = f"{frame.name}:{frame.lineno}"
+            log.error("webhook.failed", error=kind, where=where, suppressed=more)
 
 
 class _Throttle:
@@ -254,9 +263,3 @@ def _unavailable() -> Rejected:
     return Rejected(
         503, "redis_unavailable", "Redis cannot take the event now; see the worker's /readyz"
     )
-
-
-def _log_failed(error: Exception) -> None:
-    # By type and place: the message and the traceback of a decoder quote the body.
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    log.error("webhook.failed", error=type(error).__name__, where=f"{frame.name}:{frame.lineno}")
