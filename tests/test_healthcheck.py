@@ -4,7 +4,6 @@ import argparse
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import anyio.to_thread
 import pytest
@@ -17,11 +16,6 @@ from worker.commands import healthcheck
 from worker.metrics import Metrics
 from worker.web.probes import ops_app
 from worker.web.server import bind, bound_port
-
-
-@pytest.fixture(scope="module")
-def anyio_backend() -> tuple[str, dict[str, Any]]:
-    return "asyncio", {"use_uvloop": True}
 
 
 @pytest.fixture

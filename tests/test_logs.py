@@ -95,7 +95,7 @@ class TestPipeline:
 
         (line,) = lines(stream)
         assert line["event"] == "Invalid request"
-        assert (line["level"], line["logger"]) == ("warning", "uvicorn.error")
+        assert (line["level"], line["logger"]) == ("warning", "library.of.others")
 
     def test_libraries_are_no_louder_than_we(self) -> None:
         stream = io.StringIO()

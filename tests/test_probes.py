@@ -1,7 +1,6 @@
 """What the ops port says of a live, a stalled, a busy and an unready worker."""
 
 from collections.abc import AsyncIterator
-from typing import Any
 
 import anyio
 import httpx
@@ -11,11 +10,6 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from worker.metrics import Metrics
 from worker.web.probes import ops_app
-
-
-@pytest.fixture(scope="module")
-def anyio_backend() -> tuple[str, dict[str, Any]]:
-    return "asyncio", {"use_uvloop": True}
 
 
 class Worker:

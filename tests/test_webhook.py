@@ -41,11 +41,6 @@ OF_5 = b'{"event":"message_created","account":{"id":5}}'
 OF_NONE = b'{"event":"conversation_updated","id":7}'
 
 
-@pytest.fixture(scope="module")
-def anyio_backend() -> tuple[str, dict[str, Any]]:
-    return "asyncio", {"use_uvloop": True}
-
-
 class Stream:
     """A stream that keeps what it is given, after failing as it was told."""
 

@@ -23,6 +23,7 @@ from starlette.routing import Match, Route
 from starlette.types import Scope
 
 from worker.errors import Refused, Unavailable
+from worker.logs import Throttle
 from worker.metrics import Metrics
 from worker.web import body, policy
 from worker.web.policy import WebhookPolicy
@@ -106,7 +107,7 @@ class _Webhook:
         self._metrics = metrics
         self._now = now
         self._answer_s = answer_s
-        self._throttle = _Throttle(_LOG_EVERY_S)
+        self._throttle = Throttle(_LOG_EVERY_S)
 
     async def answer(self, request: Request) -> Response:
         """Take an event; whatever happens, the answer is JSON."""
@@ -200,26 +201,6 @@ class _Webhook:
         if more is not None:
             where = f"{frame.name}:{frame.lineno}"
             log.error("webhook.failed", error=kind, where=where, suppressed=more)
-
-
-class _Throttle:
-    """Lets one line per key and period through, and tells how many it held back."""
-
-    def __init__(self, period_s: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._period_s = period_s
-        self._clock = clock
-        self._next: dict[str, float] = {}
-        self._held: dict[str, int] = {}
-
-    def ready(self, key: str) -> int | None:
-        """Give the number of lines held back since the last one, or None to hold this one back."""
-        now = self._clock()
-        if now < self._next.get(key, now):
-            self._held[key] = self._held.get(key, 0) + 1
-            return None
-
-        self._next[key] = now + self._period_s
-        return self._held.pop(key, 0)
 
 
 @contextmanager
