@@ -28,6 +28,8 @@ T = TypeVar("T")
 SUSPECT_ATTEMPTS: Final = 2
 """An entry handed out more often than this is settled alone, so that it harms no neighbour."""
 
+_RIVAL_POLL_S: Final = 0.1
+
 _BACKOFF_S: Final = (0.1, 0.2, 0.4, 0.8, 1.6, 2.0)
 
 
@@ -71,7 +73,7 @@ class Consumer:
         self._settler = settler
         self._metrics = metrics
         self._name = name
-        self._block_s = block_s
+        self._unused_s = block_s + 0.5
         self._max_attempts = max_attempts
         self._stop = anyio.Event()
         self._throttle = Throttle(10.0)
@@ -191,19 +193,17 @@ class Consumer:
         A live one reads at least once in the time that a read blocks, and so stops being idle.
         """
         idle_ms = await self._insist(self._stream.consumer_idle_ms)
-        watched_s = self._block_s + 0.5
-        if idle_ms is None or idle_ms > watched_s * 1000:
-            return
-        deadline = time.monotonic() + watched_s - idle_ms / 1000
-        while time.monotonic() < deadline and not self._stop.is_set():
-            await anyio.sleep(0.05)
-            now_ms = await self._insist(self._stream.consumer_idle_ms)
-            if now_ms is not None and now_ms < idle_ms:
+        used_at = time.monotonic() - (self._unused_s if idle_ms is None else idle_ms / 1000)
+        while (unused_s := time.monotonic() - used_at) < self._unused_s:
+            with anyio.move_on_after(_RIVAL_POLL_S):
+                await self._stop.wait()
+                return
+            idle_ms = await self._insist(self._stream.consumer_idle_ms)
+            if idle_ms is not None and idle_ms / 1000 < unused_s - _RIVAL_POLL_S:
                 raise Misconfigured(
                     f"a live worker is consumer {self._name!r} of this group already: "
                     "give each worker its own CHATWOOT_CACHE_STREAM_CONSUMER"
                 )
-            idle_ms = now_ms or idle_ms
 
 
 def _where(error: Exception) -> str:
