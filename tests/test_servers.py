@@ -7,7 +7,7 @@ import anyio
 import pytest
 import redis.asyncio
 
-from tests.servers import Result, Server, ServerFailedError, counts, reported, outcome_on
+from tests.servers import Result, Server, ServerFailedError, counts, outcome_on, reported
 from tests.waiting import wait_until
 
 

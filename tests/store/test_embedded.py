@@ -235,7 +235,8 @@ async def test_a_server_that_died_under_us_is_no_obstacle_at_the_end(data: Path)
 async def test_a_child_that_does_not_end_is_killed(
     data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(embedded, "STOP_S", 0.1)
+    monkeypatch.setattr(embedded, "ANSWER_S", 0.05)
+    monkeypatch.setattr(embedded, "STOP_S", 0.15)
     async with embedded.running(data):
         pid = server_pid(data)
         os.kill(pid, signal.SIGSTOP)

