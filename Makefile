@@ -19,7 +19,8 @@ help: ## Show this list
 install: $(VENV)/.runtime ## Create .venv with the locked dependencies
 
 run: $(VENV)/.runtime ## Run the worker on a server of its own in ./.data
-	@exec $(BIN)/chatwoot-cache run
+	@# On a terminal the worker is a job of its own, so that Ctrl-C ends it and not make.
+	@if [ -t 0 ]; then set -m; fi; $(BIN)/chatwoot-cache run
 
 test: $(VENV)/.dev ## Run every test on a real server, with branch coverage
 	@env -u CACHE_REDIS_URI $(BIN)/python -m pytest --cov --cov-report=term:skip-covered $(ARGS)
