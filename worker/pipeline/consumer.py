@@ -20,6 +20,7 @@ from worker.errors import Error, GroupMissing, Misconfigured, Unavailable, Unusa
 from worker.logs import Throttle
 from worker.metrics import Metrics
 from worker.pipeline.settle import Acknowledger, Settler
+from worker.pipeline.upkeep import every
 
 log = structlog.get_logger()
 
@@ -28,6 +29,9 @@ T = TypeVar("T")
 SUSPECT_ATTEMPTS: Final = 2
 """An entry handed out more often than this is settled alone, so that it harms no neighbour."""
 
+_HEARTBEAT_S: Final = 0.5
+_UNUSED_S: Final = 1.5
+"""A name that was not seen for three heartbeats is free."""
 _RIVAL_POLL_S: Final = 0.1
 
 _BACKOFF_S: Final = (0.1, 0.2, 0.4, 0.8, 1.6, 2.0)
@@ -38,6 +42,9 @@ class EntryStream(Acknowledger, Protocol):
 
     async def create_group(self) -> bool:
         """Create stream and group; False when the group exists."""
+
+    async def keep_name(self) -> None:
+        """Be seen as a living consumer."""
 
     async def consumer_idle_ms(self) -> int | None:
         """Return how long our name has not been used, None when it never was."""
@@ -66,14 +73,12 @@ class Consumer:
         metrics: Metrics,
         *,
         name: str,
-        block_s: float,
         max_attempts: int,
     ) -> None:
         self._stream = stream
         self._settler = settler
         self._metrics = metrics
         self._name = name
-        self._unused_s = block_s + 0.5
         self._max_attempts = max_attempts
         self._stop = anyio.Event()
         self._throttle = Throttle(10.0)
@@ -90,13 +95,19 @@ class Consumer:
         try:
             await self._insist(self._create_group)
             await self._refuse_a_rival()
-            await self._take_up_own()
-            while not self._stop.is_set():
-                batch = await self._insist(self._stream.read)
-                if batch:
-                    await self._take(batch, "new")
-        except _Stopped:
+            async with anyio.create_task_group() as beside:
+                beside.start_soon(every, _HEARTBEAT_S, self._stream.keep_name)
+                await self._consume()
+                beside.cancel_scope.cancel()
+        except* _Stopped:
             log.warning("worker.stopped_without_redis", in_hand="stays pending")
+
+    async def _consume(self) -> None:
+        await self._take_up_own()
+        while not self._stop.is_set():
+            batch = await self._insist(self._stream.read)
+            if batch:
+                await self._take(batch, "new")
 
     async def _take_up_own(self) -> None:
         """Settle what a former life of this consumer left pending, least tried first."""
@@ -190,11 +201,11 @@ class Consumer:
     async def _refuse_a_rival(self) -> None:
         """Refuse a consumer name that a live worker uses: both would settle one list of entries.
 
-        A live one reads at least once in the time that a read blocks, and so stops being idle.
+        A live one is seen with every heartbeat, and so is never idle for long.
         """
         idle_ms = await self._insist(self._stream.consumer_idle_ms)
-        used_at = time.monotonic() - (self._unused_s if idle_ms is None else idle_ms / 1000)
-        while (unused_s := time.monotonic() - used_at) < self._unused_s:
+        used_at = time.monotonic() - (_UNUSED_S if idle_ms is None else idle_ms / 1000)
+        while (unused_s := time.monotonic() - used_at) < _UNUSED_S:
             with anyio.move_on_after(_RIVAL_POLL_S):
                 await self._stop.wait()
                 return
