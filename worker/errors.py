@@ -11,7 +11,7 @@
 Adapters translate the errors of their libraries into these at the edge.
 """
 
-from typing import Final, Literal
+from typing import Final, Literal, Self
 
 Reason = Literal[
     "bad_entry",
@@ -90,6 +90,15 @@ class Unusable(Error):
     def __init__(self, reason: Reason, message: str) -> None:
         super().__init__(message)
         self.reason: Reason = reason
+
+    def detached(self) -> Self:
+        """Return this error without the frames it passed.
+
+        They hold the whole entry, and a frame that keeps its own error is not freed before
+        the cyclic garbage collector comes round: megabytes for each dead letter.
+        """
+        self.__context__ = None
+        return self.with_traceback(None)
 
 
 class Conflict(Unusable):

@@ -82,6 +82,7 @@ class Consumer:
         self._max_attempts = max_attempts
         self._stop = anyio.Event()
         self._throttle = Throttle(10.0)
+        self._in_doubt = True
         self.started = anyio.Event()
         self.progressed_at = time.monotonic()
         self.trouble: Unavailable | None = None
@@ -103,16 +104,32 @@ class Consumer:
             log.warning("worker.stopped_without_redis", in_hand="stays pending")
 
     async def _consume(self) -> None:
-        await self._take_up_own()
         while not self._stop.is_set():
-            batch = await self._insist(self._stream.read)
-            if batch:
+            if batch := await self._insist(self._read):
                 await self._take(batch, "new")
 
+    async def _read(self) -> list[Entry]:
+        """Read new entries; at first, and after a failed read, settle what is ours already.
+
+        Such a read may have been done by the server, and its reply lost: then what it handed out
+        is pending under our name, and no read for new entries gives it again.
+        """
+        if self._in_doubt:
+            await self._take_up_own()
+            if self._stop.is_set():
+                return []
+        self._in_doubt = True
+        batch = await self._stream.read()
+        self._in_doubt = False
+        return batch
+
     async def _take_up_own(self) -> None:
-        """Settle what a former life of this consumer left pending, least tried first."""
+        """Settle what is pending under our name, least tried first."""
         after = b"0-0"
-        while page := await self._insist(partial(self._stream.pending, after)):
+        while not self._stop.is_set():
+            page = await self._insist(partial(self._stream.pending, after))
+            if not page:
+                return
             after = page[-1].id
             fresh = [p for p in page if p.attempts < SUSPECT_ATTEMPTS]
             if fresh:

@@ -64,7 +64,7 @@ class Directory:
         try:
             return self._resolver.resolve(event, said)
         except Unusable as error:
-            return error
+            return error.detached()
 
     async def _refresh(self) -> None:
         now = self._clock()

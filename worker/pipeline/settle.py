@@ -199,7 +199,7 @@ def _open(entry: Entry) -> _Case:
         case.said = entries.read(entry)
         case.event = chatwoot.decode(case.said.payload)
     except Unusable as error:
-        case.verdict = error
+        case.verdict = error.detached()
         return case
     if case.event is None or chatwoot.is_bot(case.event):
         case.verdict = Outcome.IGNORED

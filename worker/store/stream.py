@@ -1,6 +1,7 @@
 """The stream: every X* command, for reading as a member of a group and for adding."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -9,8 +10,9 @@ import msgspec
 from redis.exceptions import ResponseError
 
 from worker.core.entry import Buried, Entry, Figures, Letter, Pending
-from worker.errors import GroupMissing, Misconfigured
+from worker.errors import GroupMissing, Misconfigured, Unavailable
 from worker.store.connect import Client, register, translated
+from worker.store.portion import Portion, split
 
 _GREATEST_ID: Final = f"{2**64 - 1}-{2**64 - 2}"
 
@@ -43,6 +45,7 @@ class Stream:
         self._of = settings
         self._dead_key = f"{settings.key}:dead"
         self._bury = register(writer, "bury")
+        self._portion = Portion(settings.batch_size)
 
     async def create_group(self) -> bool:
         """Create stream and group from the stream's beginning; False when the group exists."""
@@ -79,15 +82,17 @@ class Stream:
 
     async def read(self) -> list[Entry]:
         """Return the next entries, as many as a batch holds; none when none came in time."""
-        with translated():
+        with self._shrinking(), translated():
             reply = await self._reader.xreadgroup(
                 self._of.group,
                 self._of.consumer,
                 {self._of.key: ">"},
-                count=self._of.batch_size,
+                count=self._portion.count,
                 block=max(1, round(self._of.block_s * 1000)),
             )
-        return [Entry(entry_id, fields or {}) for entry_id, fields in _only_stream(reply)]
+        entries = [Entry(entry_id, fields or {}) for entry_id, fields in _only_stream(reply)]
+        self._portion.learn(entries)
+        return entries
 
     async def pending(self, after: bytes) -> list[Pending]:
         """Return a batch of what is pending under our name, in order, behind the id `after`."""
@@ -97,7 +102,7 @@ class Stream:
                 self._of.group,
                 min=b"(" + after,
                 max="+",
-                count=self._of.batch_size,
+                count=self._portion.count,
                 consumername=self._of.consumer,
             )
         return [Pending(row["message_id"], row["times_delivered"]) for row in rows]
@@ -107,12 +112,23 @@ class Stream:
 
         One that was trimmed from the stream meanwhile comes without fields.
         """
-        with translated():
+        with self._shrinking(), translated():
             reply = await self._writer.xclaim(
                 self._of.key, self._of.group, self._of.consumer, 0, [p.id for p in pending]
             )
         fields_of = dict(reply)
-        return [Entry(p.id, fields_of.get(p.id) or {}, p.attempts + 1) for p in pending]
+        entries = [Entry(p.id, fields_of.get(p.id) or {}, p.attempts + 1) for p in pending]
+        self._portion.learn(entries)
+        return entries
+
+    @contextmanager
+    def _shrinking(self) -> Iterator[None]:
+        """Ask for less where a reply does not come."""
+        try:
+            yield
+        except Unavailable:
+            self._portion.shrink()
+            raise
 
     async def ack(self, ids: Sequence[bytes]) -> int:
         """Acknowledge entries; returns how many were pending."""
@@ -122,10 +138,17 @@ class Stream:
             return int(await self._writer.xack(self._of.key, self._of.group, *ids))
 
     async def bury(self, letters: Sequence[Letter]) -> Buried:
-        """Move entries to the dead letters and acknowledge them, in one step.
+        """Move entries to the dead letters and acknowledge them, each in one step.
 
         Without letters it only drops those that are too old.
         """
+        acked = dropped = 0
+        for some in split(letters) if letters else [[]]:
+            buried = await self._bury_some(some)
+            acked, dropped = acked + buried.acked, dropped + buried.dropped
+        return Buried(acked, dropped)
+
+    async def _bury_some(self, letters: Sequence[Letter]) -> Buried:
         arguments: list[bytes | str | int] = [
             self._of.group,
             self._of.dead_max_entries,

@@ -1,0 +1,53 @@
+"""How many entries to ask for at once, so that a batch has a size in bytes and not only in entries.
+
+Redis can bound a reply by its entries alone. Two hundred entries of 5 MB are a gigabyte: more than
+a small container has, and more than comes before any sensible time-out.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from worker.core.entry import Entry, Letter
+
+MAX_BYTES: Final = 16 * 1024 * 1024
+
+_FIRST: Final = 8
+
+
+class Portion:
+    """A number of entries, learned from those that came: it starts small and grows by doubling."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self.count = min(most, _FIRST)
+
+    def learn(self, entries: Iterable[Entry]) -> None:
+        """Let the next portion be what would have fitted of entries like these."""
+        sizes = [size_of(entry) for entry in entries]
+        if sizes:
+            fitting = max(1, MAX_BYTES * len(sizes) // max(1, sum(sizes)))
+            self.count = min(self._most, 2 * self.count, fitting)
+
+    def shrink(self) -> None:
+        """Ask for one only: a reply did not come, perhaps for its size."""
+        self.count = 1
+
+
+def size_of(entry: Entry) -> int:
+    """Return the bytes of an entry's names and values."""
+    return sum(map(len, entry.fields)) + sum(map(len, entry.fields.values()))
+
+
+def split(letters: Iterable[Letter]) -> Iterator[list[Letter]]:
+    """Divide letters, so that no command exceeds `MAX_BYTES` unless by a single letter."""
+    held: list[Letter] = []
+    held_bytes = 0
+    for letter in letters:
+        size = size_of(letter.entry)
+        if held and held_bytes + size > MAX_BYTES:
+            yield held
+            held, held_bytes = [], 0
+        held.append(letter)
+        held_bytes += size
+    if held:
+        yield held
