@@ -7,7 +7,6 @@ and what is in hand stays pending for the next start.
 
 import random
 import time
-import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Final, Protocol, TypeVar
@@ -17,7 +16,7 @@ import structlog
 
 from worker.core.entry import Entry, Letter, Pending, Source
 from worker.errors import Error, GroupMissing, Misconfigured, Unavailable, Unusable
-from worker.logs import Throttle
+from worker.logs import Throttle, where
 from worker.metrics import Metrics
 from worker.pipeline.settle import Acknowledger, Settler
 from worker.pipeline.upkeep import every
@@ -143,7 +142,7 @@ class Consumer:
         # It was alone on every attempt beyond the second, whatever the limit says.
         if entry.fields and suspect.attempts >= max(self._max_attempts, SUSPECT_ATTEMPTS + 1):
             error = Unusable("max_attempts", f"tried {suspect.attempts} times, alone at last")
-            await self._insist(partial(self._settler.bury, [Letter(entry, error)]))
+            await self._insist(partial(self._settler.bury, Letter(entry, error)))
             return
         await self._take([entry], "own")
 
@@ -165,12 +164,14 @@ class Consumer:
         except Error:
             raise
         except Exception as error:  # noqa: BLE001 - the one place that catches everything
-            if len(batch) == 1:
-                # Not the traceback: it could quote a message.
-                log.error("entry.failed", id=batch[0].id.decode(), error=_where(error))
+            if len(batch) > 1:
+                for entry in batch:
+                    await self._settle([entry])
                 return
-            for entry in batch:
-                await self._settle([entry])
+            count = self._throttle.ready(where(error))
+            if count is not None:
+                entry_id = batch[0].id.decode()
+                log.error("entry.failed", id=entry_id, error=where(error), suppressed=count)
 
     async def _insist(self, step: Callable[[], Awaitable[T]]) -> T:
         """Do one step, again and again while Redis is away, and with a new group if it is gone."""
@@ -180,15 +181,20 @@ class Consumer:
             try:
                 result = await step()
             except GroupMissing as error:
-                log.warning("group.lost", error=str(error))
-                self._metrics.stream_group_recreations.inc()
-                await self._insist(self._create_group)
+                await self._recreate_group(error)
             except Unavailable as error:
                 await self._wait(error, tries)
                 tries += 1
             else:
                 self._recovered()
                 return result
+
+    async def _recreate_group(self, error: GroupMissing) -> None:
+        count = self._throttle.ready("group")
+        if count is not None:
+            log.warning("group.lost", error=str(error), suppressed=count)
+        self._metrics.stream_group_recreations.inc()
+        await self._insist(self._create_group)
 
     async def _create_group(self) -> None:
         if await self._stream.create_group():
@@ -232,9 +238,3 @@ class Consumer:
                     f"a live worker is consumer {self._name!r} of this group already: "
                     "give each worker its own CHATWOOT_CACHE_STREAM_CONSUMER"
                 )
-
-
-def _where(error: Exception) -> str:
-    """Name an error by type and place: its text could quote a message."""
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__} at {frame.name}:{frame.lineno}"

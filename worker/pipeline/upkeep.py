@@ -8,7 +8,8 @@ import anyio
 import structlog
 
 from worker.core.entry import Buried, Figures, Letter
-from worker.errors import GroupMissing, Unavailable
+from worker.errors import Error, GroupMissing, Unavailable
+from worker.logs import where
 from worker.metrics import Metrics
 
 log = structlog.get_logger()
@@ -41,6 +42,10 @@ async def every(period_s: float, task: Callable[[], Awaitable[None]]) -> None:
             await task()
         except (Unavailable, GroupMissing) as error:
             log.debug("upkeep.skipped", error=str(error))
+        except Error:
+            raise
+        except Exception as error:  # noqa: BLE001 - a defect here must not end the loop
+            log.error("upkeep.failed", error=where(error))
         await anyio.sleep(max(0.0, started + period_s - time.monotonic()))
 
 
