@@ -89,6 +89,7 @@ class Consumer:
         try:
             await self._insist(self._create_group)
             await self._refuse_a_rival()
+            self.started.set()
             while not self._stop.is_set():
                 if batch := await self._insist(self._read):
                     await self._take(batch, "new")
@@ -196,7 +197,6 @@ class Consumer:
             raise _Stopped
 
     def _recovered(self) -> None:
-        self.started.set()
         self._metrics.redis_up.set(1)
         if self.trouble is not None:
             log.info("redis.recovered", after=self.trouble.kind)
