@@ -24,7 +24,7 @@ class Server(Protocol):
     """The server that webhooks are added to."""
 
     async def ping(self) -> None:
-        """Raise unless the server answers."""
+        """Raise unless the server would take an event now."""
 
 
 class Health:

@@ -1,13 +1,18 @@
 """A stream and a cache of one test's own, looked at with a plain client."""
 
+import contextlib
 import json
-from collections.abc import Iterable, Mapping
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import count
 from typing import Any
 
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from tests.events import message
 from tests.waiting import wait_until
 
 GROUP = "chatwoot-cache"
@@ -45,8 +50,8 @@ class Place:
         return self.add_entries({b"payload": raw(body), **_named(fields)} for body in payloads)
 
     def add_entries(self, entries: Iterable[Mapping[bytes, bytes]]) -> list[bytes]:
-        """Put entries on the stream, in one round trip."""
-        with self.redis.pipeline(transaction=False) as pipeline:
+        """Put entries on the stream, in one step."""
+        with self.redis.pipeline(transaction=True) as pipeline:
             for entry in entries:
                 pipeline.xadd(self.stream, dict(entry))  # type: ignore[arg-type]  # invariant
             return list(pipeline.execute())
@@ -91,9 +96,37 @@ class Place:
         """A key of the cache."""
         return ":".join((self.name, "chatwoot", *map(str, path)))
 
-    def keys(self) -> set[bytes]:
+    def do(self, command: str) -> Any:
+        """Send a command as it would be typed."""
+        return self.redis.execute_command(command)  # type: ignore[no-untyped-call]
+
+    def found(self) -> set[bytes]:
         """Every key of the cache."""
         return set(self.redis.scan_iter(f"{self.name}:chatwoot:*", count=1000))
+
+
+@contextmanager
+def load(place: Place) -> Iterator[list[int]]:
+    """Publish messages 1, 2, 3, … without a pause; gives the numbers of those the server has."""
+    published: list[int] = []
+    over = threading.Event()
+
+    def publish() -> None:
+        for first in count(1, 50):
+            if over.is_set():
+                return
+            numbers = range(first, first + 50)
+            with contextlib.suppress(redis.RedisError):
+                place.add(*(message(n, conversation_id=n % 9 + 1) for n in numbers))
+                published.extend(numbers)
+
+    producer = threading.Thread(target=publish)
+    producer.start()
+    try:
+        yield published
+    finally:
+        over.set()
+        producer.join()
 
 
 def raw(body: Body) -> bytes:

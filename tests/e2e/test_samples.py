@@ -101,7 +101,7 @@ async def test_samples_come_in_over_http_and_every_key_ends(place: Place, tmp_pa
         assert [answer.status_code for answer in answers] == [200] * 14
         assert worker.metric("webhook_requests_total", code="200", reason="accepted") == 14
 
-    keys = place.keys()
+    keys = place.found()
     assert place.key(INSTANCE, "conversation", 1585).encode() in keys
     assert place.key(INSTANCE, "contact", "211234567890123@lid").encode() in keys
     assert all(int(place.redis.ttl(key)) > 0 for key in keys)

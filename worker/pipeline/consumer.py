@@ -95,6 +95,7 @@ class Consumer:
         try:
             await self._insist(self._create_group)
             await self._refuse_a_rival()
+            self.started.set()
             async with anyio.create_task_group() as beside:
                 beside.start_soon(every, _HEARTBEAT_S, self._stream.keep_name)
                 await self._consume()
@@ -215,7 +216,6 @@ class Consumer:
             raise _Stopped
 
     def _recovered(self) -> None:
-        self.started.set()
         self._metrics.redis_up.set(1)
         if self.trouble is not None:
             log.info("redis.recovered", after=self.trouble.kind)

@@ -19,6 +19,8 @@ _GREATEST_ID: Final = f"{2**64 - 1}-{2**64 - 2}"
 _MAX_LETTER_FIELDS: Final = 1000
 """More would overflow the stack of the server's Lua."""
 
+_IMPOSSIBLE_ID: Final = "0-0"
+
 
 @dataclass(frozen=True, slots=True)
 class StreamSettings:
@@ -221,9 +223,16 @@ class Producer:
                 return [entry_id.decode() for entry_id in await pipeline.execute()]
 
     async def ping(self) -> None:
-        """Raise `Unavailable` unless the server answers."""
+        """Raise unless the server would take an entry now; one that is full answers PING.
+
+        Tried with the one id that no stream takes, which is looked at last.
+        """
         with translated():
-            await self._client.ping()
+            try:
+                await self._client.xadd(self._key, {"payload": b""}, id=_IMPOSSIBLE_ID)
+            except ResponseError as error:
+                if _IMPOSSIBLE_ID not in str(error):
+                    raise
 
 
 def _only_stream(reply: Any) -> list[tuple[bytes, dict[bytes, bytes] | None]]:

@@ -1,0 +1,112 @@
+"""SIGTERM and SIGINT: whatever the worker is doing, it ends well and leaves nothing half done."""
+
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.conftest import ServerStarter
+from tests.e2e.place import Place, load
+from tests.e2e.process import Worker, running
+from tests.events import message
+from tests.waiting import wait_until
+
+SIGNALS = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+
+
+@SIGNALS
+async def test_an_idle_worker_ends_at_once_with_0(
+    place: Place, tmp_path: Path, number: signal.Signals
+) -> None:
+    async with running(tmp_path, place.settings()) as worker:
+        assert await worker.stop(number, within_s=2) == 0
+
+        assert [line["event"] for line in worker.lines] == [
+            "group.created",
+            "worker.started",
+            "worker.stopping",
+        ]
+        assert worker.logged("worker.stopping")[0]["signal"] == number.name
+
+
+@SIGNALS
+async def test_under_load_the_batch_in_hand_is_settled(
+    place: Place, tmp_path: Path, number: signal.Signals
+) -> None:
+    """What was read is in the cache; what was not read is still to come."""
+    async with running(tmp_path, place.settings()) as worker:
+        with load(place) as published:
+            await wait_until(lambda: worker.metric("entries_acked_total") > 500, "it works")
+            assert await worker.stop(number, within_s=3) == 0
+
+    group: Any = place.redis.xinfo_groups(place.stream)
+    read: Any = place.redis.xrange(place.stream, "-", group[0]["last-delivered-id"])
+    assert place.pending() == []
+    assert len(read) <= len(published)
+    with place.redis.pipeline(transaction=False) as pipeline:
+        for number_read in published[: len(read)]:
+            pipeline.exists(place.key("loja-aurora", "message", number_read))
+        assert all(pipeline.execute())
+
+
+async def test_readiness_turns_red_while_it_drains(private: ServerStarter, tmp_path: Path) -> None:
+    server, place = private()
+    async with running(tmp_path, place.settings()) as worker:
+        assert worker.ops("/readyz").json() == {"status": "ok"}
+        server.pause()
+        try:
+            worker.process.terminate()
+            await wait_until(lambda: worker.logged("worker.stopping"), "it drains")
+            ready, alive = worker.ops("/readyz"), worker.ops("/livez")
+        finally:
+            server.resume()
+
+        assert (ready.status_code, ready.json()["reason"]) == (503, "the worker is stopping")
+        assert alive.status_code == 200
+        assert await worker.ended(within_s=3) == 0
+
+
+async def test_it_ends_quickly_while_redis_is_down(private: ServerStarter, tmp_path: Path) -> None:
+    server, place = private()
+    async with running(tmp_path, place.settings()) as worker:
+        server.stop()
+        await wait_until(lambda: worker.logged("redis.unavailable"), "it noticed")
+
+        assert await worker.stop(within_s=2) == 0
+        assert worker.logged("worker.stopped_without_redis")
+
+
+async def test_it_ends_in_time_while_redis_hangs(private: ServerStarter, tmp_path: Path) -> None:
+    server, place = private()
+    async with running(tmp_path, place.settings(SHUTDOWN_TIMEOUT_S="1")) as worker:
+        place.add(message())
+        await place.settled()
+        server.pause()
+        started = time.monotonic()
+        try:
+            assert await worker.stop(within_s=5) == 0
+        finally:
+            server.resume()
+
+        assert time.monotonic() - started < 3
+
+
+async def test_a_second_signal_changes_nothing(place: Place, tmp_path: Path) -> None:
+    async with running(tmp_path, place.settings(STREAM_BLOCK_S="0.5")) as worker:
+        worker.process.terminate()
+        worker.process.send_signal(signal.SIGINT)
+
+        assert await worker.ended(within_s=3) == 0
+
+
+async def test_a_signal_before_it_has_started_ends_it_too(
+    private: ServerStarter, tmp_path: Path
+) -> None:
+    server, place = private()
+    server.stop()
+    with Worker(tmp_path, place.settings()) as worker:
+        await wait_until(lambda: worker.logged("redis.unavailable"), "it tries")
+
+        assert await worker.stop(within_s=3) == 0
