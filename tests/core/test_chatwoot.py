@@ -699,7 +699,7 @@ class TestMalformed:
         assert decode(body[:-1] + b', "event": "contact_updated"}') is None
         assert refused(body[:-1] + b', "event": 7}').reason == "bad_event"
 
-    @settings(max_examples=4 * settings().max_examples)
+    @settings(max_examples=2 * settings().max_examples)
     @given(payloads())
     @example(b'{"event":"message_created","id":"SEGREDO"}')
     @example(b'{"event":"SEGREDO\xff"}')

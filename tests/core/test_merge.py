@@ -25,6 +25,7 @@ from tests.core.rows import (
 from worker.core.fold import Fold
 from worker.core.merge import MAX_TIME_US, STAMP_DIGITS, merge, stamp, status_stamp
 from worker.core.model import Conversation, Draft, Message, encode
+from worker.core.times import to_iso
 
 RANKS = {"failed": 1, "sent": 2, "delivered": 3, "read": 4}
 FAR_FUTURE = Clock("2150-01-01T00:00:00.000Z", 5_680_281_600_000_000)
@@ -162,12 +163,28 @@ class TestEndState:
         candidates = {r.status for r in known if rank(r) == top and r.status is not None}
         prefix = max(status.encode()[:5] for status in candidates)
         assert merged.status in {s for s in candidates if top[1] or s.encode()[:5] == prefix}
+        assert merged.updated_at == to_iso(top[0])
 
     @given(histories())
     def test_of_a_conversation_is_its_latest_reading(self, history: list[Reading]) -> None:
         latest = max(history, key=lambda reading: (reading.witness_us, reading.order))
 
         assert conversation_of(history) == latest.documents()[1]
+
+    def test_a_fold_keeps_instances_kinds_and_ids_apart(self) -> None:
+        fold = Fold()
+        message, conversation = plain().documents()
+        of_equal_id = msgspec.structs.replace(message, id=conversation.id)
+        elsewhere = [
+            msgspec.structs.replace(document, instance="padaria")
+            for document in (message, conversation)
+        ]
+
+        for document in (message, conversation, of_equal_id, *elsewhere):
+            assert fold.add(document, 1).added
+        assert [draft.document for draft in fold.drafts] == [
+            *(message, conversation, of_equal_id, *elsewhere)
+        ]
 
     @given(histories(min_size=2, max_size=5, message_ids=(1, 2)))
     def test_a_fold_holds_one_draft_for_each_document(self, history: list[Reading]) -> None:
@@ -360,6 +377,23 @@ class TestTies:
         )
 
         assert message_of([mine, other]).status == "sent"
+
+    @pytest.mark.parametrize(
+        ("low", "high"), [*pairwise(["z" * 9, *RANKS]), ("queued", "queuf"), ("", "a")]
+    )
+    def test_statuses_of_one_time_rank(self, low: str, high: str) -> None:
+        one = plain(status=low, status_at=at(0))
+        two = plain(order=(NOON_S * 1000, 1), status=high, status_at=at(0))
+
+        assert message_of([one, two]).status == message_of([two, one]).status == high
+
+    @pytest.mark.parametrize(("a", "b"), [("queued 1", "queued 2"), ("xxxxx", "x" * 300)])
+    def test_long_statuses_of_one_time_are_kept_apart(self, a: str, b: str) -> None:
+        one = plain(status=a, status_at=at(0))
+        two = plain(order=(NOON_S * 1000, 1), status=b, status_at=at(0))
+
+        assert message_of([one, two]) == message_of([two, one])
+        assert status_stamp(a, 0) != status_stamp(b, 0)
 
     def test_failed_then_sent_again_is_sent(self) -> None:
         failed = plain(status="failed", status_at=at(0))
