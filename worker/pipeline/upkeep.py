@@ -8,13 +8,16 @@ import anyio
 import structlog
 
 from worker.core.entry import Buried, Figures, Letter
-from worker.errors import GroupMissing, Unavailable
+from worker.errors import Error, GroupMissing, Unavailable
+from worker.logs import Throttle
 from worker.metrics import Metrics
 
 log = structlog.get_logger()
 
 MEASURE_S: Final = 5.0
 SELDOM_S: Final = 60.0
+
+_FAILURES_S: Final = 3600.0
 
 
 class MeasuredStream(Protocol):
@@ -34,13 +37,20 @@ async def every(period_s: float, task: Callable[[], Awaitable[None]]) -> None:
     """Do a task at once and then in every period; while Redis is away it is left out.
 
     The consumer reports outages; a second voice would only double its lines.
+    What a server cannot answer at all (INFO may be switched off) is logged once an hour.
     """
+    failures = Throttle(_FAILURES_S)
     while True:
         started = time.monotonic()
         try:
             await task()
         except (Unavailable, GroupMissing) as error:
             log.debug("upkeep.skipped", error=str(error))
+        except Error:
+            raise
+        except Exception as error:  # noqa: BLE001 - a figure that cannot be had stops no cache
+            if failures.ready(type(error).__name__) is not None:
+                log.error("upkeep.failed", task=task.__name__, error=type(error).__name__)
         await anyio.sleep(max(0.0, started + period_s - time.monotonic()))
 
 
