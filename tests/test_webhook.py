@@ -613,7 +613,9 @@ async def test_a_defect_is_500_and_logged_once_without_the_payload() -> None:
         answer = await endpoint.post(OF_3)
 
     assert (answer.status_code, answer.json()["reason"]) == (500, "internal")
-    assert [(line["event"], line["error"]) for line in logs] == [("webhook.failed", "RuntimeError")]
+    (line,) = logs
+    assert line["event"] == "webhook.failed"
+    assert line["error"].startswith("RuntimeError at ")
     assert_silent(answer.text, logs, OF_3)
 
 

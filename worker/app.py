@@ -156,7 +156,6 @@ class _Worker:
             settler,
             self._metrics,
             name=settings.consumer_name,
-            block_s=settings.stream_block_s,
             max_attempts=settings.stream_max_attempts,
         )
 

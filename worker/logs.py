@@ -8,6 +8,7 @@ import logging
 import math
 import sys
 import time
+import traceback
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
@@ -76,6 +77,12 @@ def _route_libraries(formatter: logging.Formatter, stream: TextIO, threshold: in
     handler.setFormatter(formatter)
     root.addHandler(handler)
     root.setLevel(threshold)
+
+
+def where(error: Exception) -> str:
+    """Name an error by type and place: its text, like a traceback, could quote a message."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__} at {frame.name}:{frame.lineno}"
 
 
 @dataclass(slots=True)

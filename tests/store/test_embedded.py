@@ -17,6 +17,7 @@ from redis.asyncio import Redis
 from tests.waiting import wait_until
 from worker.errors import Misconfigured, Unavailable
 from worker.store import embedded
+from worker.store.home import SOCKET_PATH_MAX, Home
 
 HOLD = """
 import sys, anyio
@@ -46,12 +47,12 @@ def far_data(tmp_path: Path) -> Iterator[Path]:
     home = tmp_path / ("long" * 25) / "data with spaces"
     yield home
     end(home)
-    shutil.rmtree(embedded._socket(home).parent, ignore_errors=True)
+    shutil.rmtree(Home.of(home).socket.parent, ignore_errors=True)
 
 
 def end(home: Path) -> None:
     """Kill the server that has `home`; only a living one holds the lock."""
-    if home.is_dir() and embedded._lives(home):
+    if home.is_dir() and Home.of(home).lives():
         os.kill(server_pid(home), signal.SIGKILL)
 
 
@@ -103,7 +104,7 @@ async def test_what_was_written_is_there_at_the_next_run(data: Path) -> None:
         assert owned
         await put(data, kept="yes")
 
-    assert not embedded._lives(data)
+    assert not Home.of(data).lives()
     async with embedded.running(data):
         assert await get(data, "kept") == b"yes"
 
@@ -179,7 +180,7 @@ async def test_the_server_of_a_killed_run_is_adopted_and_stopped(data: Path) -> 
         assert server_pid(data) == left
         assert await get(data, "kept") == b"yes"
 
-    assert not embedded._lives(data)
+    assert not Home.of(data).lives()
 
 
 async def test_ctrl_c_and_a_closed_terminal_do_not_reach_the_server(data: Path) -> None:
@@ -221,7 +222,7 @@ async def test_damaged_files_are_named_in_the_servers_own_words(data: Path) -> N
         async with embedded.running(data):
             pass
 
-    assert not embedded._lives(data)
+    assert not Home.of(data).lives()
 
 
 async def test_a_server_that_died_under_us_is_no_obstacle_at_the_end(data: Path) -> None:
@@ -235,7 +236,8 @@ async def test_a_server_that_died_under_us_is_no_obstacle_at_the_end(data: Path)
 async def test_a_child_that_does_not_end_is_killed(
     data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(embedded, "STOP_S", 0.1)
+    monkeypatch.setattr(embedded, "ANSWER_S", 0.05)
+    monkeypatch.setattr(embedded, "STOP_S", 0.15)
     async with embedded.running(data):
         pid = server_pid(data)
         os.kill(pid, signal.SIGSTOP)
@@ -258,7 +260,7 @@ async def test_a_silent_server_that_is_not_our_child_is_let_live(
             pass
 
     assert silent.value.kind == "connection"
-    assert embedded._lives(data)
+    assert Home.of(data).lives()
 
 
 async def test_a_long_load_is_waited_for(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -288,6 +290,15 @@ async def test_a_directory_that_cannot_be_made_is_a_wrong_setting(data: Path) ->
             pass
 
 
+async def test_a_log_that_cannot_be_written_is_a_wrong_setting(data: Path) -> None:
+    (data / "server.log").mkdir(parents=True)
+    (data / "server.log.old").touch()
+
+    with pytest.raises(Misconfigured, match="cannot be started"):
+        async with embedded.running(data):
+            pass
+
+
 async def test_a_missing_wheel_says_how_to_get_it(
     data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -299,11 +310,11 @@ async def test_a_missing_wheel_says_how_to_get_it(
 
 
 async def test_a_path_too_long_for_a_socket_gets_a_short_private_one(far_data: Path) -> None:
-    folder = embedded._socket(far_data).parent
+    folder = Home.of(far_data).socket.parent
 
     async with embedded.running(far_data):
         assert folder.stat().st_mode & 0o777 == 0o700
-        assert len(os.fsencode(embedded._socket(far_data))) <= embedded.SOCKET_PATH_MAX
+        assert len(os.fsencode(Home.of(far_data).socket)) <= SOCKET_PATH_MAX
         await embedded.require(far_data)
         await put(far_data, kept="yes")
 
@@ -311,7 +322,7 @@ async def test_a_path_too_long_for_a_socket_gets_a_short_private_one(far_data: P
 
 
 async def test_a_short_directory_open_to_others_is_refused(far_data: Path) -> None:
-    folder = embedded._socket(far_data).parent
+    folder = Home.of(far_data).socket.parent
     folder.mkdir()
     folder.chmod(0o777)
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, Literal, cast, get_args
 import msgspec
 from msgspec import Meta, Struct
 
-from worker.core.entry import Statement
+from worker.core.entry import MAX_ID, Statement
 from worker.core.merge import UNKNOWN, stamp, status_stamp
 from worker.core.model import (
     Attachment,
@@ -51,8 +51,8 @@ MAX_NESTING = 100
 
 _MESSAGE_TYPES = {0: "incoming", 1: "outgoing", 2: "activity", 3: "template"}
 
-Id = Annotated[int, Meta(ge=1, le=2**53 - 1)]
-"""An id of Chatwoot's; the bound is what a Redis score and JavaScript count exactly."""
+Id = Annotated[int, Meta(ge=1, le=MAX_ID)]
+"""An id of Chatwoot's."""
 
 
 class _Named(Struct):

@@ -25,7 +25,9 @@ Fields = Mapping[bytes, bytes]
 
 _ID = re.compile(rb"([0-9]{1,20})-([0-9]{1,20})", re.ASCII)
 _MAX_MS_DIGITS = 13
-_MAX_ID_DIGITS = 16
+
+MAX_ID = 2**53 - 1
+"""The greatest id of Chatwoot's: what a Redis score and JavaScript count exactly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +137,7 @@ def _account(fields: Fields) -> int | None:
     value = fields.get(b"account")
     if value is None:
         return None
-    if not (value.isdigit() and len(value) <= _MAX_ID_DIGITS):
+    account_id = int(value) if value.isdigit() and len(value) <= len(str(MAX_ID)) else 0
+    if not 1 <= account_id <= MAX_ID:
         raise Unusable("bad_entry", "field `account` is not an account id")
-    return int(value)
+    return account_id

@@ -9,6 +9,7 @@ from worker.core.model import Time
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _US = 1_000_000
+_MAX_CHARACTERS = 64
 
 
 def to_us(time: Time) -> int:
@@ -18,7 +19,7 @@ def to_us(time: Time) -> int:
     """
     if time is None:
         return 0
-    us = _parse(time) if isinstance(time, str) else _from_seconds(time)
+    us = _from_text(time) if isinstance(time, str) else _from_seconds(time)
     return us if 0 <= us <= MAX_TIME_US else 0
 
 
@@ -40,6 +41,11 @@ def _from_seconds(seconds: float) -> int:
     if not 0 <= seconds <= MAX_TIME_US:
         return 0
     return round(seconds * _US)
+
+
+def _from_text(text: str) -> int:
+    """Read a text of a length that a time may have: what is parsed is remembered for a while."""
+    return _parse(text) if len(text) <= _MAX_CHARACTERS else 0
 
 
 @lru_cache(maxsize=1024)

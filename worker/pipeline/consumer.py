@@ -7,7 +7,6 @@ and what is in hand stays pending for the next start.
 
 import random
 import time
-import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Final, Protocol, TypeVar
@@ -17,9 +16,10 @@ import structlog
 
 from worker.core.entry import Entry, Letter, Pending, Source
 from worker.errors import Error, GroupMissing, Misconfigured, Unavailable, Unusable
-from worker.logs import Throttle
+from worker.logs import Throttle, where
 from worker.metrics import Metrics
 from worker.pipeline.settle import Acknowledger, Settler
+from worker.pipeline.upkeep import every
 
 log = structlog.get_logger()
 
@@ -27,6 +27,11 @@ T = TypeVar("T")
 
 SUSPECT_ATTEMPTS: Final = 2
 """An entry handed out more often than this is settled alone, so that it harms no neighbour."""
+
+_HEARTBEAT_S: Final = 0.5
+_UNUSED_S: Final = 1.5
+"""A name that was not seen for three heartbeats is free."""
+_RIVAL_POLL_S: Final = 0.1
 
 _BACKOFF_S: Final = (0.1, 0.2, 0.4, 0.8, 1.6, 2.0)
 
@@ -36,6 +41,9 @@ class EntryStream(Acknowledger, Protocol):
 
     async def create_group(self) -> bool:
         """Create stream and group; False when the group exists."""
+
+    async def keep_name(self) -> None:
+        """Be seen as a living consumer."""
 
     async def consumer_idle_ms(self) -> int | None:
         """Return how long our name has not been used, None when it never was."""
@@ -64,14 +72,12 @@ class Consumer:
         metrics: Metrics,
         *,
         name: str,
-        block_s: float,
         max_attempts: int,
     ) -> None:
         self._stream = stream
         self._settler = settler
         self._metrics = metrics
         self._name = name
-        self._block_s = block_s
         self._max_attempts = max_attempts
         self._stop = anyio.Event()
         self._throttle = Throttle(10.0)
@@ -90,11 +96,17 @@ class Consumer:
             await self._insist(self._create_group)
             await self._refuse_a_rival()
             self.started.set()
-            while not self._stop.is_set():
-                if batch := await self._insist(self._read):
-                    await self._take(batch, "new")
-        except _Stopped:
+            async with anyio.create_task_group() as beside:
+                beside.start_soon(every, _HEARTBEAT_S, self._stream.keep_name)
+                await self._consume()
+                beside.cancel_scope.cancel()
+        except* _Stopped:
             log.warning("worker.stopped_without_redis", in_hand="stays pending")
+
+    async def _consume(self) -> None:
+        while not self._stop.is_set():
+            if batch := await self._insist(self._read):
+                await self._take(batch, "new")
 
     async def _read(self) -> list[Entry]:
         """Read new entries; at first, and after a failed read, settle what is ours already.
@@ -131,7 +143,7 @@ class Consumer:
         # It was alone on every attempt beyond the second, whatever the limit says.
         if entry.fields and suspect.attempts >= max(self._max_attempts, SUSPECT_ATTEMPTS + 1):
             error = Unusable("max_attempts", f"tried {suspect.attempts} times, alone at last")
-            await self._insist(partial(self._settler.bury, [Letter(entry, error)]))
+            await self._insist(partial(self._settler.bury, Letter(entry, error)))
             return
         await self._take([entry], "own")
 
@@ -153,12 +165,14 @@ class Consumer:
         except Error:
             raise
         except Exception as error:  # noqa: BLE001 - the one place that catches everything
-            if len(batch) == 1:
-                # Not the traceback: it could quote a message.
-                log.error("entry.failed", id=batch[0].id.decode(), error=_where(error))
+            if len(batch) > 1:
+                for entry in batch:
+                    await self._settle([entry])
                 return
-            for entry in batch:
-                await self._settle([entry])
+            count = self._throttle.ready(where(error))
+            if count is not None:
+                entry_id = batch[0].id.decode()
+                log.error("entry.failed", id=entry_id, error=where(error), suppressed=count)
 
     async def _insist(self, step: Callable[[], Awaitable[T]]) -> T:
         """Do one step, again and again while Redis is away, and with a new group if it is gone."""
@@ -168,15 +182,20 @@ class Consumer:
             try:
                 result = await step()
             except GroupMissing as error:
-                log.warning("group.lost", error=str(error))
-                self._metrics.stream_group_recreations.inc()
-                await self._insist(self._create_group)
+                await self._recreate_group(error)
             except Unavailable as error:
                 await self._wait(error, tries)
                 tries += 1
             else:
                 self._recovered()
                 return result
+
+    async def _recreate_group(self, error: GroupMissing) -> None:
+        count = self._throttle.ready("group")
+        if count is not None:
+            log.warning("group.lost", error=str(error), suppressed=count)
+        self._metrics.stream_group_recreations.inc()
+        await self._insist(self._create_group)
 
     async def _create_group(self) -> None:
         if await self._stream.create_group():
@@ -205,25 +224,17 @@ class Consumer:
     async def _refuse_a_rival(self) -> None:
         """Refuse a consumer name that a live worker uses: both would settle one list of entries.
 
-        A live one reads at least once in the time that a read blocks, and so stops being idle.
+        A live one is seen with every heartbeat, and so is never idle for long.
         """
         idle_ms = await self._insist(self._stream.consumer_idle_ms)
-        watched_s = self._block_s + 0.5
-        if idle_ms is None or idle_ms > watched_s * 1000:
-            return
-        deadline = time.monotonic() + watched_s - idle_ms / 1000
-        while time.monotonic() < deadline and not self._stop.is_set():
-            await anyio.sleep(0.05)
-            now_ms = await self._insist(self._stream.consumer_idle_ms)
-            if now_ms is not None and now_ms < idle_ms:
+        used_at = time.monotonic() - (_UNUSED_S if idle_ms is None else idle_ms / 1000)
+        while (unused_s := time.monotonic() - used_at) < _UNUSED_S:
+            with anyio.move_on_after(_RIVAL_POLL_S):
+                await self._stop.wait()
+                return
+            idle_ms = await self._insist(self._stream.consumer_idle_ms)
+            if idle_ms is not None and idle_ms / 1000 < unused_s - _RIVAL_POLL_S:
                 raise Misconfigured(
                     f"a live worker is consumer {self._name!r} of this group already: "
                     "give each worker its own CHATWOOT_CACHE_STREAM_CONSUMER"
                 )
-            idle_ms = now_ms or idle_ms
-
-
-def _where(error: Exception) -> str:
-    """Name an error by type and place: its text could quote a message."""
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__} at {frame.name}:{frame.lineno}"

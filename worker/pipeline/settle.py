@@ -125,40 +125,49 @@ class Settler:
 
     async def _close(self, batch: Sequence[Entry], cases: Sequence[_Case]) -> None:
         """Bury what is dead, and acknowledge the rest."""
-        dead = [Letter(c.entry, c.verdict) for c in cases if isinstance(c.verdict, Unusable)]
-        await self.bury(dead)
-        buried = {letter.entry.id for letter in dead}
-        acked = await self._stream.ack([entry.id for entry in batch if entry.id not in buried])
+        letters = [Letter(c.entry, c.verdict) for c in cases if isinstance(c.verdict, Unusable)]
+        if letters:
+            await self._bury(letters)
+        dead = {letter.entry.id for letter in letters}
+        acked = await self._stream.ack([entry.id for entry in batch if entry.id not in dead])
         self._metrics.entries_acked.inc(acked)
         trimmed = len(batch) - len(cases)
         self._metrics.stream_lost_entries.labels(reason="trimmed_pending").inc(trimmed)
 
-    async def bury(self, letters: Sequence[Letter]) -> None:
-        """Move entries to the dead letters, which acknowledges them."""
-        if not letters:
-            return
+    async def bury(self, letter: Letter) -> None:
+        """Settle one entry as dead, without trying it."""
+        await self._bury([letter])
+        self._count_dead(letter.entry, letter.error)
+
+    async def _bury(self, letters: Sequence[Letter]) -> None:
         buried = await self._stream.bury(letters)
         self._metrics.entries_acked.inc(buried.acked)
         self._metrics.stream_lost_entries.labels(reason="dead_dropped").inc(buried.dropped)
-        for letter in letters:
-            self._metrics.entries_settled.labels(outcome=Outcome.DEAD).inc()
-            self._metrics.dead_letters.labels(reason=letter.error.reason).inc()
-            self._report(letter)
 
     def _count(self, cases: Sequence[_Case], fold: Fold, written: Written) -> None:
+        """Count a batch, once, when all of it is settled."""
         self._count_documents(fold, written)
-        metrics, now_s = self._metrics, time.time()
         events: Counter[tuple[str, str]] = Counter()
         for case in cases:
-            if isinstance(case.verdict, Outcome):
-                metrics.entries_settled.labels(outcome=case.verdict).inc()
-            if case.verdict is Outcome.APPLIED:
-                metrics.entry_age_seconds.observe(max(0.0, now_s - _time_s(case.entry)))
+            if isinstance(case.verdict, Unusable):
+                self._count_dead(case.entry, case.verdict)
+            elif case.verdict is not None:
+                self._count_settled(case.entry, case.verdict)
             if case.said is not None:
                 events[_labels(case)] += 1
         for (name, instance), count in events.items():
-            metrics.count_event(name, instance, count)
-        metrics.last_settled_timestamp_seconds.set(now_s)
+            self._metrics.count_event(name, instance, count)
+        self._metrics.last_settled_timestamp_seconds.set(time.time())
+
+    def _count_settled(self, entry: Entry, outcome: Outcome) -> None:
+        self._metrics.entries_settled.labels(outcome=outcome).inc()
+        if outcome is Outcome.APPLIED:
+            self._metrics.entry_age_seconds.observe(max(0.0, time.time() - _time_s(entry)))
+
+    def _count_dead(self, entry: Entry, error: Unusable) -> None:
+        self._metrics.entries_settled.labels(outcome=Outcome.DEAD).inc()
+        self._metrics.dead_letters.labels(reason=error.reason).inc()
+        self._report(entry, error)
 
     def _count_documents(self, fold: Fold, written: Written) -> None:
         self._metrics.write_conflicts.inc(written.conflicts)
@@ -167,9 +176,8 @@ class Settler:
                 kind = "message" if isinstance(draft.document, Message) else "conversation"
                 self._metrics.documents_written.labels(kind=kind).inc()
 
-    def _report(self, letter: Letter) -> None:
+    def _report(self, entry: Entry, error: Unusable) -> None:
         """Say what was buried and why, once a minute for each cause."""
-        error = letter.error
         details: dict[str, object] = {"reason": error.reason, "error": str(error)}
         cause: tuple[object, ...] = (error.reason,)
         if isinstance(error, Conflict):
@@ -179,7 +187,7 @@ class Settler:
                 details["allow"] = _allowing(error.inbox, error.allow)
         count = self._throttle.ready(cause)
         if count is not None:
-            log.warning("entry.buried", id=letter.entry.id.decode(), suppressed=count, **details)
+            log.warning("entry.buried", id=entry.id.decode(), suppressed=count, **details)
 
 
 def _allowing(inbox: str, instance: str) -> str:

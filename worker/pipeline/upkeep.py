@@ -9,7 +9,7 @@ import structlog
 
 from worker.core.entry import Buried, Figures, Letter
 from worker.errors import Error, GroupMissing, Unavailable
-from worker.logs import Throttle
+from worker.logs import Throttle, where
 from worker.metrics import Metrics
 
 log = structlog.get_logger()
@@ -48,9 +48,9 @@ async def every(period_s: float, task: Callable[[], Awaitable[None]]) -> None:
             log.debug("upkeep.skipped", error=str(error))
         except Error:
             raise
-        except Exception as error:  # noqa: BLE001 - a figure that cannot be had stops no cache
-            if failures.ready(type(error).__name__) is not None:
-                log.error("upkeep.failed", task=task.__name__, error=type(error).__name__)
+        except Exception as error:  # noqa: BLE001 - a defect here must not end the loop
+            if failures.ready(where(error)) is not None:
+                log.error("upkeep.failed", error=where(error))
         await anyio.sleep(max(0.0, started + period_s - time.monotonic()))
 
 

@@ -14,6 +14,8 @@ from worker.errors import GroupMissing, Misconfigured, Unavailable
 from worker.store.connect import Client, register, translated
 from worker.store.portion import Portion, split
 
+_GREATEST_ID: Final = f"{2**64 - 1}-{2**64 - 2}"
+
 _MAX_LETTER_FIELDS: Final = 1000
 """More would overflow the stack of the server's Lua."""
 
@@ -57,6 +59,16 @@ class Stream:
                     return False
                 raise
         return True
+
+    async def keep_name(self) -> None:
+        """Be seen as a living consumer: servers before 7.2 notice no read that brings nothing.
+
+        Reads our pending entries behind the greatest id there can be, so none and without effect.
+        """
+        with _told(self._of.key):
+            await self._writer.xreadgroup(
+                self._of.group, self._of.consumer, {self._of.key: _GREATEST_ID}, count=1
+            )
 
     async def consumer_idle_ms(self) -> int | None:
         """Return how long our consumer name has not been used, None when it never was."""

@@ -5,7 +5,6 @@ once the event stands in the stream. What an event means is judged later, by the
 """
 
 import time
-import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -23,7 +22,7 @@ from starlette.routing import Match, Route
 from starlette.types import Scope
 
 from worker.errors import Refused, Unavailable
-from worker.logs import Throttle
+from worker.logs import Throttle, where
 from worker.metrics import Metrics
 from worker.web import body, policy
 from worker.web.policy import WebhookPolicy
@@ -194,13 +193,9 @@ class _Webhook:
             )
 
     def _log_failed(self, error: Exception) -> None:
-        # By type and place: the message and the traceback of a decoder quote the body.
-        kind = type(error).__name__
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        more = self._throttle.ready(kind)
+        more = self._throttle.ready(where(error))
         if more is not None:
-            where = f"{frame.name}:{frame.lineno}"
-            log.error("webhook.failed", error=kind, where=where, suppressed=more)
+            log.error("webhook.failed", error=where(error), suppressed=more)
 
 
 @contextmanager

@@ -1,0 +1,1 @@
+"""The pure core, by example and by property: no server, no clock, no network."""

@@ -1,0 +1,455 @@
+"""The loop on a real server: every outcome, every entry acknowledged once, none lost."""
+
+import json
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from tests import events
+from tests.servers import Server
+from tests.waiting import wait_until
+from worker.core.fold import Written
+from worker.core.model import Draft
+from worker.errors import Misconfigured, Refused
+from worker.metrics import Metrics
+from worker.pipeline.consumer import Consumer
+from worker.pipeline.directory import Directory
+from worker.pipeline.settle import DocumentCache, Settler
+from worker.pipeline.upkeep import Upkeep
+from worker.store.bindings import BindingTable
+from worker.store.cache import Cache, CacheSettings
+from worker.store.connect import Client, connect
+from worker.store.stream import Stream, StreamSettings
+
+
+@dataclass
+class Rig:
+    """A consumer wired as in production, but for the cache it may be given."""
+
+    client: Client
+    stream: Stream
+    cache: Cache
+    consumer: Consumer
+    metrics: Metrics
+    key: str
+    upkeep: Upkeep = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.upkeep = Upkeep(self.stream, self.metrics)
+
+    async def add(self, body: Any, **fields: str | bytes) -> bytes:
+        payload = body if isinstance(body, bytes) else events.encode(body)
+        entry_id: bytes = await self.client.xadd(self.key, {"payload": payload, **fields})
+        return entry_id
+
+    async def is_idle(self) -> bool:
+        """Nothing is pending, and nothing is still to be read."""
+        (group,) = await self.client.xinfo_groups(self.key)
+        (last,) = await self.client.xrevrange(self.key, count=1) or [(b"0-0", {})]
+        return bool(group["pending"] == 0 and group["last-delivered-id"] == last[0])
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self.consumer.run)
+            try:
+                yield
+            finally:
+                self.consumer.stop()
+
+    async def consume(self) -> None:
+        """Run until everything is settled."""
+        async with self.running():
+            await wait_until(self.is_idle, "everything is settled")
+
+    async def has_read(self) -> bool:
+        return await self.stream.consumer_idle_ms() is not None
+
+    async def letters(self) -> list[dict[bytes, bytes]]:
+        return [fields for _, fields in await self.client.xrange(f"{self.key}:dead")]
+
+    def count(self, series: str, **labels: str) -> float:
+        return self.metrics.registry.get_sample_value(f"chatwoot_cache_{series}", labels) or 0.0
+
+    def outcomes(self) -> dict[str, int]:
+        names = ("applied", "stale", "ignored", "dead")
+        counts = {n: int(self.count("entries_settled_total", outcome=n)) for n in names}
+        return {name: count for name, count in counts.items() if count}
+
+
+@asynccontextmanager
+async def rigged(  # noqa: PLR0913 - what a test may want to vary
+    uri: str,
+    prefix: str,
+    *,
+    consumer: str = "c",
+    instances: Mapping[str, str] | None = None,
+    batch_size: int = 200,
+    max_attempts: int = 5,
+    max_document_bytes: int = 1_048_576,
+    cache: DocumentCache | None = None,
+) -> AsyncIterator[Rig]:
+    key = f"{prefix}:events"
+    of = CacheSettings(prefix)
+    settings = StreamSettings(key, "g", consumer, batch_size=batch_size, block_s=0.05)
+    metrics = Metrics("0", 200)
+    async with connect(uri, block_s=0.05) as reader, connect(uri) as own:
+        stream = Stream(reader, own, settings)
+        directory = Directory(
+            BindingTable(own, of),
+            operator=instances or {},
+            from_inbox_name=True,
+            clock=time.monotonic,
+        )
+        documents = Cache(own, of)
+        settler = Settler(
+            stream, cache or documents, directory, metrics, max_document_bytes=max_document_bytes
+        )
+        loop = Consumer(stream, settler, metrics, name=consumer, max_attempts=max_attempts)
+        await stream.create_group()
+        yield Rig(own, stream, documents, loop, metrics, key)
+
+
+@pytest.fixture
+async def rig(redis_uri: str, prefix: str) -> AsyncIterator[Rig]:
+    async with rigged(redis_uri, prefix) as rig:
+        yield rig
+
+
+class Fragile:
+    """A cache that meets a defect of ours in every batch with one message."""
+
+    def __init__(self, message_id: int) -> None:
+        self._message_id = message_id
+        self.written: list[int] = []
+
+    async def write(self, drafts: Sequence[Draft]) -> Written:
+        ids = [draft.document.id for draft in drafts]
+        if self._message_id in ids:
+            raise ZeroDivisionError("a message's text")
+        self.written += ids
+        return Written(["applied"] * len(drafts), 0)
+
+
+async def test_caches_the_events_that_evolutions_inboxes_send(rig: Rig) -> None:
+    """The examples, in order: two ignored, and of the conversation the newest state."""
+    paths = sorted((events.PAYLOADS / "evolution").glob("*.json"))
+    for path in paths:
+        await rig.add(path.read_bytes())
+    await rig.consume()
+    conversation = await rig.cache.conversation("loja-aurora", 1584)
+    messages = await rig.cache.messages("loja-aurora", 1584, 20)
+
+    assert rig.outcomes() == {"applied": 10, "stale": 1, "ignored": 2}
+    assert rig.count("entries_acked_total") == 13
+    assert [m.id for m in messages] == [90214, 90215, 90216, 90217, 90218]
+    assert conversation is not None
+    assert conversation.status == "resolved"
+    assert rig.count("events_total", event="message_updated", evolution_instance="loja-aurora") == 2
+
+
+MALFORMED: list[tuple[bytes, str]] = [
+    (b"", "bad_json"),
+    (b"not json", "bad_json"),
+    (b"[1]", "bad_json"),
+    (b'"text"', "bad_json"),
+    (b'{"event":"message_created"', "bad_json"),
+    (b'{"event":"message_created","content":"\xff"}', "bad_json"),
+    (b'{"event":"message_created","skipped":"\xff"}', "bad_json"),
+    (b'{"a":' * 100_000 + b"1" + b"}" * 100_000, "bad_json"),
+    (b"{}", "bad_event"),
+    (b'{"event":7}', "bad_event"),
+    (b'{"event":"message_created"}', "bad_event"),
+    (events.encode({**events.message(), "id": "90214"}), "bad_event"),
+    (events.encode({**events.message(), "id": 0}), "bad_event"),
+    (events.encode({**events.message(), "conversation": None}), "bad_event"),
+    (events.encode({**events.message(), "attachments": {}}), "bad_event"),
+    (events.encode(events.message(content="x" * 5_000_000)), "too_large"),
+]
+
+
+async def test_malformed_entries_are_buried_and_good_ones_between_them_cached(rig: Rig) -> None:
+    """Each with its reason, in one step with its acknowledgement."""
+    for number, (payload, _) in enumerate(MALFORMED, start=1):
+        await rig.add(payload)
+        await rig.add(events.message(number))
+    await rig.client.xadd(rig.key, {"other": "field"})
+    await rig.add(events.message(99), _id="12345678901234-0")
+    await rig.add(events.message(99), instance=b"\xff")
+    await rig.consume()
+    reasons = [letter[b"_reason"].decode() for letter in await rig.letters()]
+
+    assert reasons == [reason for _, reason in MALFORMED] + ["bad_entry"] * 3
+    assert rig.outcomes() == {"applied": len(MALFORMED), "dead": len(reasons)}
+    assert rig.count("dead_letters_total", reason="too_large") == 1
+    messages = await rig.cache.messages("loja-aurora", 1584, 200)
+    assert len(messages) == len(MALFORMED)
+
+
+async def test_other_events_and_the_bot_contact_are_ignored(rig: Rig) -> None:
+    """Whatever shape an event has that we do not cache."""
+    await rig.add({"event": "contact_updated", "id": "odd"})
+    await rig.add({"event": "automation_event.x", "conversation": 7})
+    await rig.add(events.sample("10"))
+    await rig.add(events.message(channel="Channel::WebWidget", inbox_id=15))
+    await rig.consume()
+
+    assert rig.outcomes() == {"ignored": 4}
+    assert await rig.letters() == []
+    assert rig.count("events_total", event="other", evolution_instance="") == 2
+
+
+async def test_a_key_of_another_type_buries_its_entry(rig: Rig) -> None:
+    """The worst of an entry's documents counts."""
+    await rig.client.rpush(rig.cache.keys.conversation("loja-aurora", 1584), "x")
+    await rig.add(events.message())
+    await rig.consume()
+    (letter,) = await rig.letters()
+
+    assert letter[b"_reason"] == b"wrong_type"
+
+
+async def test_events_of_one_message_in_a_batch_are_one_write(rig: Rig) -> None:
+    """Those that add nothing to the others are stale."""
+    for n, at in enumerate([1_790_863_300.0, 1_790_863_500.0, 1_790_863_400.0]):
+        await rig.add(events.message(content=str(n), at=at))
+    await rig.consume()
+
+    assert rig.outcomes() == {"applied": 2, "stale": 1}
+    assert rig.count("documents_written_total", kind="message") == 1
+
+
+async def test_bindings_keep_instances_apart(rig: Rig) -> None:
+    """First come, first bound; what a binding forbids is dead and says why."""
+    await rig.add(events.message(1))
+    await rig.add(events.message(2, inbox_id=13))
+    await rig.add(events.message(3, account_id=4))
+    await rig.add(events.message(4), instance="other")
+    await rig.add(events.message(5), expect="other")
+    await rig.add(events.message(6, inbox_id=14), instance="loja-aurora")
+    await rig.consume()
+    letters = await rig.letters()
+
+    assert {letter[b"_reason"] for letter in letters} == {b"instance_conflict"}
+    assert [json.loads(letter[b"payload"])["id"] for letter in letters] == [2, 3, 4, 5]
+    assert [m.id for m in await rig.cache.messages("loja-aurora", 1584, 9)] == [1, 6]
+    assert await rig.client.ttl(rig.cache.keys.bindings) > 604_800 + 86_400
+    assert await rig.client.ttl(rig.cache.keys.accounts) > 604_800 + 86_400
+
+
+async def test_the_operators_word_outranks_a_binding(redis_uri: str, prefix: str) -> None:
+    """An inbox of any channel, under the name the operator gives it."""
+    async with rigged(redis_uri, prefix) as first:
+        await first.add(events.message(1))
+        await first.consume()
+    async with rigged(redis_uri, prefix, instances={"3/12": "moved", "3/15": "site"}) as second:
+        await second.add(events.message(2))
+        await second.add(events.message(3, inbox_id=15, channel="Channel::WebWidget"))
+        await second.consume()
+
+        assert await second.cache.message("moved", 2) is not None
+        assert await second.cache.message("site", 3) is not None
+        assert await second.client.hget(second.cache.keys.bindings, "3/12") == b"moved"
+
+
+async def test_a_conversation_event_without_account_needs_its_inbox_bound(rig: Rig) -> None:
+    """It is dead, replayable, until a message of its inbox was cached."""
+    body = events.sample("12")
+    del body["messages"]
+    async with rig.running():
+        await rig.add(body)
+        await wait_until(rig.letters, "the first is dead")
+        await rig.add(events.message())
+        await rig.add(body)
+        await wait_until(rig.is_idle, "the others are settled")
+    (letter,) = await rig.letters()
+
+    assert letter[b"_reason"] == b"no_instance"
+    assert rig.outcomes() == {"applied": 2, "dead": 1}
+
+
+async def test_takes_up_what_a_former_life_left_pending(redis_uri: str, prefix: str) -> None:
+    """Before anything new, with one more attempt for each."""
+    async with rigged(redis_uri, prefix) as rig:
+        await rig.add(events.message(1))
+        trimmed = await rig.add(events.message(2))
+        await rig.stream.read()
+        await rig.client.xdel(rig.key, trimmed)
+        await rig.add(events.message(3))
+        await rig.consume()
+
+        assert rig.count("entries_read_total", source="own") == 2
+        assert rig.count("entries_read_total", source="new") == 1
+        assert rig.count("stream_lost_entries_total", reason="trimmed_pending") == 1
+        assert [m.id for m in await rig.cache.messages("loja-aurora", 1584, 9)] == [1, 3]
+
+
+async def test_suspects_are_settled_alone_and_buried_when_tried_enough(
+    redis_uri: str, prefix: str
+) -> None:
+    """The limit applies to entries that were tried alone, and not to their neighbours."""
+    async with rigged(redis_uri, prefix, max_attempts=1) as rig:
+        for number in (1, 2, 3):
+            await rig.add(events.message(number))
+        await rig.stream.read()
+        first, second, third = await rig.stream.pending(b"0-0")
+        for _ in range(2):
+            await rig.stream.claim([first])
+        await rig.stream.claim([second])
+        await rig.consume()
+        (letter,) = await rig.letters()
+
+        assert (letter[b"_id"], letter[b"_reason"]) == (first.id, b"max_attempts")
+        assert letter[b"_attempts"] == b"4"
+        assert [m.id for m in await rig.cache.messages("loja-aurora", 1584, 9)] == [2, 3]
+        assert rig.outcomes() == {"applied": 2, "dead": 1}
+        assert third.attempts == 1
+
+
+async def test_a_defect_leaves_its_entry_pending_and_its_neighbours_settled(
+    redis_uri: str, prefix: str
+) -> None:
+    """Nothing is lost by what we did wrong, and nobody else waits for it."""
+    fragile = Fragile(2)
+    async with rigged(redis_uri, prefix, cache=fragile) as rig:
+        for number in (1, 2, 3):
+            await rig.add(events.message(number))
+
+        async def others_are_settled() -> bool:
+            return len(await rig.stream.pending(b"0-0")) == 1 and 3 in fragile.written
+
+        async with rig.running():
+            await wait_until(others_are_settled, "only the defect's entry is pending")
+
+        assert await rig.letters() == []
+        assert rig.count("inflight_entries") == 0
+
+
+async def test_goes_on_when_stream_and_group_are_deleted(rig: Rig) -> None:
+    """The group is created again, and what comes then is read."""
+    async with rig.running():
+        await rig.add(events.message(1))
+        await wait_until(rig.is_idle, "the first is settled")
+        await rig.client.delete(rig.key)
+        await rig.add(events.message(2))
+        await wait_until(lambda: rig.count("stream_group_recreations_total"), "the group is new")
+        await wait_until(rig.is_idle, "the second is settled")
+
+    assert [m.id for m in await rig.cache.messages("loja-aurora", 1584, 9)] == [1, 2]
+
+
+async def test_keeps_the_batch_while_redis_is_away(server_binary: Path, prefix: str) -> None:
+    """No attempt is spent, nothing is lost, and the figures tell the truth."""
+    with Server(server_binary, "--appendonly", "yes", "--appendfsync", "always") as server:
+        async with rigged(server.uri, prefix) as rig:
+            async with rig.running():
+                await rig.add(events.message(1))
+                await wait_until(rig.is_idle, "the first is settled")
+                server.kill()
+                await wait_until(lambda: rig.consumer.trouble, "the outage is seen")
+                assert rig.count("redis_up") == 0
+                server.start()
+                await wait_until(lambda: rig.consumer.trouble is None, "Redis is back")
+                await rig.add(events.message(2))
+                await wait_until(rig.is_idle, "the second is settled")
+
+            assert rig.count("redis_up") == 1
+            assert rig.count("redis_errors_total", kind="connection") >= 1
+            assert [m.id for m in await rig.cache.messages("loja-aurora", 1584, 9)] == [1, 2]
+
+
+async def test_stops_at_once_while_redis_is_away(server_binary: Path, prefix: str) -> None:
+    """What is in hand stays pending for the next start."""
+    with Server(server_binary) as server:
+        async with rigged(server.uri, prefix) as rig:
+            server.kill()
+            with anyio.fail_after(5):
+                async with rig.running():
+                    await wait_until(lambda: rig.consumer.trouble, "the outage is seen")
+
+
+async def test_full_memory_is_waited_for(server_binary: Path, prefix: str) -> None:
+    """OOM of the write script is an outage, not a dead letter: the batch is kept."""
+    with Server(server_binary, "--maxmemory-policy", "noeviction") as server:
+        async with rigged(server.uri, prefix) as rig:
+            await rig.add(events.message())
+            await rig.client.config_set("maxmemory", "1")
+            async with rig.running():
+                await wait_until(lambda: rig.consumer.trouble, "the outage is seen")
+                assert rig.consumer.trouble is not None
+                assert rig.consumer.trouble.kind == "oom"
+                await rig.client.config_set("maxmemory", "0")
+                await wait_until(rig.is_idle, "the batch is settled")
+
+            assert rig.outcomes() == {"applied": 1}
+            assert await rig.letters() == []
+
+
+async def test_a_read_only_server_is_waited_for(server_binary: Path, prefix: str) -> None:
+    """As after a fail-over, before the address points to the new primary."""
+    with Server(server_binary) as server:
+        async with rigged(server.uri, prefix) as rig:
+            await rig.add(events.message())
+            await rig.client.execute_command("REPLICAOF", "127.0.0.1", "1")
+            async with rig.running():
+                await wait_until(lambda: rig.consumer.trouble, "the outage is seen")
+                await rig.client.execute_command("REPLICAOF", "NO", "ONE")
+                await wait_until(rig.is_idle, "the batch is settled")
+
+            assert rig.outcomes() == {"applied": 1}
+
+
+@pytest.mark.parametrize("denied", ["-xreadgroup", "-evalsha -eval", "-xack", "-hgetall"])
+async def test_a_missing_right_ends_the_worker(
+    server_binary: Path, prefix: str, denied: str
+) -> None:
+    """The message names what Redis refused."""
+    with Server(server_binary) as server:
+        async with connect(server.uri) as admin:
+            rules = ["on", ">p", "~*", "&*", "+@all", *denied.split()]
+            await admin.execute_command("ACL", "SETUSER", "w", *rules)
+        uri = server.uri.replace("redis://", "redis://w:p@")
+        async with rigged(uri, prefix) as rig:
+            await rig.add(events.message())
+            with pytest.raises(ExceptionGroup) as caught, anyio.fail_after(10):
+                await rig.consumer.run()
+
+            assert caught.group_contains(Refused, match=r"(?i)permission")
+
+
+async def test_a_name_in_use_is_refused(redis_uri: str, prefix: str) -> None:
+    """Two workers of one name would settle one list of pending entries."""
+    async with (
+        rigged(redis_uri, prefix) as second,
+        rigged(redis_uri, prefix) as first,
+        first.running(),
+    ):
+        await wait_until(first.has_read, "the first reads")
+        with pytest.raises(Misconfigured, match="STREAM_CONSUMER"), anyio.fail_after(5):
+            await second.consumer.run()
+
+
+async def test_measures_the_stream(rig: Rig) -> None:
+    """What the server does not know is absent."""
+    await rig.add(events.message())
+    await rig.upkeep.measure()
+    assert rig.count("stream_length") == 1
+    assert (
+        rig.metrics.registry.get_sample_value(
+            "chatwoot_cache_stream_oldest_pending_timestamp_seconds"
+        )
+        is None
+    )
+    await rig.stream.read()
+    await rig.upkeep.measure()
+    await rig.upkeep.identify_server()
+    await rig.upkeep.drop_old_letters()
+
+    assert rig.count("stream_pending_entries") == 1
+    assert rig.count("stream_oldest_pending_timestamp_seconds") > 1_700_000_000
