@@ -251,3 +251,14 @@ async def test_each_right_that_is_missing_is_named(
     assert right in worker.log.splitlines()[-1]
     assert "s3cret" not in worker.log
     assert "Traceback" not in worker.log
+
+
+async def test_a_server_without_info_is_good_enough(private: ServerStarter, tmp_path: Path) -> None:
+    """Providers switch commands off; one that only figures need stops no cache."""
+    _, place = private("--rename-command", "INFO", "")
+    async with running(tmp_path, place.settings()) as worker:
+        place.add(message(1))
+        await cached(place, 1)
+
+        assert len(worker.logged("upkeep.failed")) == 1
+        assert worker.ops("/readyz").status_code == 200

@@ -9,13 +9,15 @@ import structlog
 
 from worker.core.entry import Buried, Figures, Letter
 from worker.errors import Error, GroupMissing, Unavailable
-from worker.logs import where
+from worker.logs import Throttle, where
 from worker.metrics import Metrics
 
 log = structlog.get_logger()
 
 MEASURE_S: Final = 5.0
 SELDOM_S: Final = 60.0
+
+_FAILURES_S: Final = 3600.0
 
 
 class MeasuredStream(Protocol):
@@ -35,7 +37,9 @@ async def every(period_s: float, task: Callable[[], Awaitable[None]]) -> None:
     """Do a task at once and then in every period; while Redis is away it is left out.
 
     The consumer reports outages; a second voice would only double its lines.
+    What a server cannot answer at all (INFO may be switched off) is logged once an hour.
     """
+    failures = Throttle(_FAILURES_S)
     while True:
         started = time.monotonic()
         try:
@@ -45,7 +49,8 @@ async def every(period_s: float, task: Callable[[], Awaitable[None]]) -> None:
         except Error:
             raise
         except Exception as error:  # noqa: BLE001 - a defect here must not end the loop
-            log.error("upkeep.failed", error=where(error))
+            if failures.ready(where(error)) is not None:
+                log.error("upkeep.failed", error=where(error))
         await anyio.sleep(max(0.0, started + period_s - time.monotonic()))
 
 

@@ -1,10 +1,11 @@
 """Documents in Redis: written by a script beside this module, read with plain commands."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 import msgspec
+from redis.exceptions import ResponseError
 
 from worker.core.fold import Answer, Written
 from worker.core.keys import Keys, digits_of
@@ -106,8 +107,7 @@ class Cache:
 
     async def message_by_source(self, instance: str, source_id: str) -> Message | None:
         """Return the message with that source id; the document's own word counts."""
-        with translated():
-            held = await self._client.get(self.keys.source(instance, source_id))
+        held = await self._ask(self._client.get(self.keys.source(instance, source_id)))
         if not (held and held.isdigit()):
             return None
         message = await self.message(instance, int(held))
@@ -121,14 +121,12 @@ class Cache:
 
     async def messages(self, instance: str, display_id: int, limit: int) -> list[Message]:
         """Return the newest messages of a conversation that the cache has, oldest first."""
-        with translated():
-            ids = await self._client.zrevrange(
-                self.keys.timeline(instance, display_id), 0, limit - 1
-            )
-            if not ids:
-                return []
-            keys = [self.keys.message(instance, int(member)) for member in reversed(ids)]
-            values = await self._client.mget(keys)
+        timeline = self.keys.timeline(instance, display_id)
+        ids = await self._ask(self._client.zrevrange(timeline, 0, limit - 1))
+        if not ids:
+            return []
+        keys = [self.keys.message(instance, int(member)) for member in reversed(ids)]
+        values = await self._ask(self._client.mget(keys))
         messages = (_decode(value, Message) for value in values if value)
         return [message for message in messages if message]
 
@@ -148,9 +146,18 @@ class Cache:
         return max((int(value) for value in held if value and value.isdigit()), default=None)
 
     async def _get(self, key: str, kind: type[Any]) -> Any:
-        with translated():
-            value = await self._client.get(key)
+        value = await self._ask(self._client.get(key))
         return _decode(value, kind) if value else None
+
+    async def _ask(self, reply: Awaitable[Any]) -> Any:
+        """Return a reply, None where the key holds a value of a type that is none of ours."""
+        with translated():
+            try:
+                return await reply
+            except ResponseError as error:
+                if str(error).startswith("WRONGTYPE"):
+                    return None
+                raise
 
 
 def _merged(draft: Draft, stored: bytes) -> _Request:

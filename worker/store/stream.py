@@ -51,17 +51,12 @@ class Stream:
 
     async def create_group(self) -> bool:
         """Create stream and group from the stream's beginning; False when the group exists."""
-        with translated():
+        with _told(self._of.key):
             try:
                 await self._writer.xgroup_create(self._of.key, self._of.group, "0", mkstream=True)
             except ResponseError as error:
                 if "BUSYGROUP" in str(error):
                     return False
-                if "WRONGTYPE" in str(error):
-                    raise Misconfigured(
-                        f"CHATWOOT_CACHE_STREAM_KEY={self._of.key} holds something else "
-                        "than a stream: choose another key"
-                    ) from error
                 raise
         return True
 
@@ -70,21 +65,21 @@ class Stream:
 
         Reads our pending entries behind the greatest id there can be, so none and without effect.
         """
-        with translated():
+        with _told(self._of.key):
             await self._writer.xreadgroup(
                 self._of.group, self._of.consumer, {self._of.key: _GREATEST_ID}, count=1
             )
 
     async def consumer_idle_ms(self) -> int | None:
         """Return how long our consumer name has not been used, None when it never was."""
-        with translated():
+        with _told(self._of.key):
             consumers = await self._writer.xinfo_consumers(self._of.key, self._of.group)
         name = self._of.consumer.encode()
         return next((int(c["idle"]) for c in consumers if c["name"] == name), None)
 
     async def read(self) -> list[Entry]:
         """Return the next entries, as many as a batch holds; none when none came in time."""
-        with self._shrinking(), translated():
+        with self._shrinking(), _told(self._of.key):
             reply = await self._reader.xreadgroup(
                 self._of.group,
                 self._of.consumer,
@@ -101,7 +96,7 @@ class Stream:
 
         With `idle_s`: under anybody's name, and not handed out for that many seconds.
         """
-        with translated():
+        with _told(self._of.key):
             rows = await self._writer.xpending_range(
                 self._of.key,
                 self._of.group,
@@ -119,7 +114,7 @@ class Stream:
         One that somebody took within `idle_s` seconds is left out.
         One that was trimmed from the stream meanwhile comes without fields.
         """
-        with self._shrinking(), translated():
+        with self._shrinking(), _told(self._of.key):
             reply = await self._writer.xclaim(
                 self._of.key,
                 self._of.group,
@@ -150,7 +145,7 @@ class Stream:
         """Keep entries in hand from being taken by others: they count as handed out just now."""
         if not ids:
             return
-        with translated():
+        with _told(self._of.key):
             await self._writer.xclaim(
                 self._of.key, self._of.group, self._of.consumer, 0, list(ids), idle=0, justid=True
             )
@@ -168,7 +163,7 @@ class Stream:
         """Acknowledge entries; returns how many were pending."""
         if not ids:
             return 0
-        with translated():
+        with _told(self._of.key):
             return int(await self._writer.xack(self._of.key, self._of.group, *ids))
 
     async def bury(self, letters: Sequence[Letter]) -> Buried:
@@ -191,7 +186,7 @@ class Stream:
         for letter in letters:
             fields = self._letter_fields(letter)
             arguments += (letter.entry.id, 2 * len(fields), *_flat(fields))
-        with translated():
+        with _told(self._of.key):
             acked, dropped = await self._bury([self._of.key, self._dead_key], arguments)
         return Buried(acked, dropped)
 
@@ -210,7 +205,7 @@ class Stream:
 
     async def figures(self) -> Figures:
         """Ask the server how stream and group stand."""
-        with translated():
+        with _told(self._of.key):
             length = await self._writer.xlen(self._of.key)
             groups = await self._writer.xinfo_groups(self._of.key) if length else []
             group = next((g for g in groups if g["name"] == self._of.group.encode()), None)
@@ -227,7 +222,7 @@ class Stream:
 
     async def server(self) -> tuple[str, str]:
         """Return the server's name and version; Valkey calls itself Redis 7.2.4 beside its own."""
-        with translated():
+        with _told(self._of.key):
             info = await self._writer.info("server")
         name = str(info.get("server_name", "redis"))
         return name, str(info.get(f"{name}_version", info["redis_version"]))
@@ -242,13 +237,13 @@ class Producer:
 
     async def add(self, fields: Mapping[str, bytes]) -> str:
         """Add one entry; returns its id once the server has it."""
-        with translated():
+        with _told(self._key):
             entry_id: bytes = await self._client.xadd(self._key, dict(fields))
         return entry_id.decode()
 
     async def add_all(self, entries: Iterable[Mapping[str, bytes]]) -> list[str]:
         """Add many entries in order, in one round trip; returns their ids."""
-        with translated():
+        with _told(self._key):
             async with self._client.pipeline(transaction=False) as pipeline:
                 for fields in entries:
                     pipeline.xadd(self._key, dict(fields))
@@ -259,12 +254,27 @@ class Producer:
 
         Tried with the one id that no stream takes, which is looked at last.
         """
-        with translated():
+        with _told(self._key):
             try:
                 await self._client.xadd(self._key, {"payload": b""}, id=_IMPOSSIBLE_ID)
             except ResponseError as error:
                 if _IMPOSSIBLE_ID not in str(error):
                     raise
+
+
+@contextmanager
+def _told(key: str) -> Iterator[None]:
+    """Turn Redis' errors into ours, and say so where a key holds something else than a stream."""
+    with translated():
+        try:
+            yield
+        except ResponseError as error:
+            if "WRONGTYPE" not in str(error):
+                raise
+            raise Misconfigured(
+                f"CHATWOOT_CACHE_STREAM_KEY={key} holds something else than a stream, "
+                f"or {key}:dead does: choose another key"
+            ) from error
 
 
 def _only_stream(reply: Any) -> list[tuple[bytes, dict[bytes, bytes] | None]]:
