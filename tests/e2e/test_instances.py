@@ -101,9 +101,10 @@ async def test_an_inbox_of_another_channel_is_nobodys_until_somebody_says(
 
 
 async def test_the_operator_outranks_what_was_bound(place: Place, tmp_path: Path) -> None:
-    async with running(tmp_path, place.settings()):
+    async with running(tmp_path, place.settings()) as worker:
         place.add(message(1))
         await place.settled()
+        assert await worker.stop() == 0
     operator = place.settings(INSTANCES="{3/12: renamed, 3/15: renamed}")
     async with running(tmp_path, operator):
         place.add(message(2))
