@@ -157,6 +157,7 @@ class _Worker:
             self._metrics,
             name=settings.consumer_name,
             max_attempts=settings.stream_max_attempts,
+            reclaim_after_s=settings.stream_reclaim_after_s,
         )
 
     async def run(

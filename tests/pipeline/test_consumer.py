@@ -39,6 +39,7 @@ class Rig:
     metrics: Metrics
     key: str
     upkeep: Upkeep = field(init=False)
+    born: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
         self.upkeep = Upkeep(self.stream, self.metrics)
@@ -71,6 +72,10 @@ class Rig:
     async def has_read(self) -> bool:
         return await self.stream.consumer_idle_ms() is not None
 
+    def has_swept(self) -> bool:
+        """It had the time to look for idle entries more than once."""
+        return time.monotonic() > self.born + 1.5
+
     async def letters(self) -> list[dict[bytes, bytes]]:
         return [fields for _, fields in await self.client.xrange(f"{self.key}:dead")]
 
@@ -92,6 +97,7 @@ async def rigged(  # noqa: PLR0913 - what a test may want to vary
     instances: Mapping[str, str] | None = None,
     batch_size: int = 200,
     max_attempts: int = 5,
+    reclaim_after_s: float = 60.0,
     max_document_bytes: int = 1_048_576,
     cache: DocumentCache | None = None,
 ) -> AsyncIterator[Rig]:
@@ -111,7 +117,14 @@ async def rigged(  # noqa: PLR0913 - what a test may want to vary
         settler = Settler(
             stream, cache or documents, directory, metrics, max_document_bytes=max_document_bytes
         )
-        loop = Consumer(stream, settler, metrics, name=consumer, max_attempts=max_attempts)
+        loop = Consumer(
+            stream,
+            settler,
+            metrics,
+            name=consumer,
+            max_attempts=max_attempts,
+            reclaim_after_s=reclaim_after_s,
+        )
         await stream.create_group()
         yield Rig(own, stream, documents, loop, metrics, key)
 
@@ -134,6 +147,19 @@ class Fragile:
         if self._message_id in ids:
             raise ZeroDivisionError("a message's text")
         self.written += ids
+        return Written(["applied"] * len(drafts), 0)
+
+
+class Gate:
+    """A cache that takes its time."""
+
+    def __init__(self) -> None:
+        self.open = anyio.Event()
+        self.waiting = False
+
+    async def write(self, drafts: Sequence[Draft]) -> Written:
+        self.waiting = True
+        await self.open.wait()
         return Written(["applied"] * len(drafts), 0)
 
 
@@ -329,6 +355,54 @@ async def test_a_defect_leaves_its_entry_pending_and_its_neighbours_settled(
 
         assert await rig.letters() == []
         assert rig.count("inflight_entries") == 0
+
+
+async def test_takes_over_what_another_worker_left(redis_uri: str, prefix: str) -> None:
+    """Once it has been idle for long enough, on an idle stream too; trimmed entries are counted."""
+    async with rigged(redis_uri, prefix, consumer="gone") as gone:
+        trimmed = await gone.add(events.message(2))
+        await gone.add(events.message(1))
+        await gone.stream.read()
+        await gone.client.xdel(gone.key, trimmed)
+    async with rigged(redis_uri, prefix, consumer="here", reclaim_after_s=0.3) as here:
+        await here.consume()
+
+        assert here.count("entries_read_total", source="reclaimed") == 2
+        assert here.count("stream_lost_entries_total", reason="trimmed_pending") == 1
+        assert await here.cache.message("loja-aurora", 1) is not None
+
+
+async def test_leaves_alone_what_another_worker_has_in_hand(redis_uri: str, prefix: str) -> None:
+    """However long it takes: a live worker keeps what it has in hand."""
+    gate = Gate()
+    async with (
+        rigged(redis_uri, prefix, consumer="slow", reclaim_after_s=0.3, cache=gate) as slow,
+        rigged(redis_uri, prefix, consumer="idle", reclaim_after_s=0.3) as idle,
+        slow.running(),
+    ):
+        await slow.add(events.message(1))
+        await wait_until(lambda: gate.waiting, "the entry is in hand")
+        async with idle.running():
+            await wait_until(idle.has_swept, "the other looked for idle entries", timeout_s=10)
+            assert idle.count("entries_read_total", source="reclaimed") == 0
+        gate.open.set()
+        await wait_until(slow.is_idle, "it is settled")
+
+        assert slow.outcomes() == {"applied": 1}
+
+
+async def test_an_entry_that_meets_a_defect_is_tried_again_and_buried_at_last(
+    redis_uri: str, prefix: str
+) -> None:
+    """Without a restart, and alone from the third attempt on."""
+    async with rigged(redis_uri, prefix, cache=Fragile(2), reclaim_after_s=0.1) as rig:
+        for number in (1, 2, 3):
+            await rig.add(events.message(number))
+        await rig.consume()
+        (letter,) = await rig.letters()
+
+        assert (letter[b"_reason"], letter[b"_attempts"]) == (b"max_attempts", b"6")
+        assert rig.outcomes() == {"applied": 2, "dead": 1}
 
 
 async def test_goes_on_when_stream_and_group_are_deleted(rig: Rig) -> None:

@@ -173,8 +173,23 @@ async def test_contacts_without_a_number_are_found_by_identifier(cache: Cache) -
     await write(cache, body, events.sample("09"))
 
     assert await cache.conversation_of(INSTANCE, "120363020000000001@g.us") == 1585
-    assert await cache.conversation_of(INSTANCE, "211234567890123@lid") is not None
+    assert await cache.conversation_of(INSTANCE, "211234567890123@lid") == 1586
     assert await cache.conversation_of(INSTANCE, "120363020000000001") is None
+
+
+@pytest.mark.parametrize("phone_number", [None, "+551190000042"])
+async def test_a_contact_whose_number_differs_is_found_by_its_jid(
+    cache: Cache, phone_number: str | None
+) -> None:
+    """As with Brazil's ninth digit, which a number may lack."""
+    body = events.message()
+    contact = body["conversation"]["meta"]["sender"]
+    contact |= {"identifier": "5511900000042@s.whatsapp.net", "phone_number": phone_number}
+    await write(cache, body)
+
+    assert await cache.conversation_of(INSTANCE, "5511900000042@s.whatsapp.net") == 1584
+    if phone_number:
+        assert await cache.conversation_of(INSTANCE, phone_number) == 1584
 
 
 @pytest.mark.parametrize("place", ["document", "timeline", "pointer"])

@@ -51,11 +51,14 @@ class EntryStream(Acknowledger, Protocol):
     async def read(self) -> list[Entry]:
         """Wait for new entries and return a batch of them."""
 
-    async def pending(self, after: bytes) -> list[Pending]:
-        """Return a batch of what is pending under our name, behind an id."""
+    async def pending(self, after: bytes, *, idle_s: float | None = None) -> list[Pending]:
+        """Return a batch of what is pending behind an id: ours, or what has long been idle."""
 
-    async def claim(self, pending: Sequence[Pending]) -> list[Entry]:
+    async def claim(self, pending: Sequence[Pending], *, idle_s: float = 0.0) -> list[Entry]:
         """Take pending entries in hand once more."""
+
+    async def keep(self, ids: Sequence[bytes]) -> None:
+        """Keep entries in hand from being taken by others."""
 
 
 class _Stopped(Exception):
@@ -73,12 +76,16 @@ class Consumer:
         *,
         name: str,
         max_attempts: int,
+        reclaim_after_s: float,
     ) -> None:
         self._stream = stream
         self._settler = settler
         self._metrics = metrics
         self._name = name
         self._max_attempts = max_attempts
+        self._reclaim_after_s = reclaim_after_s
+        self._sweep_at = time.monotonic() + reclaim_after_s
+        self._in_hand: Sequence[bytes] = ()
         self._stop = anyio.Event()
         self._throttle = Throttle(10.0)
         self._in_doubt = True
@@ -98,6 +105,7 @@ class Consumer:
             self.started.set()
             async with anyio.create_task_group() as beside:
                 beside.start_soon(every, _HEARTBEAT_S, self._stream.keep_name)
+                beside.start_soon(every, self._reclaim_after_s / 3, self._keep_in_hand)
                 await self._consume()
                 beside.cancel_scope.cancel()
         except* _Stopped:
@@ -115,45 +123,71 @@ class Consumer:
         is pending under our name, and no read for new entries gives it again.
         """
         if self._in_doubt:
-            await self._take_up_own()
-            if self._stop.is_set():
-                return []
+            await self._take_up("own")
+        elif time.monotonic() >= self._sweep_at:
+            await self._take_up("reclaimed")
+            # Not all workers at once, and often enough to be late by a fraction only.
+            self._sweep_at = time.monotonic() + self._reclaim_after_s / 4 * _jitter()
+        if self._stop.is_set():
+            return []
         self._in_doubt = True
         batch = await self._stream.read()
         self._in_doubt = False
         return batch
 
-    async def _take_up_own(self) -> None:
-        """Settle what is pending under our name, least tried first."""
+    async def _take_up(self, source: Source) -> None:
+        """Settle what is pending, least tried first: our own, or anybody's that is long idle.
+
+        Nothing is in hand meanwhile, so what of ours is idle was left by a defect or a lost reply.
+        """
+        idle_s = None if source == "own" else self._reclaim_after_s
         after = b"0-0"
         while not self._stop.is_set():
-            page = await self._insist(partial(self._stream.pending, after))
+            page = await self._insist(partial(self._stream.pending, after, idle_s=idle_s))
             if not page:
                 return
             after = page[-1].id
             fresh = [p for p in page if p.attempts < SUSPECT_ATTEMPTS]
             if fresh:
-                await self._take(await self._insist(partial(self._stream.claim, fresh)), "own")
+                await self._take(await self._claim(fresh, idle_s), source)
             for suspect in sorted(set(page) - set(fresh), key=lambda p: (p.attempts, p.id)):
-                await self._take_up_suspect(suspect)
+                await self._take_up_suspect(suspect, source, idle_s)
 
-    async def _take_up_suspect(self, suspect: Pending) -> None:
+    async def _claim(self, pending: Sequence[Pending], idle_s: float | None) -> list[Entry]:
+        return await self._insist(partial(self._stream.claim, pending, idle_s=idle_s or 0.0))
+
+    async def _take_up_suspect(
+        self, suspect: Pending, source: Source, idle_s: float | None
+    ) -> None:
         """Try an entry alone that may have killed us, or bury it when that was tried enough."""
-        (entry,) = await self._insist(partial(self._stream.claim, [suspect]))
+        claimed = await self._claim([suspect], idle_s)
         # It was alone on every attempt beyond the second, whatever the limit says.
-        if entry.fields and suspect.attempts >= max(self._max_attempts, SUSPECT_ATTEMPTS + 1):
-            error = Unusable("max_attempts", f"tried {suspect.attempts} times, alone at last")
-            await self._insist(partial(self._settler.bury, Letter(entry, error)))
+        if suspect.attempts < max(self._max_attempts, SUSPECT_ATTEMPTS + 1):
+            await self._take(claimed, source)
             return
-        await self._take([entry], "own")
+        error = Unusable("max_attempts", f"tried {suspect.attempts} times, alone at last")
+        for entry in claimed:
+            if entry.fields:
+                await self._insist(partial(self._settler.bury, Letter(entry, error)))
+            else:
+                await self._take([entry], source)
 
     async def _take(self, batch: Sequence[Entry], source: Source) -> None:
         """Settle entries that were just handed out to us."""
+        if not batch:
+            return
         self._metrics.entries_read.labels(source=source).inc(len(batch))
         self._metrics.last_read_timestamp_seconds.set(time.time())
         self._metrics.inflight_entries.set(len(batch))
-        await self._insist(partial(self._settle, batch))
-        self._metrics.inflight_entries.set(0)
+        self._in_hand = [entry.id for entry in batch]
+        try:
+            await self._insist(partial(self._settle, batch))
+        finally:
+            self._in_hand = ()
+            self._metrics.inflight_entries.set(0)
+
+    async def _keep_in_hand(self) -> None:
+        await self._stream.keep(self._in_hand)
 
     async def _settle(self, batch: Sequence[Entry]) -> None:
         """Settle a batch; where a defect of ours stops it, settle its entries one by one.
@@ -209,7 +243,7 @@ class Consumer:
         count = self._throttle.ready(error.kind)
         if count is not None:
             log.warning("redis.unavailable", kind=error.kind, error=str(error), suppressed=count)
-        delay_s = _BACKOFF_S[min(tries, len(_BACKOFF_S) - 1)] * random.uniform(0.8, 1.2)  # noqa: S311 - jitter
+        delay_s = _BACKOFF_S[min(tries, len(_BACKOFF_S) - 1)] * _jitter()
         with anyio.move_on_after(delay_s):
             await self._stop.wait()
         if self._stop.is_set():
@@ -238,3 +272,7 @@ class Consumer:
                     f"a live worker is consumer {self._name!r} of this group already: "
                     "give each worker its own CHATWOOT_CACHE_STREAM_CONSUMER"
                 )
+
+
+def _jitter() -> float:
+    return random.uniform(0.8, 1.2)  # noqa: S311 - nothing to guess here

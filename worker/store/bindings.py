@@ -1,11 +1,14 @@
 """Bindings in Redis: two hashes, claimed by the script beside this module."""
 
+import re
 from collections.abc import Sequence
 
 from worker.core.bindings import Bindings, Claim
 from worker.core.keys import Keys
 from worker.store.cache import TOMBSTONE_EXTRA_S, CacheSettings
 from worker.store.connect import Client, register, translated
+
+_INBOX = re.compile(rb"[0-9]{1,16}/[0-9]{1,16}")
 
 
 class BindingTable:
@@ -27,9 +30,10 @@ class BindingTable:
                 pipeline.hgetall(self._accounts)
                 self._renew(pipeline)
                 instances, accounts, *_ = await pipeline.execute()
+        # A field that nobody of ours wrote must not stop every worker.
         return Bindings(
-            {inbox.decode(): instance.decode() for inbox, instance in instances.items()},
-            {instance.decode(): int(account) for instance, account in accounts.items()},
+            {i.decode(): name.decode() for i, name in instances.items() if _INBOX.fullmatch(i)},
+            {name.decode(): int(a) for name, a in accounts.items() if a.isdigit()},
         )
 
     async def put(self, bindings: Bindings) -> None:

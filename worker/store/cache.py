@@ -8,9 +8,9 @@ import msgspec
 from redis.exceptions import ResponseError
 
 from worker.core.fold import Answer, Written
-from worker.core.keys import Keys, contact_names, digits_of
+from worker.core.keys import Keys, digits_of
 from worker.core.merge import STAMP_DIGITS, merge
-from worker.core.model import Contact, Conversation, Document, Draft, Message, encode
+from worker.core.model import Conversation, Document, Draft, Message, encode
 from worker.store.connect import Client, register, translated
 
 _ANSWERS: Mapping[bytes, Answer] = {
@@ -131,17 +131,19 @@ class Cache:
         return [message for message in messages if message]
 
     async def conversation_of(self, instance: str, contact: str) -> int | None:
-        """Return the newest conversation with a contact: a JID, or a phone number as digits."""
+        """Return the newest conversation with a contact: a JID, or a phone number however written.
+
+        A contact's JID is stored beside its number only where they differ, so both are looked up.
+        """
         phone, _, server = contact.partition("@")
-        identifier = contact if server else None
-        number = phone if server in ("", "s.whatsapp.net") else ""
-        names = contact_names(Contact(identifier=identifier, phone_number=number))
-        for name in (*names, digits_of(number)):
-            key = self.keys.contact(instance, name)
-            held = await self._ask(self._client.get(key)) if name else None
-            if held and held.isdigit():
-                return int(held)
-        return None
+        names = [contact] if server else []
+        if server in ("", "s.whatsapp.net"):
+            names += [digits] if (digits := digits_of(phone)) else []
+        if not names:
+            return None
+        with translated():
+            held = await self._client.mget([self.keys.contact(instance, name) for name in names])
+        return max((int(value) for value in held if value and value.isdigit()), default=None)
 
     async def _get(self, key: str, kind: type[Any]) -> Any:
         value = await self._ask(self._client.get(key))

@@ -91,8 +91,11 @@ class Stream:
         self._portion.learn(entries)
         return entries
 
-    async def pending(self, after: bytes) -> list[Pending]:
-        """Return a batch of what is pending under our name, in order, behind the id `after`."""
+    async def pending(self, after: bytes, *, idle_s: float | None = None) -> list[Pending]:
+        """Return a batch of what is pending under our name, in order, behind the id `after`.
+
+        With `idle_s`: under anybody's name, and not handed out for that many seconds.
+        """
         with _told(self._of.key):
             rows = await self._writer.xpending_range(
                 self._of.key,
@@ -100,23 +103,52 @@ class Stream:
                 min=b"(" + after,
                 max="+",
                 count=self._portion.count,
-                consumername=self._of.consumer,
+                consumername=self._of.consumer if idle_s is None else None,
+                idle=None if idle_s is None else round(idle_s * 1000),
             )
         return [Pending(row["message_id"], row["times_delivered"]) for row in rows]
 
-    async def claim(self, pending: Sequence[Pending]) -> list[Entry]:
+    async def claim(self, pending: Sequence[Pending], *, idle_s: float = 0.0) -> list[Entry]:
         """Take pending entries in hand once more, which is one more attempt for each.
 
+        One that somebody took within `idle_s` seconds is left out.
         One that was trimmed from the stream meanwhile comes without fields.
         """
         with self._shrinking(), _told(self._of.key):
             reply = await self._writer.xclaim(
-                self._of.key, self._of.group, self._of.consumer, 0, [p.id for p in pending]
+                self._of.key,
+                self._of.group,
+                self._of.consumer,
+                round(idle_s * 1000),
+                [p.id for p in pending],
             )
-        fields_of = dict(reply)
-        entries = [Entry(p.id, fields_of.get(p.id) or {}, p.attempts + 1) for p in pending]
+            fields_of = dict(reply)
+            missing = [p.id for p in pending if not fields_of.get(p.id)]
+            fields_of |= {entry_id: {} for entry_id in await self._trimmed(missing)}
+        entries = [
+            Entry(p.id, fields_of[p.id], p.attempts + 1) for p in pending if p.id in fields_of
+        ]
         self._portion.learn(entries)
         return entries
+
+    async def _trimmed(self, ids: Sequence[bytes]) -> list[bytes]:
+        """Return those of the entries that the stream does not hold any more."""
+        if not ids:
+            return []
+        async with self._writer.pipeline(transaction=False) as pipeline:
+            for entry_id in ids:
+                pipeline.xrange(self._of.key, entry_id, entry_id)
+            found = await pipeline.execute()
+        return [entry_id for entry_id, held in zip(ids, found, strict=True) if not held]
+
+    async def keep(self, ids: Sequence[bytes]) -> None:
+        """Keep entries in hand from being taken by others: they count as handed out just now."""
+        if not ids:
+            return
+        with _told(self._of.key):
+            await self._writer.xclaim(
+                self._of.key, self._of.group, self._of.consumer, 0, list(ids), idle=0, justid=True
+            )
 
     @contextmanager
     def _shrinking(self) -> Iterator[None]:

@@ -1,0 +1,56 @@
+"""Bindings in Redis, against a real server."""
+
+import pytest
+
+from worker.core.bindings import Bindings, Claim
+from worker.core.keys import Keys
+from worker.store.bindings import BindingTable
+from worker.store.cache import CacheSettings
+from worker.store.connect import Client
+
+
+@pytest.fixture
+def table(client: Client, prefix: str) -> BindingTable:
+    return BindingTable(client, CacheSettings(prefix, ttl_s=1000))
+
+
+async def test_the_first_claim_is_granted_and_the_others_are_told(table: BindingTable) -> None:
+    """In one step, in order; by name alone an instance gets one inbox, else one account."""
+    stand = await table.claim(
+        [
+            Claim(3, 12, "loja", further=False),
+            Claim(3, 12, "outra", further=True),
+            Claim(3, 13, "loja", further=False),
+            Claim(3, 14, "loja", further=True),
+            Claim(4, 15, "loja", further=True),
+        ]
+    )
+
+    assert stand == Bindings({"3/12": "loja", "3/14": "loja"}, {"loja": 3})
+    assert await table.load() == stand
+
+
+async def test_bindings_outlive_every_document(
+    table: BindingTable, client: Client, prefix: str
+) -> None:
+    """Tombstones, too, which live a day longer than the time to live; reading renews both."""
+    keys = Keys(prefix)
+    await table.put(Bindings({"3/12": "loja"}, {"loja": 3}))
+    for key in (keys.bindings, keys.accounts):
+        await client.expire(key, 5)
+    await table.load()
+
+    for key in (keys.bindings, keys.accounts):
+        assert await client.ttl(key) > 1000 + 86_400
+
+
+async def test_fields_that_nobody_of_ours_wrote_are_passed_over(
+    table: BindingTable, client: Client, prefix: str
+) -> None:
+    """One wrong field must not stop every worker."""
+    keys = Keys(prefix)
+    await table.put(Bindings({"3/12": "loja"}, {"loja": 3}))
+    await client.hset(keys.bindings, mapping={"x": "y", "3/": "y"})
+    await client.hset(keys.accounts, mapping={"y": "z"})
+
+    assert await table.load() == Bindings({"3/12": "loja"}, {"loja": 3})
