@@ -7,9 +7,17 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.place import Place
+from tests.e2e.process import Worker
 from tests.servers import Server
 
 ServerStarter = Callable[..., tuple[Server, Place]]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def every_worker_ends_well() -> Iterator[None]:
+    """Whatever a test did to it, SIGTERM ends a worker with 0."""
+    yield
+    Worker.collect()
 
 
 @pytest.fixture

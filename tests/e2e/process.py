@@ -19,6 +19,11 @@ from tests.waiting import wait_until
 PROGRAM: Final = (sys.executable, "-m", "worker")
 END_S: Final = 15.0
 
+# One for all: each client of its own would load every certificate authority there is.
+_HTTP: Final = httpx.Client(
+    timeout=5, limits=httpx.Limits(max_keepalive_connections=0), trust_env=False
+)
+
 
 def environment(settings: Mapping[str, str]) -> dict[str, str]:
     """Nothing of ours but the path, and what measures coverage."""
@@ -42,10 +47,13 @@ def command(
 
 
 class Worker:
-    """`chatwoot-cache run` as a process; at the end of a `with` block it must end well by SIGTERM.
+    """`chatwoot-cache run` as a process, which gets SIGTERM at the end of a `with` block.
 
     Its folder holds what it printed; a second start there appends.
+    That it ends well is looked at by `collect`, so that no test waits for the one before.
     """
+
+    ending: Final[list["Worker"]] = []
 
     def __init__(
         self,
@@ -78,13 +86,23 @@ class Worker:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        try:
-            if error is None and self.process.poll() is None:
-                self.process.terminate()
-                assert self.process.wait(END_S) == 0, self.log
-        finally:
+        if error is None and self.process.poll() is None:
+            self.process.terminate()
+            self.ending.append(self)
+        else:
             self.process.kill()
             self.process.wait()
+
+    @classmethod
+    def collect(cls) -> None:
+        """End every worker that was told to; each must have done so with 0."""
+        while cls.ending:
+            worker = cls.ending.pop()
+            try:
+                assert worker.process.wait(END_S) == 0, (worker.directory, worker.log)
+            finally:
+                worker.process.kill()
+                worker.process.wait()
 
     @property
     def log(self) -> str:
@@ -126,14 +144,14 @@ class Worker:
 
     def ops(self, path: str) -> httpx.Response:
         """Ask the ops port."""
-        return httpx.get(f"{self._urls['ops']}{path}", timeout=5)
+        return _HTTP.get(f"{self._urls['ops']}{path}")
 
     def post(
         self, body: bytes, path: str = "", *, headers: Mapping[str, str] | None = None
     ) -> httpx.Response:
         """Post a webhook; `path` is what stands behind the endpoint's own."""
         sent = {"Content-Type": "application/json", **(headers or {})}
-        return httpx.post(f"{self._urls['webhook']}{path}", content=body, headers=sent, timeout=5)
+        return _HTTP.post(f"{self._urls['webhook']}{path}", content=body, headers=sent)
 
     def metric(self, name: str, **labels: str) -> float:
         """Add up the samples of a series that have these labels."""

@@ -5,6 +5,8 @@ import os
 import signal
 from pathlib import Path
 
+import redis
+
 from tests.e2e.place import Place
 from tests.e2e.process import command, running
 from tests.events import PAYLOADS
@@ -20,10 +22,11 @@ def settings(place: Place) -> dict[str, str]:
 
 async def until_cached(directory: Path, place: Place) -> None:
     def found() -> bool:
-        done = command(directory, settings(place), "get", INSTANCE, "messages", "1584", "--limit=1")
-        return done.returncode == 0 and json.loads(done.stdout)["messages"][0]["id"] == 90218
+        socket = directory / ".data" / "server.sock"
+        with redis.Redis(unix_socket_path=str(socket)) as client:
+            return bool(client.exists(place.key(INSTANCE, "message", 90218)))
 
-    await wait_until(found, "the last message is cached", timeout_s=10)
+    await wait_until(found, "the last message is cached")
 
 
 async def test_what_was_cached_is_there_after_ctrl_c_and_after_kill_9(
@@ -41,7 +44,8 @@ async def test_what_was_cached_is_there_after_ctrl_c_and_after_kill_9(
     assert b"chatwoot-cache run" in done.stderr
 
     async with running(tmp_path, settings(place)) as worker:
-        await until_cached(tmp_path, place)
+        done = command(tmp_path, settings(place), "get", INSTANCE, "messages", "1584", "--limit=1")
+        assert json.loads(done.stdout)["messages"][0]["id"] == 90218
         server = int((tmp_path / ".data" / "server.pid").read_text())
         worker.process.kill()
         await worker.ended()

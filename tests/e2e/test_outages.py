@@ -1,6 +1,8 @@
 """Redis goes, hangs, forgets, refuses or is full: nothing is lost, and the worker says so."""
 
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -208,49 +210,60 @@ async def test_a_server_that_became_a_replica_is_waited_for(
     assert place.letters() == []
 
 
-@pytest.mark.parametrize(
-    ("user", "names"),
-    [
-        ("reader:wrong", "invalid username-password pair"),
-        ("nobody:s3cret-password", "invalid username-password pair"),
-        ("", "Authentication required"),
-        ("reader:s3cret-password", "xgroup"),
-    ],
-)
-async def test_a_password_or_right_that_is_missing_ends_it_with_one_line(
-    private: ServerStarter, tmp_path: Path, user: str, names: str
-) -> None:
+REFUSED = [
+    ("reader:wrong", "invalid username-password pair"),
+    ("nobody:s3cret-password", "invalid username-password pair"),
+    ("", "Authentication required"),
+    ("reader:s3cret-password", "xgroup"),
+]
+RIGHTS = ["xreadgroup", "xack", "evalsha", "hgetall", "xpending"]
+
+
+def all_ended(
+    stack: ExitStack, directory: Path, settings: Iterable[dict[str, str]]
+) -> list[Worker]:
+    """Start workers together, since each takes its time to start, and wait until all ended."""
+    workers = []
+    for number, given in enumerate(settings):
+        folder = directory / str(number)
+        folder.mkdir()
+        workers.append(stack.enter_context(Worker(folder, given)))
+    assert [worker.process.wait(15) for worker in workers] == [2] * len(workers)
+    return workers
+
+
+def test_a_wrong_password_ends_it_with_one_line(private: ServerStarter, tmp_path: Path) -> None:
     """Exit code 2, before anybody is told that it is ready; the password stays unsaid."""
     _, place = private()
     place.do("ACL SETUSER reader on >s3cret-password ~* +@read +ping")
     place.do("ACL SETUSER default resetpass -@all +acl +shutdown")
-    settings = place.settings()
-    settings["CACHE_REDIS_URI"] = place.uri.replace("//", f"//{user}@" if user else "//")
-    with Worker(tmp_path, settings) as worker:
-        assert await worker.ended(within_s=5) == 2
-        (line,) = worker.log.splitlines()
+    base = place.settings()
+    addresses = [place.uri.replace("//", f"//{user}@" if user else "//") for user, _ in REFUSED]
+    with ExitStack() as stack:
+        settings = (base | {"CACHE_REDIS_URI": address} for address in addresses)
+        for worker, (_, names) in zip(all_ended(stack, tmp_path, settings), REFUSED, strict=True):
+            (line,) = worker.log.splitlines()
+            assert line.startswith("chatwoot-cache: Redis refuses us: ")
+            assert names in line
+            assert "s3cret" not in line
 
-    assert line.startswith("chatwoot-cache: Redis refuses us: ")
-    assert names in line
-    assert "s3cret" not in line
 
-
-@pytest.mark.parametrize("right", ["xreadgroup", "xack", "evalsha", "hgetall", "xpending"])
-async def test_each_right_that_is_missing_is_named(
-    private: ServerStarter, tmp_path: Path, right: str
-) -> None:
+def test_each_right_that_is_missing_is_named(private: ServerStarter, tmp_path: Path) -> None:
     """Also those that are needed only once an event has come."""
     _, place = private()
-    place.do(f"ACL SETUSER worker on >s3cret-password ~* +@all -{right}")
-    place.add(message())
-    settings = place.settings()
-    settings["CACHE_REDIS_URI"] = place.uri.replace("//", "//worker:s3cret-password@")
-    with Worker(tmp_path, settings) as worker:
-        assert await worker.ended(within_s=5) == 2
-
-    assert right in worker.log.splitlines()[-1]
-    assert "s3cret" not in worker.log
-    assert "Traceback" not in worker.log
+    settings = []
+    for right in RIGHTS:
+        place.do(f"ACL SETUSER without-{right} on >s3cret-password ~* +@all -{right}")
+        own = Place(place.uri, f"{place.name}-{right}")
+        with own.redis:
+            own.add(message())
+        address = place.uri.replace("//", f"//without-{right}:s3cret-password@")
+        settings.append(own.settings() | {"CACHE_REDIS_URI": address})
+    with ExitStack() as stack:
+        for worker, right in zip(all_ended(stack, tmp_path, settings), RIGHTS, strict=True):
+            assert right in worker.log.splitlines()[-1].replace(f"without-{right}", "")
+            assert "s3cret" not in worker.log
+            assert "Traceback" not in worker.log
 
 
 async def test_a_server_without_info_is_good_enough(private: ServerStarter, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,10 +23,16 @@ CLOUD = sorted((PAYLOADS / "whatsapp-cloud").glob("*.json"))
 INSTANCE = "loja-aurora"
 
 
-def got(place: Place, directory: Path, *arguments: str) -> Any:
-    done = command(directory, place.settings(), "get", *arguments)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+def gotten(place: Place, directory: Path, *wanted: tuple[str, str]) -> list[Any]:
+    """What `get` says, each in a process of its own, all at once."""
+
+    def get(arguments: tuple[str, str]) -> Any:
+        done = command(directory, place.settings(), "get", INSTANCE, *arguments)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(get, wanted))
 
 
 def signed(body: bytes, secret: str) -> Mapping[str, str]:
@@ -41,18 +48,22 @@ async def test_published_samples_are_read_back_with_get(place: Place, tmp_path: 
 
         assert published.returncode == 0
         assert published.stdout.startswith(b"Published 13 events, the last as ")
-        first = got(place, tmp_path, INSTANCE, "message", "90214")
+        first, source, listed, conversation, by_phone = gotten(
+            place,
+            tmp_path,
+            ("message", "90214"),
+            ("source", "WAID:3EB0A1B2C3D4E5F60718"),
+            ("messages", "1584"),
+            ("conversation", "1584"),
+            ("contact", "+55 11 90000-0042"),
+        )
         assert first["content"] == "Oi! O pedido 55123 já saiu para entrega?"
         assert first["instance"] == INSTANCE
-        source = got(place, tmp_path, INSTANCE, "source", "WAID:3EB0A1B2C3D4E5F60718")
         assert source == first
-        listed = got(place, tmp_path, INSTANCE, "messages", "1584")["messages"]
-        assert [m["id"] for m in listed] == [90214, 90215, 90216, 90217, 90218]
-        assert [m["deleted"] for m in listed] == [False, True, False, False, False]
-        conversation = got(place, tmp_path, INSTANCE, "conversation", "1584")
+        assert [m["id"] for m in listed["messages"]] == [90214, 90215, 90216, 90217, 90218]
+        assert [m["deleted"] for m in listed["messages"]] == [False, True, False, False, False]
         assert conversation["status"] == "resolved"
-        phone = conversation["contact"]["phone_number"]
-        assert got(place, tmp_path, INSTANCE, "contact", phone) == conversation
+        assert by_phone == conversation
 
         # How many are stale depends on this machine's clock: Chatwoot's is not believed far ahead.
         useful = [worker.metric("entries_settled_total", outcome=o) for o in ("applied", "stale")]
