@@ -1,13 +1,13 @@
 """What is done on a timer beside the loop: measure the stream, drop old dead letters."""
 
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
 import anyio
 import structlog
 
-from worker.core.entry import Buried, Figures, Letter
+from worker.core.entry import Figures
 from worker.errors import Error, GroupMissing, Unavailable
 from worker.logs import Throttle, where
 from worker.metrics import Metrics
@@ -26,8 +26,8 @@ class MeasuredStream(Protocol):
     async def figures(self) -> Figures:
         """Ask the server how stream and group stand."""
 
-    async def bury(self, letters: Sequence[Letter]) -> Buried:
-        """Without letters: drop those that are too old."""
+    async def drop_old_letters(self) -> int:
+        """Drop dead letters beyond their retention; returns how many."""
 
     async def server(self) -> tuple[str, str]:
         """Return the server's name and version."""
@@ -73,8 +73,8 @@ class Upkeep:
 
     async def drop_old_letters(self) -> None:
         """Drop dead letters beyond their retention, and count them."""
-        buried = await self._stream.bury([])
-        self._metrics.stream_lost_entries.labels(reason="dead_dropped").inc(buried.dropped)
+        dropped = await self._stream.drop_old_letters()
+        self._metrics.stream_lost_entries.labels(reason="dead_dropped").inc(dropped)
 
     async def identify_server(self) -> None:
         """Show which server this is; it may have been upgraded under us."""

@@ -24,7 +24,7 @@ class BindingTable:
 
     async def load(self) -> Bindings:
         """Read all bindings, and renew them."""
-        with translated():
+        async with translated(self._client):
             async with self._client.pipeline(transaction=False) as pipeline:
                 pipeline.hgetall(self._inboxes)
                 pipeline.hgetall(self._accounts)
@@ -40,7 +40,7 @@ class BindingTable:
         """Write the operator's bindings over whatever stands."""
         if not bindings.instances:
             return
-        with translated():
+        async with translated(self._client):
             async with self._client.pipeline(transaction=True) as pipeline:
                 pipeline.hset(self._inboxes, mapping=dict(bindings.instances))
                 pipeline.hset(self._accounts, mapping=dict(bindings.accounts))
@@ -56,7 +56,7 @@ class BindingTable:
         arguments: list[str | int] = [self._ttl_s]
         for claim in claims:
             arguments += (claim.inbox, claim.account_id, claim.instance, int(claim.further))
-        with translated():
+        async with translated(self._client):
             replies = await self._claim([self._inboxes, self._accounts], arguments)
         pairs = list(zip(claims, replies, strict=True))
         return Bindings(

@@ -13,11 +13,16 @@ local group, most, retention = ARGV[1], ARGV[2], ARGV[3]
 local acked, arg = 0, 4
 while arg <= #ARGV do
     local id, count = ARGV[arg], tonumber(ARGV[arg + 1])
-    local fresh = redis.call('XACK', KEYS[1], group, id)
-    if fresh == 1 or #redis.call('XRANGE', KEYS[1], id, id) == 0 then
+    -- A script that fails takes nothing back, so the letter is written before the entry is let go.
+    local known = redis.pcall('XPENDING', KEYS[1], group, id, id, 1)
+    local is_pending = not known.err and #known == 1
+    if is_pending or #redis.call('XRANGE', KEYS[1], id, id) == 0 then
         redis.call('XADD', KEYS[2], '*', unpack(ARGV, arg + 2, arg + 1 + count))
     end
-    acked, arg = acked + fresh, arg + 2 + count
+    if is_pending then
+        acked = acked + redis.call('XACK', KEYS[1], group, id)
+    end
+    arg = arg + 2 + count
 end
 
 local now = redis.call('TIME')

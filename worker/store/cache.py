@@ -82,7 +82,7 @@ class Cache:
         ]
         for request in requests:
             self._add(keys, arguments, request)
-        with translated():
+        async with translated(self._client):
             return cast("list[bytes]", await self._write(keys, arguments))
 
     def _add(self, keys: list[str], arguments: list[bytes | str | int], request: _Request) -> None:
@@ -141,7 +141,7 @@ class Cache:
             names += [digits] if (digits := digits_of(phone)) else []
         if not names:
             return None
-        with translated():
+        async with translated(self._client):
             held = await self._client.mget([self.keys.contact(instance, name) for name in names])
         return max((int(value) for value in held if value and value.isdigit()), default=None)
 
@@ -151,7 +151,7 @@ class Cache:
 
     async def _ask(self, reply: Awaitable[Any]) -> Any:
         """Return a reply, None where the key holds a value of a type that is none of ours."""
-        with translated():
+        async with translated(self._client):
             try:
                 return await reply
             except ResponseError as error:

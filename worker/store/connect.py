@@ -1,8 +1,8 @@
 """From a URI to clients, and from Redis' errors to ours."""
 
 import re
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from importlib.resources import files
 from typing import Any, Final
 
@@ -32,7 +32,16 @@ _KINDS: Final = {
     "TRYAGAIN": "tryagain",
     "max number of clients": "max_clients",
 }
-_REFUSED: Final = ("NOPERM", "WRONGPASS", "NOAUTH", "invalid password", "AUTH")
+_REFUSED: Final = (
+    "NOPERM",
+    "WRONGPASS",
+    "NOAUTH",
+    "invalid password",
+    "AUTH",
+    # How scripts say NOPERM: the first from Redis 8 and Valkey, the second on 7.0, both on 6.2.
+    "no permissions",
+    "can't run this command",
+)
 _GROUP: Final = ("NOGROUP", "UNBLOCKED", "no such key")
 _CLUSTER: Final = ("MOVED", "ASK", "CROSSSLOT")
 _CODE = re.compile(rf"\b({'|'.join((*_KINDS, *_REFUSED, *_GROUP, *_CLUSTER))})\b")
@@ -74,21 +83,23 @@ def register(client: Client, name: str) -> Any:
     return client.register_script(files(__package__).joinpath(f"{name}.lua").read_text())
 
 
-@contextmanager
-def translated() -> Iterator[None]:
+@asynccontextmanager
+async def translated(client: Client) -> AsyncIterator[None]:
     """Turn Redis' errors into ours: by their code, which scripts wrap in versions' own ways.
 
-    An error that has no name here is a defect of ours, and passes as it is.
+    After an outage the next command has a new connection: the old one may lead to a server that
+    was demoted meanwhile. An error that has no name here is a defect of ours, and passes as it is.
     """
     try:
         yield
-    except exceptions.RedisError as error:
-        raise _translate(error) from error
-    except OSError as error:
-        raise Unavailable("connection", _describe(error)) from error
+    except (exceptions.RedisError, OSError) as error:
+        ours = _translate(error)
+        if isinstance(ours, Unavailable):
+            await client.connection_pool.disconnect(inuse_connections=False)
+        raise ours from error
 
 
-def _translate(error: exceptions.RedisError) -> Exception:
+def _translate(error: exceptions.RedisError | OSError) -> Exception:
     text = _describe(error)
     code = _code(error, text)
     if isinstance(error, exceptions.AuthenticationError) or code in _REFUSED:
@@ -101,12 +112,12 @@ def _translate(error: exceptions.RedisError) -> Exception:
         return Misconfigured(f"Redis Cluster is not supported in this version: {text}")
     if isinstance(error, exceptions.TimeoutError):
         return Unavailable("timeout", text)
-    if isinstance(error, exceptions.ConnectionError | exceptions.InvalidResponse):
+    if isinstance(error, exceptions.ConnectionError | exceptions.InvalidResponse | OSError):
         return Unavailable("connection", text)
     return error
 
 
-def _code(error: exceptions.RedisError, text: str) -> str:
+def _code(error: Exception, text: str) -> str:
     """Return the first code we know, looked for in the text only where the error's own is ERR."""
     own = getattr(error, "status_code", None)
     match = _CODE.search(text if own in (None, "ERR") else own)

@@ -1,7 +1,7 @@
 """The stream: every X* command, for reading as a member of a group and for adding."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -51,7 +51,7 @@ class Stream:
 
     async def create_group(self) -> bool:
         """Create stream and group from the stream's beginning; False when the group exists."""
-        with _told(self._of.key):
+        async with _told(self._writer, self._of.key):
             try:
                 await self._writer.xgroup_create(self._of.key, self._of.group, "0", mkstream=True)
             except ResponseError as error:
@@ -65,21 +65,21 @@ class Stream:
 
         Reads our pending entries behind the greatest id there can be, so none and without effect.
         """
-        with _told(self._of.key):
+        async with _told(self._writer, self._of.key):
             await self._writer.xreadgroup(
                 self._of.group, self._of.consumer, {self._of.key: _GREATEST_ID}, count=1
             )
 
     async def consumer_idle_ms(self) -> int | None:
         """Return how long our consumer name has not been used, None when it never was."""
-        with _told(self._of.key):
+        async with _told(self._writer, self._of.key):
             consumers = await self._writer.xinfo_consumers(self._of.key, self._of.group)
         name = self._of.consumer.encode()
         return next((int(c["idle"]) for c in consumers if c["name"] == name), None)
 
     async def read(self) -> list[Entry]:
         """Return the next entries, as many as a batch holds; none when none came in time."""
-        with self._shrinking(), _told(self._of.key):
+        async with self._shrinking(), _told(self._reader, self._of.key):
             reply = await self._reader.xreadgroup(
                 self._of.group,
                 self._of.consumer,
@@ -96,7 +96,7 @@ class Stream:
 
         With `idle_s`: under anybody's name, and not handed out for that many seconds.
         """
-        with _told(self._of.key):
+        async with _told(self._writer, self._of.key):
             rows = await self._writer.xpending_range(
                 self._of.key,
                 self._of.group,
@@ -114,7 +114,7 @@ class Stream:
         One that somebody took within `idle_s` seconds is left out.
         One that was trimmed from the stream meanwhile comes without fields.
         """
-        with self._shrinking(), _told(self._of.key):
+        async with self._shrinking(), _told(self._writer, self._of.key):
             reply = await self._writer.xclaim(
                 self._of.key,
                 self._of.group,
@@ -145,13 +145,13 @@ class Stream:
         """Keep entries in hand from being taken by others: they count as handed out just now."""
         if not ids:
             return
-        with _told(self._of.key):
+        async with _told(self._writer, self._of.key):
             await self._writer.xclaim(
                 self._of.key, self._of.group, self._of.consumer, 0, list(ids), idle=0, justid=True
             )
 
-    @contextmanager
-    def _shrinking(self) -> Iterator[None]:
+    @asynccontextmanager
+    async def _shrinking(self) -> AsyncIterator[None]:
         """Ask for less where a reply does not come."""
         try:
             yield
@@ -163,19 +163,20 @@ class Stream:
         """Acknowledge entries; returns how many were pending."""
         if not ids:
             return 0
-        with _told(self._of.key):
+        async with _told(self._writer, self._of.key):
             return int(await self._writer.xack(self._of.key, self._of.group, *ids))
 
     async def bury(self, letters: Sequence[Letter]) -> Buried:
-        """Move entries to the dead letters and acknowledge them, each in one step.
-
-        Without letters it only drops those that are too old.
-        """
+        """Move entries to the dead letters and acknowledge them, each in one step."""
         acked = dropped = 0
-        for some in split(letters) if letters else [[]]:
+        for some in split(letters):
             buried = await self._bury_some(some)
             acked, dropped = acked + buried.acked, dropped + buried.dropped
         return Buried(acked, dropped)
+
+    async def drop_old_letters(self) -> int:
+        """Drop dead letters beyond their retention; returns how many."""
+        return (await self._bury_some([])).dropped
 
     async def _bury_some(self, letters: Sequence[Letter]) -> Buried:
         arguments: list[bytes | str | int] = [
@@ -186,7 +187,7 @@ class Stream:
         for letter in letters:
             fields = self._letter_fields(letter)
             arguments += (letter.entry.id, 2 * len(fields), *_flat(fields))
-        with _told(self._of.key):
+        async with _told(self._writer, self._of.key):
             acked, dropped = await self._bury([self._of.key, self._dead_key], arguments)
         return Buried(acked, dropped)
 
@@ -205,9 +206,9 @@ class Stream:
 
     async def figures(self) -> Figures:
         """Ask the server how stream and group stand."""
-        with _told(self._of.key):
+        async with _told(self._writer, self._of.key):
             length = await self._writer.xlen(self._of.key)
-            groups = await self._writer.xinfo_groups(self._of.key) if length else []
+            groups = await self._writer.xinfo_groups(self._of.key)
             group = next((g for g in groups if g["name"] == self._of.group.encode()), None)
             if group is None:
                 raise GroupMissing(f"consumer group {self._of.group!r} is gone")
@@ -222,7 +223,7 @@ class Stream:
 
     async def server(self) -> tuple[str, str]:
         """Return the server's name and version; Valkey calls itself Redis 7.2.4 beside its own."""
-        with _told(self._of.key):
+        async with _told(self._writer, self._of.key):
             info = await self._writer.info("server")
         name = str(info.get("server_name", "redis"))
         return name, str(info.get(f"{name}_version", info["redis_version"]))
@@ -237,13 +238,13 @@ class Producer:
 
     async def add(self, fields: Mapping[str, bytes]) -> str:
         """Add one entry; returns its id once the server has it."""
-        with _told(self._key):
+        async with _told(self._client, self._key):
             entry_id: bytes = await self._client.xadd(self._key, dict(fields))
         return entry_id.decode()
 
     async def add_all(self, entries: Iterable[Mapping[str, bytes]]) -> list[str]:
         """Add many entries in order, in one round trip; returns their ids."""
-        with _told(self._key):
+        async with _told(self._client, self._key):
             async with self._client.pipeline(transaction=False) as pipeline:
                 for fields in entries:
                     pipeline.xadd(self._key, dict(fields))
@@ -254,7 +255,7 @@ class Producer:
 
         Tried with the one id that no stream takes, which is looked at last.
         """
-        with _told(self._key):
+        async with _told(self._client, self._key):
             try:
                 await self._client.xadd(self._key, {"payload": b""}, id=_IMPOSSIBLE_ID)
             except ResponseError as error:
@@ -262,10 +263,10 @@ class Producer:
                     raise
 
 
-@contextmanager
-def _told(key: str) -> Iterator[None]:
+@asynccontextmanager
+async def _told(client: Client, key: str) -> AsyncIterator[None]:
     """Turn Redis' errors into ours, and say so where a key holds something else than a stream."""
-    with translated():
+    async with translated(client):
         try:
             yield
         except ResponseError as error:
