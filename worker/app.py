@@ -214,12 +214,12 @@ class _Worker:
         self, signals: AsyncIterator[signal.Signals], everything: anyio.CancelScope
     ) -> None:
         """Stop reading at the first signal; whatever is not done in time is cancelled."""
-        async for number in signals:
-            log.info("worker.stopping", signal=number.name)
-            self._health.draining = True
-            self._notifier.stopping()
-            self._consumer.stop()
-            everything.deadline = anyio.current_time() + self._settings.shutdown_timeout_s
+        number = await anext(signals)
+        log.info("worker.stopping", signal=number.name)
+        self._health.draining = True
+        self._notifier.stopping()
+        self._consumer.stop()
+        everything.deadline = anyio.current_time() + self._settings.shutdown_timeout_s
 
 
 def _policy(settings: Settings) -> WebhookPolicy:

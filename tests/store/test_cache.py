@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import anyio
+import msgspec
 import pytest
 
 from tests import events
@@ -222,7 +223,7 @@ async def test_a_key_of_another_type_fails_its_document_alone(
         b'{"revision":"' + b"9" * 52 + b'","instance":"x"}',
         b'{"revision":"' + b"9" * 156 + b'","instance":"x"',
         # Of ours by its looks, newer in part, but of a shape that this version cannot read.
-        b'{"revision":"' + b"9" * 52 + b"0" * 104 + b'","instance":"x","id":"text"}',
+        b'{"revision":"' + b"9" * 52 + b"0" * 104 + b'","instance":"x","account_id":3,"id":"text"}',
         b"\xff" * 300,
     ],
 )
@@ -249,6 +250,24 @@ async def test_a_document_is_read_as_it_was_written(
     assert await cache.message(INSTANCE, message.id) == message
     assert await cache.conversation(INSTANCE, conversation.id) == conversation
     assert isinstance(conversation, Conversation)
+
+
+async def test_what_another_account_left_is_neither_merged_nor_read(
+    cache: Cache, client: Client, keys: Keys
+) -> None:
+    """As when the operator gives an instance's name to another account."""
+    await write(
+        cache, events.message(content="of account 3", at=1_790_863_900.0), events.message(7)
+    )
+    (message, _) = drafts(events.message(content="of account 4", at=1_790_863_300.0))
+    moved = msgspec.structs.replace(message.document, account_id=4)
+    await client.hset(keys.accounts, INSTANCE, 4)
+    written = await cache.write([Draft(moved, NOW_MS)])
+
+    assert written.answers == ["applied"]
+    assert [m.content for m in await cache.messages(INSTANCE, 1584, 9)] == ["of account 4"]
+    assert await cache.message(INSTANCE, 7) is None
+    assert await cache.conversation(INSTANCE, 1584) is None
 
 
 async def test_what_the_cache_does_not_have(cache: Cache) -> None:

@@ -179,6 +179,30 @@ async def test_buries_with_every_field_and_acks_in_one_step(
     }
 
 
+async def test_an_entry_stays_pending_while_its_letter_cannot_be_written(
+    stream: Stream, client: Client, prefix: str
+) -> None:
+    """A script that fails takes nothing back, so it lets go last."""
+    entry_id = await client.xadd(prefix, {"payload": "a"})
+    letters = [letter(entry) for entry in await stream.read()]
+    await client.set(f"{prefix}:dead", "text")
+    with pytest.raises(Misconfigured, match=":dead"):
+        await stream.bury(letters)
+
+    assert await stream.pending(b"0-0") == [Pending(entry_id, 1)]
+
+
+async def test_an_attempt_that_was_none_is_given_back(
+    stream: Stream, client: Client, prefix: str
+) -> None:
+    """It counts as if the entry had not been handed out."""
+    entry_id = await client.xadd(prefix, {"payload": "a"})
+    entries = await stream.read()
+    await stream.give_back(entries)
+
+    assert await stream.pending(b"0-0") == [Pending(entry_id, 0)]
+
+
 async def test_a_replayed_entry_keeps_its_first_id(
     stream: Stream, client: Client, prefix: str
 ) -> None:

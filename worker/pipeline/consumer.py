@@ -5,6 +5,7 @@ else is begun meanwhile. Told to stop while Redis is away, the loop ends at once
 and what is in hand stays pending for the next start.
 """
 
+import contextlib
 import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -32,6 +33,7 @@ _HEARTBEAT_S: Final = 0.5
 _UNUSED_S: Final = 1.5
 """A name that was not seen for three heartbeats is free."""
 _RIVAL_POLL_S: Final = 0.1
+_GIVE_BACK_S: Final = 1.0
 
 _BACKOFF_S: Final = (0.1, 0.2, 0.4, 0.8, 1.6, 2.0)
 
@@ -59,6 +61,9 @@ class EntryStream(Acknowledger, Protocol):
 
     async def keep(self, ids: Sequence[bytes]) -> None:
         """Keep entries in hand from being taken by others."""
+
+    async def give_back(self, entries: Sequence[Entry]) -> None:
+        """Let this attempt on entries not count."""
 
 
 class _Stopped(Exception):
@@ -113,27 +118,33 @@ class Consumer:
 
     async def _consume(self) -> None:
         while not self._stop.is_set():
+            await self._take_up_what_waits()
+            if self._stop.is_set():
+                return
             if batch := await self._insist(self._read):
                 await self._take(batch, "new")
 
     async def _read(self) -> list[Entry]:
-        """Read new entries; at first, and after a failed read, settle what is ours already.
+        """Read new entries.
 
-        Such a read may have been done by the server, and its reply lost: then what it handed out
-        is pending under our name, and no read for new entries gives it again.
+        A read that failed may have been done by the server, and its reply lost: then what it
+        handed out is pending under our name, and no read for new entries gives it again.
         """
+        try:
+            return await self._stream.read()
+        except Unavailable:
+            self._in_doubt = True
+            raise
+
+    async def _take_up_what_waits(self) -> None:
+        """Settle what is pending already: ours at first and when in doubt, at times anybody's."""
         if self._in_doubt:
+            self._in_doubt = False
             await self._take_up("own")
         elif time.monotonic() >= self._sweep_at:
             await self._take_up("reclaimed")
             # Not all workers at once, and often enough to be late by a fraction only.
             self._sweep_at = time.monotonic() + self._reclaim_after_s / 4 * _jitter()
-        if self._stop.is_set():
-            return []
-        self._in_doubt = True
-        batch = await self._stream.read()
-        self._in_doubt = False
-        return batch
 
     async def _take_up(self, source: Source) -> None:
         """Settle what is pending, least tried first: our own, or anybody's that is long idle.
@@ -182,9 +193,17 @@ class Consumer:
         self._in_hand = [entry.id for entry in batch]
         try:
             await self._insist(partial(self._settle, batch))
+        except _Stopped:
+            await self._give_back(batch)
+            raise
         finally:
             self._in_hand = ()
             self._metrics.inflight_entries.set(0)
+
+    async def _give_back(self, batch: Sequence[Entry]) -> None:
+        """Take back the attempt of entries that an outage kept us from trying, if that can be."""
+        with anyio.move_on_after(_GIVE_BACK_S), contextlib.suppress(Unavailable, GroupMissing):
+            await self._stream.give_back(batch)
 
     async def _keep_in_hand(self) -> None:
         await self._stream.keep(self._in_hand)
@@ -228,12 +247,17 @@ class Consumer:
         count = self._throttle.ready("group")
         if count is not None:
             log.warning("group.lost", error=str(error), suppressed=count)
-        self._metrics.stream_group_recreations.inc()
-        await self._insist(self._create_group)
+        if await self._insist(self._create_group):
+            self._metrics.stream_group_recreations.inc()
+        else:
+            # It was there all the same: somebody else created it, or the server is of two minds.
+            await anyio.sleep(_BACKOFF_S[0])
 
-    async def _create_group(self) -> None:
-        if await self._stream.create_group():
+    async def _create_group(self) -> bool:
+        created = await self._stream.create_group()
+        if created:
             log.info("group.created", position="0")
+        return created
 
     async def _wait(self, error: Unavailable, tries: int) -> None:
         self.trouble = error

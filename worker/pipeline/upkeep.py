@@ -8,7 +8,7 @@ import anyio
 import structlog
 
 from worker.core.entry import Figures
-from worker.errors import Error, GroupMissing, Unavailable
+from worker.errors import Error, GroupMissing, Refused, Unavailable
 from worker.logs import Throttle, where
 from worker.metrics import Metrics
 
@@ -78,7 +78,11 @@ class Upkeep:
 
     async def identify_server(self) -> None:
         """Show which server this is; it may have been upgraded under us."""
-        name, version = await self._stream.server()
+        try:
+            name, version = await self._stream.server()
+        except Refused:
+            # INFO is a right that nothing else here needs.
+            return
         self._metrics.redis_server_info.info({"server": name, "version": version})
 
 

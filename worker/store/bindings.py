@@ -24,12 +24,14 @@ class BindingTable:
 
     async def load(self) -> Bindings:
         """Read all bindings, and renew them."""
-        async with translated(self._client):
-            async with self._client.pipeline(transaction=False) as pipeline:
-                pipeline.hgetall(self._inboxes)
-                pipeline.hgetall(self._accounts)
-                self._renew(pipeline)
-                instances, accounts, *_ = await pipeline.execute()
+        async with (
+            translated(self._client),
+            self._client.pipeline(transaction=False) as pipeline,
+        ):
+            pipeline.hgetall(self._inboxes)
+            pipeline.hgetall(self._accounts)
+            self._renew(pipeline)
+            instances, accounts, *_ = await pipeline.execute()
         # A field that nobody of ours wrote must not stop every worker.
         return Bindings(
             {i.decode(): name.decode() for i, name in instances.items() if _INBOX.fullmatch(i)},
@@ -40,12 +42,14 @@ class BindingTable:
         """Write the operator's bindings over whatever stands."""
         if not bindings.instances:
             return
-        async with translated(self._client):
-            async with self._client.pipeline(transaction=True) as pipeline:
-                pipeline.hset(self._inboxes, mapping=dict(bindings.instances))
-                pipeline.hset(self._accounts, mapping=dict(bindings.accounts))
-                self._renew(pipeline)
-                await pipeline.execute()
+        async with (
+            translated(self._client),
+            self._client.pipeline(transaction=True) as pipeline,
+        ):
+            pipeline.hset(self._inboxes, mapping=dict(bindings.instances))
+            pipeline.hset(self._accounts, mapping=dict(bindings.accounts))
+            self._renew(pipeline)
+            await pipeline.execute()
 
     def _renew(self, pipeline: Client) -> None:
         pipeline.expire(self._inboxes, self._ttl_s)

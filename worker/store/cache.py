@@ -102,7 +102,8 @@ class Cache:
 
     async def message(self, instance: str, message_id: int) -> Message | None:
         """Return a message, None where the cache has none."""
-        message: Message | None = await self._get(self.keys.message(instance, message_id), Message)
+        key = self.keys.message(instance, message_id)
+        message: Message | None = await self._get(instance, key, Message)
         return message
 
     async def message_by_source(self, instance: str, source_id: str) -> Message | None:
@@ -116,7 +117,7 @@ class Cache:
     async def conversation(self, instance: str, display_id: int) -> Conversation | None:
         """Return a conversation, None where the cache has none."""
         key = self.keys.conversation(instance, display_id)
-        conversation: Conversation | None = await self._get(key, Conversation)
+        conversation: Conversation | None = await self._get(instance, key, Conversation)
         return conversation
 
     async def messages(self, instance: str, display_id: int, limit: int) -> list[Message]:
@@ -127,8 +128,9 @@ class Cache:
             return []
         keys = [self.keys.message(instance, int(member)) for member in reversed(ids)]
         values = await self._ask(self._client.mget(keys))
+        owner = await self._owner(instance)
         messages = (_decode(value, Message) for value in values if value)
-        return [message for message in messages if message]
+        return [m for m in messages if m and owner in (m.account_id, None)]
 
     async def conversation_of(self, instance: str, contact: str) -> int | None:
         """Return the newest conversation with a contact: a JID, or a phone number however written.
@@ -145,9 +147,17 @@ class Cache:
             held = await self._client.mget([self.keys.contact(instance, name) for name in names])
         return max((int(value) for value in held if value and value.isdigit()), default=None)
 
-    async def _get(self, key: str, kind: type[Any]) -> Any:
+    async def _get(self, instance: str, key: str, kind: type[Any]) -> Any:
         value = await self._ask(self._client.get(key))
-        return _decode(value, kind) if value else None
+        document = _decode(value, kind) if value else None
+        if document is None or await self._owner(instance) not in (document.account_id, None):
+            return None
+        return document
+
+    async def _owner(self, instance: str) -> int | None:
+        """Return the account an instance belongs to: what another one left is nobody's to read."""
+        owner = await self._ask(self._client.hget(self.keys.accounts, instance))
+        return int(owner) if owner and owner.isdigit() else None
 
     async def _ask(self, reply: Awaitable[Any]) -> Any:
         """Return a reply, None where the key holds a value of a type that is none of ours."""

@@ -150,6 +150,21 @@ class Stream:
                 self._of.key, self._of.group, self._of.consumer, 0, list(ids), idle=0, justid=True
             )
 
+    async def give_back(self, entries: Sequence[Entry]) -> None:
+        """Let this attempt on entries not count: they were handed out, and not tried."""
+        async with (
+            _told(self._writer, self._of.key),
+            self._writer.pipeline(transaction=False) as pipeline,
+        ):
+            for entry in entries:
+                # By hand: the library leaves RETRYCOUNT 0 out.
+                pipeline.execute_command(
+                    *("XCLAIM", self._of.key, self._of.group, self._of.consumer, 0, entry.id),
+                    *("RETRYCOUNT", entry.attempts - 1, "JUSTID"),
+                    parse_justid=True,
+                )
+            await pipeline.execute()
+
     @asynccontextmanager
     async def _shrinking(self) -> AsyncIterator[None]:
         """Ask for less where a reply does not come."""
@@ -244,11 +259,13 @@ class Producer:
 
     async def add_all(self, entries: Iterable[Mapping[str, bytes]]) -> list[str]:
         """Add many entries in order, in one round trip; returns their ids."""
-        async with _told(self._client, self._key):
-            async with self._client.pipeline(transaction=False) as pipeline:
-                for fields in entries:
-                    pipeline.xadd(self._key, dict(fields))
-                return [entry_id.decode() for entry_id in await pipeline.execute()]
+        async with (
+            _told(self._client, self._key),
+            self._client.pipeline(transaction=False) as pipeline,
+        ):
+            for fields in entries:
+                pipeline.xadd(self._key, dict(fields))
+            return [entry_id.decode() for entry_id in await pipeline.execute()]
 
     async def ping(self) -> None:
         """Raise unless the server would take an entry now; one that is full answers PING.

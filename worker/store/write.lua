@@ -32,10 +32,12 @@ local function get(key)
     error(value.err)
 end
 
--- Returns the revision of a value, or false when the value is not ours, or not whole.
-local function revision_of(value)
-    local revision = string.match(value, '^{"revision":"(%d+)","instance":"')
-    return string.sub(value, -1) == '}' and revision or false
+-- Returns revision and account of a value, or nothing when the value is not ours, or not whole.
+-- In JSON no name can hold an unescaped quote, so what follows the first one is the account.
+local function read(value)
+    if value and string.sub(value, -1) == '}' then
+        return string.match(value, '^{"revision":"(%d+)","instance":".-","account_id":(%d+),')
+    end
 end
 
 -- Says whether any stamp of `mine` is greater, and whether any of `theirs` is.
@@ -61,8 +63,10 @@ end
 
 -- Decides what becomes of a document: nil when it is to be written, else the answer.
 local function judge(stored, document, born, unreadable)
-    local mine, theirs = revision_of(document), stored and revision_of(stored)
-    if theirs and #theirs == #mine and theirs ~= unreadable then
+    local mine, account = read(document)
+    local theirs, owner = read(stored)
+    -- What another account left under the same name is no state of this document.
+    if theirs and #theirs == #mine and owner == account and theirs ~= unreadable then
         local ahead, behind = compare(mine, theirs)
         return not ahead and 'stale' or behind and stored or nil
     end
