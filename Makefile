@@ -23,7 +23,7 @@ run: $(VENV)/.runtime ## Run the worker on a server of its own in ./.data
 	@if [ -t 0 ]; then set -m; fi; $(BIN)/chatwoot-cache run
 
 test: $(VENV)/.dev ## Run every test on a real server, with branch coverage
-	@env -u CACHE_REDIS_URI $(BIN)/python -m pytest --cov --cov-report=term:skip-covered $(ARGS)
+	@env -u CACHE_REDIS_URI $(BIN)/python -m pytest -n 2 --cov --cov-report=term:skip-covered $(ARGS)
 
 test-servers: $(VENV)/.servers ## Run the integration tests on Redis 6.2, 7.0, 8.2 and Valkey 8.1, 9.1
 	@env -u CACHE_REDIS_URI $(BIN)/python -m tests.servers $(ARGS)

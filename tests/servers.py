@@ -275,7 +275,7 @@ def outcome_on(name: str, binary: Path, arguments: list[str]) -> Result:
         return Result(name, "does not run", {}, seconds=0, code=1)
 
     write(f"\n== {name}: {version}, {binary}\n")
-    command = [sys.executable, "-m", "pytest", "-m", "server", *arguments]
+    command = [sys.executable, "-m", "pytest", "-n", "2", "-m", "server", *arguments]
     environ = os.environ | {"CHATWOOT_CACHE_TEST_SERVER": str(binary)}
     started, last = time.monotonic(), ""
     with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, text=True) as process:

@@ -61,7 +61,6 @@ class TestDefaults:
         assert loaded.warnings == ()
         assert loaded.settings.cache_redis_prefix_key == "chatwoot-cache"
         assert loaded.settings.cache_redis_ttl == 604800
-        assert loaded.settings.local_max_bytes == 64 * 1024 * 1024
         assert loaded.settings.stream_block_s == 2.0
 
     def test_without_an_address_there_is_no_cache(self) -> None:
@@ -524,7 +523,14 @@ class TestWarnings:
         assert load_here().warnings == ("CHATWOOT_CACHE_ZZZ (env.yml) is not a setting",)
 
     @pytest.mark.parametrize(
-        "name", ["STREAM_RETENTION_S", "WEBHOOK_SPOOL_DIR", "HTTP_API_KEY", "HTTP_API_KEY_FILE"]
+        "name",
+        [
+            "LOCAL_MAX_BYTES",
+            "STREAM_RETENTION_S",
+            "WEBHOOK_SPOOL_DIR",
+            "HTTP_API_KEY",
+            "HTTP_API_KEY_FILE",
+        ],
     )
     def test_a_setting_of_a_later_version_is_told(self, load_here: Load, name: str) -> None:
         assert load_here(**{f"CHATWOOT_CACHE_{name}": "1"}).warnings == (
@@ -601,7 +607,7 @@ class TestAddresses:
         [
             "redis://localhost",
             "redis://evolution_redis:6379/6",
-            "redis://user:p%40ss@host/0?socket_timeout=3",
+            "redis://user:p%40ss@host/0?protocol=3",
             "rediss://[::1]:6380/",
             "unix:///run/redis.sock?db=1",
             "embedded://.data",
@@ -630,6 +636,9 @@ class TestAddresses:
             ("unix://[s3cret", "by its whole path"),
             ("embedded://", "must name a directory"),
             ("redis://a b", "must not contain spaces"),
+            ("redis://host/0?socket_timeout=1", "an option that cannot be set"),
+            ("redis://host/0?db=s3", "option db that cannot be used"),
+            ("redis://host/0?decode_responses=true", "an option that cannot be set"),
         ],
     )
     def test_refused_without_showing_a_password(

@@ -4,7 +4,7 @@ import hashlib
 import hmac
 import json
 import string
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -540,6 +540,36 @@ async def test_a_body_that_trickles_is_answered_in_time() -> None:
     assert code == 408
     assert said["error"] == "the body did not come within 0.05 s"
     assert endpoint.counted() == {("408", "slow_body"): 1}
+
+
+async def test_bodies_in_hand_together_are_bounded() -> None:
+    """A body of unknown size counts as the largest; one more than fits is told to come again."""
+    stream = Stream()
+    stream.go = anyio.Event()
+    endpoint = Endpoint(replace(OPEN, max_body_bytes=64 * 1024 * 1024), stream)
+
+    async def body() -> AsyncIterator[bytes]:
+        yield OF_3
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(endpoint.post, body())
+        await stream.asked.wait()
+        refused = await endpoint.post(OF_5)
+        stream.go.set()
+
+    assert (refused.status_code, refused.json()["reason"]) == (503, "busy")
+    assert (await endpoint.post(OF_5)).status_code == 200
+
+
+@pytest.mark.parametrize("rules", [SIGNED, TOKENED])
+async def test_a_stranger_is_refused_before_the_body_is_kept(rules: WebhookPolicy) -> None:
+    """What its headers condemn is not read into memory."""
+    endpoint = Endpoint(rules)
+    async with served(endpoint.app) as at, await at.connect() as connection:
+        await connection.send(http("/chatwoot/webhook", b"{", "Content-Length: 4000"))
+        code, said = answered(await read_all(connection))
+
+    assert (code, said["reason"]) == (401, "no_credentials")
 
 
 async def test_who_hangs_up_is_counted_and_stores_nothing() -> None:

@@ -25,12 +25,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         loaded = settings.load(_overrides(arguments.set))
         code: int = arguments.func(arguments, loaded)
+    except Unavailable as error:
+        _say(f"Redis is unavailable: {error}")
+        return _REDIS_UNAVAILABLE
     except Error as error:
-        sys.stderr.write("".join(f"chatwoot-cache: {line}\n" for line in str(error).splitlines()))
-        return _REDIS_UNAVAILABLE if isinstance(error, Unavailable) else _WRONG_USAGE
+        _say(str(error))
+        return _WRONG_USAGE
     except KeyboardInterrupt:
         return 130
     return code
+
+
+def _say(message: str) -> None:
+    sys.stderr.write("".join(f"chatwoot-cache: {line}\n" for line in message.splitlines()))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -62,6 +62,7 @@ WEBHOOK_ANSWERS: Final = (
     ("422", "not_object"),
     ("422", "too_deep"),
     ("500", "internal"),
+    ("503", "busy"),
     ("503", "closed"),
     ("503", "redis_unavailable"),
     ("503", "redis_refused"),

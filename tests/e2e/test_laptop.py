@@ -36,7 +36,7 @@ async def test_what_was_cached_is_there_after_ctrl_c_and_after_kill_9(
         published = command(tmp_path, settings(place), "publish", *SAMPLES)
         assert published.returncode == 0, published.stderr
         await until_cached(tmp_path, place)
-        assert await worker.stop(signal.SIGINT, within_s=5) == 0
+        assert await worker.stop(signal.SIGINT, within_s=10) == 0
     assert b"is running" in (tmp_path / "stdout.log").read_bytes()
     # The server ended with the worker, and a command says how to start it.
     done = command(tmp_path, settings(place), "get", INSTANCE, "message", "90214")
@@ -54,7 +54,7 @@ async def test_what_was_cached_is_there_after_ctrl_c_and_after_kill_9(
         await until_cached(tmp_path, place)
         # The server that was left alone was taken over, and ends with its new owner.
         assert int((tmp_path / ".data" / "server.pid").read_text()) == server
-        assert await worker.stop(within_s=5) == 0
+        assert await worker.stop(within_s=10) == 0
     assert not is_alive(server)
 
 

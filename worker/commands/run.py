@@ -13,7 +13,7 @@ from rich.table import Table
 
 from worker import __version__, app, logs
 from worker.app import Started
-from worker.errors import Error, Misconfigured, Refused
+from worker.errors import Error
 from worker.settings import Loaded, RedisUri
 from worker.store import embedded
 
@@ -44,8 +44,12 @@ def run(arguments: argparse.Namespace, loaded: Loaded) -> int:  # noqa: ARG001 -
 
     try:
         anyio.run(main, backend_options={"use_uvloop": _has_uvloop()})
-    except* (Misconfigured, Refused) as group:
-        raise _first(group) from None
+    except Exception as error:  # noqa: BLE001 - the last to catch anything
+        cause = _innermost(error)
+        if isinstance(cause, Error):
+            raise cause from None
+        log.critical("worker.crashed", error=logs.where(cause))
+        return 1
     return 0
 
 
@@ -57,11 +61,10 @@ def _has_uvloop() -> bool:
     return True
 
 
-def _first(group: BaseExceptionGroup[Error]) -> Error:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
+def _innermost(error: Exception) -> Exception:
+    """Return the failure that a task group's wrapping began with."""
+    while isinstance(error, ExceptionGroup):
         error = error.exceptions[0]
-    assert isinstance(error, Error)  # noqa: S101 - the group was filtered for it
     return error
 
 
@@ -78,7 +81,7 @@ def _greet(loaded: Loaded, started: Started) -> None:
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"\nchatwoot-cache {__version__} is running.\n")
     console.print(table)
-    if _SAMPLES.is_dir():
+    if _is_own(settings.cache_uri) and _SAMPLES.is_dir():
         _suggest(console, str(settings.cache_uri))
     console.print("\nCtrl-C stops it.\n")
 

@@ -193,8 +193,9 @@ class Settler:
 
 
 def _allowing(inbox: str, instance: str) -> str:
-    """Return the setting that would let an inbox in under an instance."""
-    return f"CHATWOOT_CACHE_INSTANCES='{json.dumps({inbox: instance}, ensure_ascii=False)}'"
+    """Say which pair in the settings would let an inbox in under an instance."""
+    pair = json.dumps({inbox: instance}, ensure_ascii=False)[1:-1]
+    return f"add {pair} to CHATWOOT_CACHE_INSTANCES"
 
 
 def _labels(case: _Case) -> tuple[str, str]:

@@ -25,6 +25,7 @@ PREFIX: Final = "CHATWOOT_CACHE_"
 """Before the name of every setting that is not Evolution's own."""
 
 UNBUILT: Final = (
+    "CHATWOOT_CACHE_LOCAL_MAX_BYTES",
     "CHATWOOT_CACHE_STREAM_RETENTION_S",
     "CHATWOOT_CACHE_STREAM_MAX_ENTRIES",
     "CHATWOOT_CACHE_HTTP_API_KEY",
@@ -126,12 +127,6 @@ class Settings(BaseSettings):
     )
     cache_local_ttl: float = Field(
         default=DAY_S, ge=1, le=TEN_YEARS_S, description="Seconds a document stays in memory."
-    )
-    local_max_bytes: int = Field(
-        default=64 * MIB,
-        ge=64 * KIB,
-        le=MIB * MIB,
-        description="Most memory the local cache takes.",
     )
     conversation_messages: int = Field(
         default=200,

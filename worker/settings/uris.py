@@ -59,7 +59,21 @@ def check(uri: RedisUri) -> RedisUri:
     is_usable, form = _FORMS[scheme]
     if not is_usable(text):
         raise ValueError(form)
+    _check_options(urlsplit(text).query)
     return uri
+
+
+def _check_options(query: str) -> None:
+    """Allow the client library's options that change where and how we connect, and no others.
+
+    It fails late on unknown ones, and some (time-outs, decoding) would break what we rely on.
+    """
+    for name, values in parse_qs(query, keep_blank_values=True).items():
+        allowed = _OPTIONS.get(name)
+        if allowed is None:
+            raise ValueError(f"has an option that cannot be set; allowed: {', '.join(_OPTIONS)}")
+        if not all(re.fullmatch(allowed, value) for value in values):
+            raise ValueError(f"has a value of the option {name} that cannot be used")
 
 
 def _is_network(text: str) -> bool:
@@ -86,6 +100,17 @@ def _is_directory(text: str) -> bool:
     return len(text) > len("embedded://")
 
 
+_OPTIONS: Final = {
+    "db": r"[0-9]{1,5}",
+    "username": r".+",
+    "password": r".+",
+    "protocol": r"[23]",
+    "ssl_ca_certs": r".+",
+    "ssl_certfile": r".+",
+    "ssl_keyfile": r".+",
+    "ssl_cert_reqs": r"none|optional|required",
+    "ssl_check_hostname": r"(?i)true|false|yes|no|1|0",
+}
 _NETWORK_FORM: Final = (
     "must be redis://[user:password@]host[:port][/database];"
     " in a password, write each of / ? # @ : % as %XX"

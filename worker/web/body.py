@@ -1,5 +1,6 @@
 """The body of a webhook: how much of it, of which type, and which accounts it states."""
 
+import contextlib
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, Final
 
@@ -28,6 +29,19 @@ class _Stating(msgspec.Struct):
 
 
 _DECODER: Final = msgspec.json.Decoder(_Stating)
+
+
+async def pass_over(request: Request) -> None:
+    """Read for `LINGER_S` what is refused already, and keep nothing of it."""
+    with anyio.move_on_after(LINGER_S), contextlib.suppress(ClientDisconnect):
+        async for _ in request.stream():
+            pass
+
+
+def size_at_most(request: Request, max_bytes: int) -> int:
+    """Give how many bytes the body may take, as far as the request says."""
+    declared = [_number(value) for value in request.headers.getlist("content-length")]
+    return min(max(declared, default=max_bytes), max_bytes)
 
 
 async def read(request: Request, max_bytes: int) -> bytes:

@@ -109,6 +109,13 @@ def prove(policy: WebhookPolicy, shown: Credentials, body: bytes, now: float) ->
     return proof
 
 
+def check_shown(policy: WebhookPolicy, shown: Credentials, now: float) -> None:
+    """Raise Rejected (401) for what cannot be enough whatever the body is, before it is read."""
+    may_be_signed = policy.secrets and len(shown.signatures) == 1 and _is_fresh(shown, now)
+    if policy.guarded and not may_be_signed and not _token_holds(policy, shown):
+        raise _why_not(policy, shown, now)
+
+
 def allow(policy: WebhookPolicy, proof: Proof, stated: frozenset[int | None]) -> int | None:
     """Give the account whose secret vouches for this body, None when a token or nothing does.
 

@@ -35,6 +35,9 @@ PATH: Final = b"/chatwoot/webhook"
 ANSWER_S: Final = 3.5
 """When an answer is decided at the latest; the rest of the 4 s is for sending it."""
 
+_MAX_HELD_BYTES: Final = 64 * 1024 * 1024
+"""Bodies in hand at one time; one is always taken, whatever its size."""
+
 _RETRY_S: Final = 0.05
 _RETRY_MAX_S: Final = 0.5
 _LOG_EVERY_S: Final = 60.0
@@ -107,6 +110,7 @@ class _Webhook:
         self._now = now
         self._answer_s = answer_s
         self._throttle = Throttle(_LOG_EVERY_S)
+        self._held = 0
 
     async def answer(self, request: Request) -> Response:
         """Take an event; whatever happens, the answer is JSON."""
@@ -132,18 +136,42 @@ class _Webhook:
     async def _take(self, request: Request) -> str:
         deadline = anyio.current_time() + self._answer_s
         slow = Rejected(408, "slow_body", f"the body did not come within {self._answer_s:g} s")
-        with _until(deadline, slow):
-            payload = await body.read(request, self._rules.max_body_bytes)
+        with self._room(request):
+            with _until(deadline, slow):
+                await self._refuse_unread(request)
+                payload = await body.read(request, self._rules.max_body_bytes)
 
-        late = Rejected(503, "timeout", "the stream did not take the event in time; send it again")
-        with _until(deadline, late):
-            return await self._add(await self._fields(request, payload), deadline)
+            late = Rejected(503, "timeout", "the stream did not take the event in time; try again")
+            with _until(deadline, late):
+                return await self._add(await self._fields(request, payload), deadline)
 
-    async def _fields(self, request: Request, payload: bytes) -> dict[str, bytes]:
+    @contextmanager
+    def _room(self, request: Request) -> Iterator[None]:
+        """Bound the memory of all bodies in hand together."""
+        size = body.size_at_most(request, self._rules.max_body_bytes)
+        if self._held and self._held + size > _MAX_HELD_BYTES:
+            raise Rejected(503, "busy", "too many webhooks at once; send it again")
+        self._held += size
+        try:
+            yield
+        finally:
+            self._held -= size
+
+    async def _refuse_unread(self, request: Request) -> None:
+        """Refuse what its headers alone condemn, so that strangers cannot fill our memory."""
+        try:
+            self._check_headers(request)
+        except Rejected:
+            await body.pass_over(request)
+            raise
+
+    def _check_headers(self, request: Request) -> None:
         if self._rules.closed:
             raise Rejected(503, "closed", self._rules.closed)
-
+        policy.check_shown(self._rules, policy.credentials(request), self._now())
         body.check_type(request.headers)
+
+    async def _fields(self, request: Request, payload: bytes) -> dict[str, bytes]:
         fields = {"payload": payload, **_expect(request), **_delivery(request)}
         proof = await self._prove(request, payload)
         account = policy.allow(self._rules, proof, body.stated_accounts(payload))
