@@ -11,7 +11,7 @@
 Adapters translate the errors of their libraries into these at the edge.
 """
 
-from typing import Final, Literal, Self
+from typing import Final, Literal, Self, get_args
 
 Reason = Literal[
     "bad_entry",
@@ -25,16 +25,7 @@ Reason = Literal[
 ]
 """Why an entry is dead: the closed list."""
 
-REASONS: Final[tuple[Reason, ...]] = (
-    "bad_entry",
-    "bad_json",
-    "bad_event",
-    "no_instance",
-    "instance_conflict",
-    "too_large",
-    "wrong_type",
-    "max_attempts",
-)
+REASONS: Final[tuple[Reason, ...]] = get_args(Reason)
 
 
 class Error(Exception):

@@ -410,12 +410,13 @@ async def test_goes_on_when_stream_and_group_are_deleted(rig: Rig) -> None:
     async with rig.running():
         await rig.add(events.message(1))
         await wait_until(rig.is_idle, "the first is settled")
-        await rig.client.delete(rig.key)
+        await rig.client.delete(rig.key, rig.cache.keys.bindings, rig.cache.keys.accounts)
         await rig.add(events.message(2))
         await wait_until(lambda: rig.count("stream_group_recreations_total"), "the group is new")
         await wait_until(rig.is_idle, "the second is settled")
 
     assert [m.id for m in await rig.cache.messages("loja-aurora", 1584, 9)] == [1, 2]
+    assert await rig.client.hget(rig.cache.keys.bindings, "3/12") == b"loja-aurora"
 
 
 async def test_keeps_the_batch_while_redis_is_away(server_binary: Path, prefix: str) -> None:

@@ -192,7 +192,7 @@ class Consumer:
         self._metrics.inflight_entries.set(len(batch))
         self._in_hand = [entry.id for entry in batch]
         try:
-            await self._insist(partial(self._settle, batch))
+            await self._settle(batch)
         except _Stopped:
             await self._give_back(batch)
             raise
@@ -209,23 +209,29 @@ class Consumer:
         await self._stream.keep(self._in_hand)
 
     async def _settle(self, batch: Sequence[Entry]) -> None:
-        """Settle a batch; where a defect of ours stops it, settle its entries one by one.
+        """Settle a batch; where a defect of ours stops it, settle its entries one by one."""
+        if await self._insist(partial(self._try, batch)):
+            return
+        for entry in batch if len(batch) > 1 else ():
+            await self._insist(partial(self._try, [entry]))
 
-        The entry that has the defect stays pending, and is tried again later.
-        """
+    async def _try(self, batch: Sequence[Entry]) -> bool:
+        """Say whether a batch was settled: an entry with a defect stays pending, for later."""
         try:
             await self._settler.settle(batch)
         except Error:
             raise
         except Exception as error:  # noqa: BLE001 - the one place that catches everything
-            if len(batch) > 1:
-                for entry in batch:
-                    await self._settle([entry])
-                return
-            count = self._throttle.ready(where(error))
-            if count is not None:
-                entry_id = batch[0].id.decode()
-                log.error("entry.failed", id=entry_id, error=where(error), suppressed=count)
+            if len(batch) == 1:
+                self._report_defect(batch[0], error)
+            return False
+        return True
+
+    def _report_defect(self, entry: Entry, error: Exception) -> None:
+        count = self._throttle.ready(where(error))
+        if count is not None:
+            entry_id = entry.id.decode()
+            log.error("entry.failed", id=entry_id, error=where(error), suppressed=count)
 
     async def _insist(self, step: Callable[[], Awaitable[T]]) -> T:
         """Do one step, again and again while Redis is away, and with a new group if it is gone."""
@@ -247,6 +253,7 @@ class Consumer:
         count = self._throttle.ready("group")
         if count is not None:
             log.warning("group.lost", error=str(error), suppressed=count)
+        self._settler.distrust_bindings()
         if await self._insist(self._create_group):
             self._metrics.stream_group_recreations.inc()
         else:

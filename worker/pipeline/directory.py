@@ -60,6 +60,10 @@ class Directory:
         self._trust(self._bindings.overruled_by(granted))
         return [_settled(self._judge(event, said)) for event, said in cases]
 
+    def distrust(self) -> None:
+        """Read the bindings anew before anything else is resolved."""
+        self._loaded_at = None
+
     def _judge(self, event: Event, said: Statement) -> Resolution | Claim:
         try:
             return self._resolver.resolve(event, said)

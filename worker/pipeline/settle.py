@@ -136,6 +136,10 @@ class Settler:
         trimmed = len(batch) - len(cases)
         self._metrics.stream_lost_entries.labels(reason="trimmed_pending").inc(trimmed)
 
+    def distrust_bindings(self) -> None:
+        """Read the bindings anew before the next batch: what took the group may have taken them."""
+        self._directory.distrust()
+
     async def bury(self, letter: Letter) -> None:
         """Settle one entry as dead, without trying it."""
         await self._bury([letter])
