@@ -123,6 +123,7 @@ async def test_names_are_believed_only_where_the_operator_allows(
 ) -> None:
     async with running(tmp_path, place.settings(INSTANCE_FROM_INBOX_NAME="false")):
         place.add(message(1))
+        await place.settled()
         place.add(message(2), instance=b"stated")
         await place.settled()
 
