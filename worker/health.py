@@ -16,8 +16,13 @@ _PING_S: Final = 1.0
 class Loop(Protocol):
     """What is known of the consumer's loop."""
 
-    progressed_at: float
-    trouble: Unavailable | None
+    @property
+    def progressed_at(self) -> float:
+        """When it last began a step, by the monotonic clock."""
+
+    @property
+    def trouble(self) -> Unavailable | None:
+        """Why Redis cannot be used now, None when it can."""
 
 
 class Server(Protocol):

@@ -6,9 +6,8 @@ and what is in hand stays pending for the next start.
 """
 
 import contextlib
-import random
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Final, Protocol, TypeVar
 
@@ -16,9 +15,11 @@ import anyio
 import structlog
 
 from worker.core.entry import Entry, Letter, Pending, Source
-from worker.errors import Error, GroupMissing, Misconfigured, Unavailable, Unusable
+from worker.errors import Error, GroupMissing, Unavailable, Unusable
 from worker.logs import Throttle, where
 from worker.metrics import Metrics
+from worker.pipeline.naming import HEARTBEAT_S, NamedConsumer, refuse_a_rival
+from worker.pipeline.patience import Patience, Stopped, jitter
 from worker.pipeline.settle import Acknowledger, Settler
 from worker.pipeline.upkeep import every
 
@@ -29,16 +30,11 @@ T = TypeVar("T")
 SUSPECT_ATTEMPTS: Final = 2
 """An entry handed out more often than this is settled alone, so that it harms no neighbour."""
 
-_HEARTBEAT_S: Final = 0.5
-_UNUSED_S: Final = 1.5
-"""A name that was not seen for three heartbeats is free."""
-_RIVAL_POLL_S: Final = 0.1
 _GIVE_BACK_S: Final = 1.0
+_RECREATE_PAUSE_S: Final = 0.1
 
-_BACKOFF_S: Final = (0.1, 0.2, 0.4, 0.8, 1.6, 2.0)
 
-
-class EntryStream(Acknowledger, Protocol):
+class EntryStream(Acknowledger, NamedConsumer, Protocol):
     """Where entries come from."""
 
     async def create_group(self) -> bool:
@@ -46,9 +42,6 @@ class EntryStream(Acknowledger, Protocol):
 
     async def keep_name(self) -> None:
         """Be seen as a living consumer."""
-
-    async def consumer_idle_ms(self) -> int | None:
-        """Return how long our name has not been used, None when it never was."""
 
     async def read(self) -> list[Entry]:
         """Wait for new entries and return a batch of them."""
@@ -66,12 +59,8 @@ class EntryStream(Acknowledger, Protocol):
         """Let this attempt on entries not count."""
 
 
-class _Stopped(Exception):
-    """Told to stop while Redis was away."""
-
-
 class Consumer:
-    """One consumer of the group; `trouble` says why Redis cannot be used now, if it cannot."""
+    """One consumer of the group."""
 
     def __init__(
         self,
@@ -91,37 +80,49 @@ class Consumer:
         self._reclaim_after_s = reclaim_after_s
         self._sweep_at = time.monotonic() + reclaim_after_s
         self._in_hand: Sequence[bytes] = ()
-        self._stop = anyio.Event()
         self._throttle = Throttle(10.0)
         self._in_doubt = True
-        self.started = anyio.Event()
-        self.progressed_at = time.monotonic()
-        self.trouble: Unavailable | None = None
+        self._patience = Patience(metrics, on_group_missing=self._recreate_group)
 
     def stop(self) -> None:
         """End after the batch in hand."""
-        self._stop.set()
+        self._patience.stop.set()
+
+    @property
+    def progressed_at(self) -> float:
+        """When the loop last began a step, by the monotonic clock."""
+        return self._patience.progressed_at
+
+    @property
+    def trouble(self) -> Unavailable | None:
+        """Why Redis cannot be used now, None when it can."""
+        return self._patience.trouble
+
+    @property
+    def started(self) -> anyio.Event:
+        """Set once the loop runs, or has met its first outage."""
+        return self._patience.tried
 
     async def run(self) -> None:
         """Consume until stopped; raises `Refused` and `Misconfigured`, which no waiting mends."""
         try:
-            await self._insist(self._create_group)
-            await self._refuse_a_rival()
-            self.started.set()
+            await self._patience.insist(self._create_group)
+            await refuse_a_rival(self._stream, self._patience, self._name)
+            self._patience.tried.set()
             async with anyio.create_task_group() as beside:
-                beside.start_soon(every, _HEARTBEAT_S, self._stream.keep_name)
+                beside.start_soon(every, HEARTBEAT_S, self._stream.keep_name)
                 beside.start_soon(every, self._reclaim_after_s / 3, self._keep_in_hand)
                 await self._consume()
                 beside.cancel_scope.cancel()
-        except* _Stopped:
+        except* Stopped:
             log.warning("worker.stopped_without_redis", in_hand="stays pending")
 
     async def _consume(self) -> None:
-        while not self._stop.is_set():
+        while not self._patience.stop.is_set():
             await self._take_up_what_waits()
-            if self._stop.is_set():
+            if self._patience.stop.is_set():
                 return
-            if batch := await self._insist(self._read):
+            if batch := await self._patience.insist(self._read):
                 await self._take(batch, "new")
 
     async def _read(self) -> list[Entry]:
@@ -144,7 +145,7 @@ class Consumer:
         elif time.monotonic() >= self._sweep_at:
             await self._take_up("reclaimed")
             # Not all workers at once, and often enough to be late by a fraction only.
-            self._sweep_at = time.monotonic() + self._reclaim_after_s / 4 * _jitter()
+            self._sweep_at = time.monotonic() + self._reclaim_after_s / 4 * jitter()
 
     async def _take_up(self, source: Source) -> None:
         """Settle what is pending, least tried first: our own, or anybody's that is long idle.
@@ -153,8 +154,8 @@ class Consumer:
         """
         idle_s = None if source == "own" else self._reclaim_after_s
         after = b"0-0"
-        while not self._stop.is_set():
-            page = await self._insist(partial(self._stream.pending, after, idle_s=idle_s))
+        while not self._patience.stop.is_set():
+            page = await self._patience.insist(partial(self._stream.pending, after, idle_s=idle_s))
             if not page:
                 return
             after = page[-1].id
@@ -165,7 +166,9 @@ class Consumer:
                 await self._take_up_suspect(suspect, source, idle_s)
 
     async def _claim(self, pending: Sequence[Pending], idle_s: float | None) -> list[Entry]:
-        return await self._insist(partial(self._stream.claim, pending, idle_s=idle_s or 0.0))
+        return await self._patience.insist(
+            partial(self._stream.claim, pending, idle_s=idle_s or 0.0)
+        )
 
     async def _take_up_suspect(
         self, suspect: Pending, source: Source, idle_s: float | None
@@ -179,7 +182,7 @@ class Consumer:
         error = Unusable("max_attempts", f"tried {suspect.attempts} times, alone at last")
         for entry in claimed:
             if entry.fields:
-                await self._insist(partial(self._settler.bury, Letter(entry, error)))
+                await self._patience.insist(partial(self._settler.bury, Letter(entry, error)))
             else:
                 await self._take([entry], source)
 
@@ -193,7 +196,7 @@ class Consumer:
         self._in_hand = [entry.id for entry in batch]
         try:
             await self._settle(batch)
-        except _Stopped:
+        except Stopped:
             await self._give_back(batch)
             raise
         finally:
@@ -210,10 +213,10 @@ class Consumer:
 
     async def _settle(self, batch: Sequence[Entry]) -> None:
         """Settle a batch; where a defect of ours stops it, settle its entries one by one."""
-        if await self._insist(partial(self._try, batch)):
+        if await self._patience.insist(partial(self._try, batch)):
             return
         for entry in batch if len(batch) > 1 else ():
-            await self._insist(partial(self._try, [entry]))
+            await self._patience.insist(partial(self._try, [entry]))
 
     async def _try(self, batch: Sequence[Entry]) -> bool:
         """Say whether a batch was settled: an entry with a defect stays pending, for later."""
@@ -233,77 +236,16 @@ class Consumer:
             entry_id = entry.id.decode()
             log.error("entry.failed", id=entry_id, error=where(error), suppressed=count)
 
-    async def _insist(self, step: Callable[[], Awaitable[T]]) -> T:
-        """Do one step, again and again while Redis is away, and with a new group if it is gone."""
-        tries = 0
-        while True:
-            self.progressed_at = time.monotonic()
-            try:
-                result = await step()
-            except GroupMissing as error:
-                await self._recreate_group(error)
-            except Unavailable as error:
-                await self._wait(error, tries)
-                tries += 1
-            else:
-                self._recovered()
-                return result
-
-    async def _recreate_group(self, error: GroupMissing) -> None:
-        count = self._throttle.ready("group")
-        if count is not None:
-            log.warning("group.lost", error=str(error), suppressed=count)
+    async def _recreate_group(self) -> None:
         self._settler.distrust_bindings()
-        if await self._insist(self._create_group):
+        if await self._patience.insist(self._create_group):
             self._metrics.stream_group_recreations.inc()
         else:
             # It was there all the same: somebody else created it, or the server is of two minds.
-            await anyio.sleep(_BACKOFF_S[0])
+            await anyio.sleep(_RECREATE_PAUSE_S)
 
     async def _create_group(self) -> bool:
         created = await self._stream.create_group()
         if created:
             log.info("group.created", position="0")
         return created
-
-    async def _wait(self, error: Unavailable, tries: int) -> None:
-        self.trouble = error
-        self.started.set()
-        self._metrics.redis_up.set(0)
-        self._metrics.redis_errors.labels(kind=error.kind).inc()
-        count = self._throttle.ready(error.kind)
-        if count is not None:
-            log.warning("redis.unavailable", kind=error.kind, error=str(error), suppressed=count)
-        delay_s = _BACKOFF_S[min(tries, len(_BACKOFF_S) - 1)] * _jitter()
-        with anyio.move_on_after(delay_s):
-            await self._stop.wait()
-        if self._stop.is_set():
-            raise _Stopped
-
-    def _recovered(self) -> None:
-        self._metrics.redis_up.set(1)
-        if self.trouble is not None:
-            log.info("redis.recovered", after=self.trouble.kind)
-            self.trouble = None
-
-    async def _refuse_a_rival(self) -> None:
-        """Refuse a consumer name that a live worker uses: both would settle one list of entries.
-
-        A live one is seen with every heartbeat, and so is never idle for long.
-        """
-        idle_ms = await self._insist(self._stream.consumer_idle_ms)
-        used_at = time.monotonic() - (_UNUSED_S if idle_ms is None else idle_ms / 1000)
-        while (unused_s := time.monotonic() - used_at) < _UNUSED_S:
-            with anyio.move_on_after(_RIVAL_POLL_S):
-                await self._stop.wait()
-                return
-            idle_ms = await self._insist(self._stream.consumer_idle_ms)
-            if idle_ms is not None and idle_ms / 1000 < unused_s - _RIVAL_POLL_S:
-                raise Misconfigured(
-                    f"a live worker is consumer {self._name!r} of this group already: "
-                    "give each worker its own CHATWOOT_CACHE_STREAM_CONSUMER"
-                )
-
-
-def _jitter() -> float:
-    return random.uniform(0.8, 1.2)  # noqa: S311 - nothing to guess here

@@ -1,0 +1,92 @@
+"""The one retry: a step is done again and again while Redis is away, and nothing else is begun."""
+
+import random
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
+
+import anyio
+import structlog
+
+from worker.errors import GroupMissing, Unavailable
+from worker.logs import Throttle
+from worker.metrics import Metrics
+
+log = structlog.get_logger()
+
+T = TypeVar("T")
+
+_BACKOFF_S: Final = (0.1, 0.2, 0.4, 0.8, 1.6, 2.0)
+
+
+class Stopped(Exception):
+    """Told to stop while Redis was away."""
+
+
+class Patience:
+    """Waits for Redis; `trouble` says why it cannot be used now, `progressed_at` that we live on.
+
+    `tried` is set by the first outage, and by whoever knows that all goes well.
+    """
+
+    def __init__(
+        self, metrics: Metrics, *, on_group_missing: Callable[[], Awaitable[None]]
+    ) -> None:
+        self._metrics = metrics
+        self._on_group_missing = on_group_missing
+        self._throttle = Throttle(10.0)
+        self.stop = anyio.Event()
+        self.tried = anyio.Event()
+        self.progressed_at = time.monotonic()
+        self.trouble: Unavailable | None = None
+
+    async def insist(self, step: Callable[[], Awaitable[T]]) -> T:
+        """Do a step until it succeeds; raises `Stopped` when told to stop while it cannot.
+
+        When the consumer group is missing, that is mended before the step is done again.
+        """
+        tries = 0
+        while True:
+            self.progressed_at = time.monotonic()
+            try:
+                result = await step()
+            except GroupMissing as error:
+                self._say("group.lost", "group", error=str(error))
+                await self._on_group_missing()
+            except Unavailable as error:
+                await self._wait(error, tries)
+                tries += 1
+            else:
+                self._recovered()
+                return result
+
+    async def pause(self, seconds: float) -> bool:
+        """Wait, no longer than until told to stop; says whether that came."""
+        with anyio.move_on_after(seconds):
+            await self.stop.wait()
+        return self.stop.is_set()
+
+    async def _wait(self, error: Unavailable, tries: int) -> None:
+        self.trouble = error
+        self.tried.set()
+        self._metrics.redis_up.set(0)
+        self._metrics.redis_errors.labels(kind=error.kind).inc()
+        self._say("redis.unavailable", error.kind, kind=error.kind, error=str(error))
+        if await self.pause(_BACKOFF_S[min(tries, len(_BACKOFF_S) - 1)] * jitter()):
+            raise Stopped
+
+    def _recovered(self) -> None:
+        self._metrics.redis_up.set(1)
+        if self.trouble is not None:
+            log.info("redis.recovered", after=self.trouble.kind)
+            self.trouble = None
+
+    def _say(self, event: str, cause: str, **details: str) -> None:
+        count = self._throttle.ready(cause)
+        if count is not None:
+            log.warning(event, suppressed=count, **details)
+
+
+def jitter() -> float:
+    """Return a factor around 1, so that not all workers do the same at once."""
+    return random.uniform(0.8, 1.2)  # noqa: S311 - nothing to guess here
