@@ -64,6 +64,7 @@ async def test_what_is_stated_is_checked_against_what_is_bound(
         place.add(message(5, inbox_id=13))
         # The same inbox id and name in another account is somebody else's.
         place.add(message(6, account_id=4))
+        await place.settled()
         # A producer may join a further inbox of the same account, and of no other.
         place.add(message(7, inbox_id=13), instance=b"loja-aurora")
         place.add(message(8, inbox_id=14, account_id=4), instance=b"loja-aurora")

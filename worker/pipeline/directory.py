@@ -47,7 +47,10 @@ class Directory:
         self._trust(Bindings())
 
     async def resolve(self, cases: Sequence[tuple[Event, Statement]]) -> list[Resolution]:
-        """Resolve a batch; new bindings are claimed, all in one step, before anything is said."""
+        """Resolve a batch; new bindings are claimed, all in one step, before anything is said.
+
+        A binding that one event of the batch brings holds for all of them, whatever their order.
+        """
         if not cases:
             return []
         await self._refresh()
