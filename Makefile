@@ -20,7 +20,7 @@ install: $(VENV)/.runtime ## Create .venv with the locked dependencies
 
 run: $(VENV)/.runtime ## Run the worker on a server of its own in ./.data
 	@# On a terminal the worker is a job of its own, so that Ctrl-C ends it and not make.
-	@if [ -t 0 ]; then set -m; fi; $(BIN)/chatwoot-cache run
+	@if [ -t 0 ]; then set -m; $(BIN)/chatwoot-cache run; else exec $(BIN)/chatwoot-cache run; fi
 
 test: $(VENV)/.dev ## Run every test on a real server, with branch coverage
 	@env -u CACHE_REDIS_URI $(BIN)/python -m pytest -n 2 --cov --cov-report=term:skip-covered $(ARGS)

@@ -47,6 +47,13 @@ class TestPipeline:
         written_at = datetime.fromisoformat(cast("str", line["timestamp"]))
         assert written_at.utcoffset() == timedelta(0)
 
+    def test_a_reader_that_went_away_costs_lines_and_nothing_else(self) -> None:
+        stream = io.StringIO()
+        logs.configure("info", "json", stream)
+        stream.close()
+
+        structlog.get_logger().warning("entry.buried")
+
     def test_what_is_bound_once_stands_in_every_line(self) -> None:
         stream = io.StringIO()
         logs.configure("info", "json", stream)

@@ -7,7 +7,7 @@ help of `core`, which decides, and `store`, which speaks to Redis. There it is a
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -54,7 +54,9 @@ class Started:
 async def run(
     settings: Settings, environ: Mapping[str, str], on_started: Callable[[Started], None]
 ) -> None:
-    """Work until SIGTERM or SIGINT; what is in hand is settled within the shutdown time-out.
+    """Work until SIGTERM, SIGINT or a closed terminal.
+
+    What is in hand is settled within the shutdown time-out.
 
     Raises `Misconfigured` and `Refused`, in a group when tasks run already.
     """
@@ -63,13 +65,20 @@ async def run(
     public = None
     if settings.webhook_enabled:
         public = bind(settings.http_host, settings.http_port, name="HTTP")
-    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    with anyio.open_signal_receiver(*_ending_signals()) as signals:
         async with _own_servers(settings):
             worker = _Worker(settings, notifier, ops, public)
             try:
                 await worker.run(signals, on_started)
             finally:
                 await worker.close()
+
+
+def _ending_signals() -> Iterator[signal.Signals]:
+    yield from (signal.SIGTERM, signal.SIGINT)
+    # Whoever started us under nohup wants us to outlive the terminal.
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        yield signal.SIGHUP
 
 
 @asynccontextmanager

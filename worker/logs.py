@@ -4,6 +4,7 @@ Event names are in dotted past tense (`entry.buried`). Never logged: a message's
 number, a secret; so tracebacks are plain, without local variables.
 """
 
+import contextlib
 import logging
 import math
 import sys
@@ -12,7 +13,7 @@ import traceback
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import Final, TextIO
+from typing import Final, TextIO, cast
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
@@ -34,7 +35,7 @@ def configure(level: LogLevel, format: LogFormat, stream: TextIO = sys.stderr) -
     structlog.configure(
         processors=[*shared, *ending],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
-        logger_factory=structlog.WriteLoggerFactory(stream),
+        logger_factory=structlog.WriteLoggerFactory(cast("TextIO", _Unfailing(stream))),
         cache_logger_on_first_use=False,
     )
     formatter = structlog.stdlib.ProcessorFormatter(
@@ -42,6 +43,23 @@ def configure(level: LogLevel, format: LogFormat, stream: TextIO = sys.stderr) -
         foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
     )
     _route_libraries(formatter, stream, max(threshold, logging.WARNING))
+
+
+class _Unfailing:
+    """A stream whose reader may go away, like a closed terminal: no line is worth our end."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        """Write, or lose the text."""
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        """Flush, or lose what was written."""
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.flush()
 
 
 def _shared() -> list[Processor]:

@@ -104,6 +104,14 @@ async def test_it_ends_in_time_while_redis_hangs(private: ServerStarter, tmp_pat
         assert time.monotonic() - started < 3
 
 
+async def test_a_closed_terminal_ends_it_as_well_as_a_signal_does(
+    place: Place, tmp_path: Path
+) -> None:
+    async with running(tmp_path, place.settings()) as worker:
+        assert await worker.stop(signal.SIGHUP) == 0
+        assert worker.logged("worker.stopping")[0]["signal"] == "SIGHUP"
+
+
 async def test_a_second_signal_changes_nothing(place: Place, tmp_path: Path) -> None:
     async with running(tmp_path, place.settings(STREAM_BLOCK_S="0.5")) as worker:
         worker.process.terminate()
