@@ -214,7 +214,7 @@ REFUSED = [
     ("reader:wrong", "invalid username-password pair"),
     ("nobody:s3cret-password", "invalid username-password pair"),
     ("", "Authentication required"),
-    ("reader:s3cret-password", "xgroup"),
+    ("reader:s3cret-password", "no permissions to run the '"),
 ]
 RIGHTS = ["xreadgroup", "xack", "evalsha", "hgetall", "xpending"]
 
