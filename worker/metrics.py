@@ -204,7 +204,7 @@ class Metrics:
             "batch_entries", "How many entries one batch held.", _BATCH_ENTRIES
         )
         self.batch_duration_seconds = self._histogram(
-            "batch_duration_seconds", "Time from a batch read to the batch acknowledged.", _BATCH_S
+            "batch_duration_seconds", "Time to settle a batch, in the try that succeeded.", _BATCH_S
         )
         self.entry_age_seconds = self._histogram(
             "entry_age_seconds", "Time from an entry's id to its effect in the cache.", _AGE_S
@@ -231,7 +231,7 @@ class Metrics:
             "documents_written", "Documents written to the cache, by kind.", kind=KINDS
         )
         self.write_conflicts = self._counter(
-            "write_conflicts", "Documents that had changed since they were read, and were retried."
+            "write_conflicts", "Drafts that were merged with what the cache held, and sent again."
         )
 
     def _about_the_stream(self) -> None:

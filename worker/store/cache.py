@@ -46,7 +46,7 @@ class _Request:
 
 
 class Cache:
-    """The documents and bindings of one prefix."""
+    """The documents of one prefix."""
 
     def __init__(self, client: Client, settings: CacheSettings) -> None:
         self._client = client

@@ -1,4 +1,4 @@
-"""How many entries to ask for at once, so that a batch has a size in bytes and not only in entries.
+"""How many entries to ask for at once, so that a batch stays near a size in bytes.
 
 Redis can bound a reply by its entries alone. Two hundred entries of 5 MB are a gigabyte: more than
 a small container has, and more than comes before any sensible time-out.
@@ -15,7 +15,10 @@ _FIRST: Final = 8
 
 
 class Portion:
-    """A number of entries, learned from those that came: it starts small and grows by doubling."""
+    """A number of entries, learned from those that came: it starts small and grows by doubling.
+
+    Entries that are suddenly much larger than the last ones pass once as a larger batch.
+    """
 
     def __init__(self, most: int) -> None:
         self._most = most
