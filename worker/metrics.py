@@ -268,7 +268,7 @@ class Metrics:
             "redis_errors", "Commands Redis could not serve, by kind.", kind=UNAVAILABLE_KINDS
         )
         self.redis_server_info = OptionalInfo(
-            PREFIX + "redis_server", "What server the cache is on.", self.registry
+            PREFIX + "redis_server", "What server the stream is on.", self.registry
         )
 
     def _about_the_webhook(self) -> None:
