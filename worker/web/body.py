@@ -33,15 +33,13 @@ _DECODER: Final = msgspec.json.Decoder(_Stating)
 
 async def pass_over(request: Request) -> None:
     """Read for `LINGER_S` what is refused already, and keep nothing of it."""
-    with anyio.move_on_after(LINGER_S), contextlib.suppress(ClientDisconnect):
-        async for _ in request.stream():
-            pass
+    with contextlib.suppress(ClientDisconnect):
+        await _linger(request.stream())
 
 
 def size_at_most(request: Request, max_bytes: int) -> int:
     """Give how many bytes the body may take, as far as the request says."""
-    declared = [_number(value) for value in request.headers.getlist("content-length")]
-    return min(max(declared, default=max_bytes), max_bytes)
+    return min(_declared(request, otherwise=max_bytes), max_bytes)
 
 
 async def read(request: Request, max_bytes: int) -> bytes:
@@ -53,7 +51,7 @@ async def read(request: Request, max_bytes: int) -> bytes:
     chunks: list[bytes] = []
     held = 0
     try:
-        if max(map(_number, request.headers.getlist("content-length")), default=0) > max_bytes:
+        if _declared(request, otherwise=0) > max_bytes:
             raise await _too_large(stream, max_bytes)
 
         async for chunk in stream:
@@ -89,15 +87,23 @@ def stated_accounts(body: bytes) -> frozenset[int | None]:
     return frozenset(value if type(value) is int else None for value in ids)
 
 
-async def _too_large(rest: AsyncIterator[bytes], max_bytes: int) -> Rejected:
+async def _linger(rest: AsyncIterator[bytes]) -> None:
     with anyio.move_on_after(LINGER_S):
         async for _ in rest:
             pass
+
+
+async def _too_large(rest: AsyncIterator[bytes], max_bytes: int) -> Rejected:
+    await _linger(rest)
     return Rejected(
         413,
         "too_large",
         f"the body is larger than {max_bytes} bytes; raise CHATWOOT_CACHE_WEBHOOK_MAX_BODY_BYTES",
     )
+
+
+def _declared(request: Request, *, otherwise: int) -> int:
+    return max(map(_number, request.headers.getlist("content-length")), default=otherwise)
 
 
 def _number(value: str) -> int:

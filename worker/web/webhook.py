@@ -138,12 +138,13 @@ class _Webhook:
         slow = Rejected(408, "slow_body", f"the body did not come within {self._answer_s:g} s")
         with self._room(request):
             with _until(deadline, slow):
-                await self._refuse_unread(request)
+                shown = policy.credentials(request)
+                await self._refuse_unread(request, shown)
                 payload = await body.read(request, self._rules.max_body_bytes)
 
             late = Rejected(503, "timeout", "the stream did not take the event in time; try again")
             with _until(deadline, late):
-                return await self._add(await self._fields(request, payload), deadline)
+                return await self._add(await self._fields(request, shown, payload), deadline)
 
     @contextmanager
     def _room(self, request: Request) -> Iterator[None]:
@@ -157,30 +158,31 @@ class _Webhook:
         finally:
             self._held -= size
 
-    async def _refuse_unread(self, request: Request) -> None:
+    async def _refuse_unread(self, request: Request, shown: policy.Credentials) -> None:
         """Refuse what its headers alone condemn, so that strangers cannot fill our memory."""
         try:
-            self._check_headers(request)
+            self._check_headers(request, shown)
         except Rejected:
             await body.pass_over(request)
             raise
 
-    def _check_headers(self, request: Request) -> None:
+    def _check_headers(self, request: Request, shown: policy.Credentials) -> None:
         if self._rules.closed:
             raise Rejected(503, "closed", self._rules.closed)
-        policy.check_shown(self._rules, policy.credentials(request), self._now())
+        policy.check_shown(self._rules, shown, self._now())
         body.check_type(request.headers)
 
-    async def _fields(self, request: Request, payload: bytes) -> dict[str, bytes]:
+    async def _fields(
+        self, request: Request, shown: policy.Credentials, payload: bytes
+    ) -> dict[str, bytes]:
         fields = {"payload": payload, **_expect(request), **_delivery(request)}
-        proof = await self._prove(request, payload)
+        proof = await self._prove(shown, payload)
         account = policy.allow(self._rules, proof, body.stated_accounts(payload))
         if account is not None:
             fields["account"] = str(account).encode()
         return fields
 
-    async def _prove(self, request: Request, payload: bytes) -> policy.Proof:
-        shown = policy.credentials(request)
+    async def _prove(self, shown: policy.Credentials, payload: bytes) -> policy.Proof:
         prove = partial(policy.prove, self._rules, shown, payload, self._now())
         if len(payload) * sum(map(len, self._rules.secrets.values())) <= _THREAD_BYTES:
             return prove()
