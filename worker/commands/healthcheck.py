@@ -1,47 +1,19 @@
-"""`healthcheck`: asks a running worker whether it is alive, for HEALTHCHECK and PM2.
+"""`healthcheck`: asks a running worker whether it is alive, for HEALTHCHECK and PM2."""
 
-Only the standard library: it runs every few seconds beside the worker.
-"""
-
-from __future__ import annotations
-
+import argparse
 import http.client
 import json
 import sys
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Final
 
-if TYPE_CHECKING:
-    import argparse
+from worker.settings import Loaded
 
 TIMEOUT_S: Final = 3.0
 _ANSWER_BYTES: Final = 65536
 _ANY: Final = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}  # noqa: S104  (asked, not bound)
 
 
-class OpsSettings(Protocol):
-    """Where the worker's ops port is."""
-
-    @property
-    def ops_host(self) -> str:
-        """The address it is bound to."""
-        ...
-
-    @property
-    def ops_port(self) -> int:
-        """Its port."""
-        ...
-
-
-class Loaded(Protocol):
-    """What this command needs of the loaded settings."""
-
-    @property
-    def settings(self) -> OpsSettings:
-        """The values."""
-        ...
-
-
-def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Put the command into the command line."""
     parser = subparsers.add_parser(
         "healthcheck",
