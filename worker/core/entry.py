@@ -110,6 +110,11 @@ def read(entry: Entry) -> Statement:
     )
 
 
+def time_s(entry_id: bytes) -> float:
+    """Return the Unix time of an id that the server gave, in seconds."""
+    return int(entry_id.partition(b"-")[0]) / 1000
+
+
 def _parse_id(entry_id: bytes) -> tuple[int, int]:
     match = _ID.fullmatch(entry_id)
     if match is None:

@@ -88,7 +88,7 @@ class Settler:
         cases = [_open(entry) for entry in batch if entry.fields]
         await self._resolve(cases)
         fold = self._fold(cases)
-        written = await self._cache.write(fold.drafts) if fold.drafts else Written([], 0)
+        written = await self._cache.write(fold.drafts)
         for case in cases:
             _conclude(case, written.answers)
 
@@ -168,7 +168,8 @@ class Settler:
     def _count_settled(self, entry: Entry, outcome: Outcome) -> None:
         self._metrics.entries_settled.labels(outcome=outcome).inc()
         if outcome is Outcome.APPLIED:
-            self._metrics.entry_age_seconds.observe(max(0.0, time.time() - _time_s(entry)))
+            age_s = time.time() - entries.time_s(entry.id)
+            self._metrics.entry_age_seconds.observe(max(0.0, age_s))
 
     def _count_dead(self, entry: Entry, error: Unusable) -> None:
         self._metrics.entries_settled.labels(outcome=Outcome.DEAD).inc()
@@ -241,7 +242,3 @@ def _conclude(case: _Case, answers: Sequence[Answer]) -> None:
             for part in case.parts
         ]
     )
-
-
-def _time_s(entry: Entry) -> float:
-    return int(entry.id.partition(b"-")[0]) / 1000

@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 from redis.exceptions import ResponseError
 
-from worker.core.entry import Buried, Entry, Figures, Letter, Pending
+from worker.core.entry import Buried, Entry, Figures, Letter, Pending, time_s
 from worker.errors import GroupMissing, Misconfigured, Unavailable
 from worker.store.connect import Client, register, translated
 from worker.store.portion import Portion, split
@@ -233,7 +233,7 @@ class Stream:
             length=length,
             pending=summary["pending"],
             lag=group.get("lag"),
-            oldest_pending_s=int(oldest.partition(b"-")[0]) / 1000 if oldest else None,
+            oldest_pending_s=time_s(oldest) if oldest else None,
         )
 
     async def server(self) -> tuple[str, str]:
