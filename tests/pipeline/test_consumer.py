@@ -25,6 +25,7 @@ from worker.pipeline.upkeep import Upkeep
 from worker.store.bindings import BindingTable
 from worker.store.cache import Cache, CacheSettings
 from worker.store.connect import Client, connect
+from worker.store.reader import Reader
 from worker.store.stream import Stream, StreamSettings
 
 
@@ -34,7 +35,7 @@ class Rig:
 
     client: Client
     stream: Stream
-    cache: Cache
+    documents: Reader
     consumer: Consumer
     metrics: Metrics
     key: str
@@ -113,9 +114,12 @@ async def rigged(  # noqa: PLR0913 - what a test may want to vary
             from_inbox_name=True,
             clock=time.monotonic,
         )
-        documents = Cache(own, of)
         settler = Settler(
-            stream, cache or documents, directory, metrics, max_document_bytes=max_document_bytes
+            stream,
+            cache or Cache(own, of),
+            directory,
+            metrics,
+            max_document_bytes=max_document_bytes,
         )
         loop = Consumer(
             stream,
@@ -126,7 +130,7 @@ async def rigged(  # noqa: PLR0913 - what a test may want to vary
             reclaim_after_s=reclaim_after_s,
         )
         await stream.create_group()
-        yield Rig(own, stream, documents, loop, metrics, key)
+        yield Rig(own, stream, Reader(own, prefix), loop, metrics, key)
 
 
 @pytest.fixture
@@ -169,8 +173,8 @@ async def test_caches_the_events_that_evolutions_inboxes_send(rig: Rig) -> None:
     for path in paths:
         await rig.add(path.read_bytes())
     await rig.consume()
-    conversation = await rig.cache.conversation("loja-aurora", 1584)
-    messages = await rig.cache.messages("loja-aurora", 1584, 20)
+    conversation = await rig.documents.conversation("loja-aurora", 1584)
+    messages = await rig.documents.messages("loja-aurora", 1584, 20)
 
     assert rig.outcomes() == {"applied": 10, "stale": 1, "ignored": 2}
     assert rig.count("entries_acked_total") == 13
@@ -214,7 +218,7 @@ async def test_malformed_entries_are_buried_and_good_ones_between_them_cached(ri
     assert reasons == [reason for _, reason in MALFORMED] + ["bad_entry"] * 3
     assert rig.outcomes() == {"applied": len(MALFORMED), "dead": len(reasons)}
     assert rig.count("dead_letters_total", reason="too_large") == 1
-    messages = await rig.cache.messages("loja-aurora", 1584, 200)
+    messages = await rig.documents.messages("loja-aurora", 1584, 200)
     assert len(messages) == len(MALFORMED)
 
 
@@ -233,7 +237,7 @@ async def test_other_events_and_the_bot_contact_are_ignored(rig: Rig) -> None:
 
 async def test_a_key_of_another_type_buries_its_entry(rig: Rig) -> None:
     """The worst of an entry's documents counts."""
-    await rig.client.rpush(rig.cache.keys.conversation("loja-aurora", 1584), "x")
+    await rig.client.rpush(rig.documents.keys.conversation("loja-aurora", 1584), "x")
     await rig.add(events.message())
     await rig.consume()
     (letter,) = await rig.letters()
@@ -264,9 +268,9 @@ async def test_bindings_keep_instances_apart(rig: Rig) -> None:
 
     assert {letter[b"_reason"] for letter in letters} == {b"instance_conflict"}
     assert [json.loads(letter[b"payload"])["id"] for letter in letters] == [2, 3, 4, 5]
-    assert [m.id for m in await rig.cache.messages("loja-aurora", 1584, 9)] == [1, 6]
-    assert await rig.client.ttl(rig.cache.keys.bindings) > 604_800 + 86_400
-    assert await rig.client.ttl(rig.cache.keys.accounts) > 604_800 + 86_400
+    assert [m.id for m in await rig.documents.messages("loja-aurora", 1584, 9)] == [1, 6]
+    assert await rig.client.ttl(rig.documents.keys.bindings) > 604_800 + 86_400
+    assert await rig.client.ttl(rig.documents.keys.accounts) > 604_800 + 86_400
 
 
 async def test_the_operators_word_outranks_a_binding(redis_uri: str, prefix: str) -> None:
@@ -279,9 +283,9 @@ async def test_the_operators_word_outranks_a_binding(redis_uri: str, prefix: str
         await second.add(events.message(3, inbox_id=15, channel="Channel::WebWidget"))
         await second.consume()
 
-        assert await second.cache.message("moved", 2) is not None
-        assert await second.cache.message("site", 3) is not None
-        assert await second.client.hget(second.cache.keys.bindings, "3/12") == b"moved"
+        assert await second.documents.message("moved", 2) is not None
+        assert await second.documents.message("site", 3) is not None
+        assert await second.client.hget(second.documents.keys.bindings, "3/12") == b"moved"
 
 
 async def test_a_conversation_event_without_account_needs_its_inbox_bound(rig: Rig) -> None:
@@ -313,7 +317,7 @@ async def test_takes_up_what_a_former_life_left_pending(redis_uri: str, prefix: 
         assert rig.count("entries_read_total", source="own") == 2
         assert rig.count("entries_read_total", source="new") == 1
         assert rig.count("stream_lost_entries_total", reason="trimmed_pending") == 1
-        assert [m.id for m in await rig.cache.messages("loja-aurora", 1584, 9)] == [1, 3]
+        assert [m.id for m in await rig.documents.messages("loja-aurora", 1584, 9)] == [1, 3]
 
 
 async def test_suspects_are_settled_alone_and_buried_when_tried_enough(
@@ -333,7 +337,7 @@ async def test_suspects_are_settled_alone_and_buried_when_tried_enough(
 
         assert (letter[b"_id"], letter[b"_reason"]) == (first.id, b"max_attempts")
         assert letter[b"_attempts"] == b"4"
-        assert [m.id for m in await rig.cache.messages("loja-aurora", 1584, 9)] == [2, 3]
+        assert [m.id for m in await rig.documents.messages("loja-aurora", 1584, 9)] == [2, 3]
         assert rig.outcomes() == {"applied": 2, "dead": 1}
         assert third.attempts == 1
 
@@ -369,7 +373,7 @@ async def test_takes_over_what_another_worker_left(redis_uri: str, prefix: str) 
 
         assert here.count("entries_read_total", source="reclaimed") == 2
         assert here.count("stream_lost_entries_total", reason="trimmed_pending") == 1
-        assert await here.cache.message("loja-aurora", 1) is not None
+        assert await here.documents.message("loja-aurora", 1) is not None
 
 
 async def test_leaves_alone_what_another_worker_has_in_hand(redis_uri: str, prefix: str) -> None:
@@ -410,13 +414,13 @@ async def test_goes_on_when_stream_and_group_are_deleted(rig: Rig) -> None:
     async with rig.running():
         await rig.add(events.message(1))
         await wait_until(rig.is_idle, "the first is settled")
-        await rig.client.delete(rig.key, rig.cache.keys.bindings, rig.cache.keys.accounts)
+        await rig.client.delete(rig.key, rig.documents.keys.bindings, rig.documents.keys.accounts)
         await rig.add(events.message(2))
         await wait_until(lambda: rig.count("stream_group_recreations_total"), "the group is new")
         await wait_until(rig.is_idle, "the second is settled")
 
-    assert [m.id for m in await rig.cache.messages("loja-aurora", 1584, 9)] == [1, 2]
-    assert await rig.client.hget(rig.cache.keys.bindings, "3/12") == b"loja-aurora"
+    assert [m.id for m in await rig.documents.messages("loja-aurora", 1584, 9)] == [1, 2]
+    assert await rig.client.hget(rig.documents.keys.bindings, "3/12") == b"loja-aurora"
 
 
 async def test_keeps_the_batch_while_redis_is_away(server_binary: Path, prefix: str) -> None:
@@ -436,7 +440,7 @@ async def test_keeps_the_batch_while_redis_is_away(server_binary: Path, prefix: 
 
             assert rig.count("redis_up") == 1
             assert rig.count("redis_errors_total", kind="connection") >= 1
-            assert [m.id for m in await rig.cache.messages("loja-aurora", 1584, 9)] == [1, 2]
+            assert [m.id for m in await rig.documents.messages("loja-aurora", 1584, 9)] == [1, 2]
 
 
 async def test_stops_at_once_while_redis_is_away(server_binary: Path, prefix: str) -> None:

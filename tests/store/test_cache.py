@@ -15,6 +15,7 @@ from worker.core.keys import Keys
 from worker.core.model import Conversation, Draft, Message, encode
 from worker.store.cache import Cache, CacheSettings
 from worker.store.connect import Client, connect
+from worker.store.reader import Reader
 
 INSTANCE = "loja-aurora"
 NOW_MS = int(time.time() * 1000)
@@ -34,6 +35,11 @@ def drafts(body: Mapping[str, Any], *, ms: int = NOW_MS, sequence: int = 0) -> l
 async def cache(redis_uri: str, prefix: str) -> AsyncIterator[Cache]:
     async with connect(redis_uri) as own:
         yield Cache(own, CacheSettings(prefix, ttl_s=1000, conversation_messages=3))
+
+
+@pytest.fixture
+def reader(client: Client, prefix: str) -> Reader:
+    return Reader(client, prefix)
 
 
 @pytest.fixture
@@ -76,32 +82,32 @@ async def test_the_same_event_again_is_stale(cache: Cache) -> None:
     assert await write(cache, body, body) == ["applied", "applied", "stale", "stale"]
 
 
-async def test_an_earlier_state_never_replaces_a_later_one(cache: Cache) -> None:
+async def test_an_earlier_state_never_replaces_a_later_one(cache: Cache, reader: Reader) -> None:
     """Whatever the order of arrival."""
     late = events.message(content="new", at=1_790_863_900.0, event="message_updated")
     early = events.message(content="old", at=1_790_863_300.0)
     answers = await write(cache, late, early)
-    message = await cache.message(INSTANCE, 90214)
+    message = await reader.message(INSTANCE, 90214)
 
     assert answers == ["applied", "applied", "stale", "stale"]
     assert message is not None
     assert message.content == "new"
 
 
-async def test_states_that_know_different_things_are_merged(cache: Cache) -> None:
+async def test_states_that_know_different_things_are_merged(cache: Cache, reader: Reader) -> None:
     """The newer body does not lose the older one's status and source id."""
     known = events.message(source_id="WAID:A", status="delivered", at=1_790_863_300.0)
     newer = events.message(content="edited", at=1_790_863_900.0, event="message_updated")
     await write(cache, known)
     written = await cache.write(drafts(newer))
-    message = await cache.message(INSTANCE, 90214)
+    message = await reader.message(INSTANCE, 90214)
 
     assert written.conflicts == 1
     assert message is not None
     assert (message.content, message.status, message.source_id) == ("edited", "delivered", "WAID:A")
 
 
-async def test_many_writers_converge(cache: Cache) -> None:
+async def test_many_writers_converge(cache: Cache, reader: Reader) -> None:
     """Concurrent writers of one document end in the join of all they know."""
     statuses = ["sent", "delivered", "read"]
     bodies = [
@@ -112,18 +118,20 @@ async def test_many_writers_converge(cache: Cache) -> None:
     async with anyio.create_task_group() as tasks:
         for body in bodies:
             tasks.start_soon(write, cache, body)
-    message = await cache.message(INSTANCE, 90214)
+    message = await reader.message(INSTANCE, 90214)
 
     assert message is not None
     assert (message.content, message.status, message.source_id) == ("v29", "read", "WAID:A")
 
 
-async def test_a_deleted_text_does_not_return(cache: Cache, client: Client, keys: Keys) -> None:
+async def test_a_deleted_text_does_not_return(
+    cache: Cache, reader: Reader, client: Client, keys: Keys
+) -> None:
     """A tombstone outlives by a day what could bring the text back."""
     deletion = events.message(deleted=True, at=1_790_863_300.0, event="message_updated")
     later = events.message(content="secret", at=1_790_863_900.0, event="message_updated")
     await write(cache, events.message(content="secret"), deletion, later)
-    message = await cache.message(INSTANCE, 90214)
+    message = await reader.message(INSTANCE, 90214)
 
     assert message is not None
     assert message.deleted
@@ -147,40 +155,42 @@ async def test_an_old_entry_updates_but_never_creates(cache: Cache) -> None:
 
 
 async def test_the_timeline_keeps_the_newest_in_order(
-    cache: Cache, client: Client, keys: Keys
+    cache: Cache, reader: Reader, client: Client, keys: Keys
 ) -> None:
     """By message id, as many as the setting says."""
     await write(cache, *[events.message(n) for n in (5, 1, 4, 2, 3)])
 
     assert await client.zrange(keys.timeline(INSTANCE, 1584), 0, -1) == [b"3", b"4", b"5"]
-    assert [m.id for m in await cache.messages(INSTANCE, 1584, 2)] == [4, 5]
+    assert [m.id for m in await reader.messages(INSTANCE, 1584, 2)] == [4, 5]
 
 
-async def test_pointers_keep_the_greater_id(cache: Cache) -> None:
+async def test_pointers_keep_the_greater_id(cache: Cache, reader: Reader) -> None:
     """The newest conversation of a contact, the newest message of a source id."""
     await write(cache, events.message(9, conversation_id=1600, source_id="WAID:S"))
     await write(cache, events.message(8, conversation_id=1584, source_id="WAID:S"))
-    message = await cache.message_by_source(INSTANCE, "WAID:S")
+    message = await reader.message_by_source(INSTANCE, "WAID:S")
 
-    assert await cache.conversation_of(INSTANCE, "+55 11 90000-0042") == 1600
-    assert await cache.conversation_of(INSTANCE, "5511900000042@s.whatsapp.net") == 1600
+    assert await reader.conversation_of(INSTANCE, "+55 11 90000-0042") == 1600
+    assert await reader.conversation_of(INSTANCE, "5511900000042@s.whatsapp.net") == 1600
     assert message is not None
     assert message.id == 9
 
 
-async def test_contacts_without_a_number_are_found_by_identifier(cache: Cache) -> None:
+async def test_contacts_without_a_number_are_found_by_identifier(
+    cache: Cache, reader: Reader
+) -> None:
     """Groups and hidden numbers."""
     body = events.sample("08")
     await write(cache, body, events.sample("09"))
 
-    assert await cache.conversation_of(INSTANCE, "120363020000000001@g.us") == 1585
-    assert await cache.conversation_of(INSTANCE, "211234567890123@lid") == 1586
-    assert await cache.conversation_of(INSTANCE, "120363020000000001") is None
+    assert await reader.conversation_of(INSTANCE, "120363020000000001@g.us") == 1585
+    assert await reader.conversation_of(INSTANCE, "211234567890123@lid") == 1586
+    assert await reader.conversation_of(INSTANCE, "120363020000000001") is None
 
 
 @pytest.mark.parametrize("phone_number", [None, "+551190000042"])
 async def test_a_contact_whose_number_differs_is_found_by_its_jid(
-    cache: Cache, phone_number: str | None
+    cache: Cache, reader: Reader, phone_number: str | None
 ) -> None:
     """As with Brazil's ninth digit, which a number may lack."""
     body = events.message()
@@ -188,9 +198,9 @@ async def test_a_contact_whose_number_differs_is_found_by_its_jid(
     contact |= {"identifier": "5511900000042@s.whatsapp.net", "phone_number": phone_number}
     await write(cache, body)
 
-    assert await cache.conversation_of(INSTANCE, "5511900000042@s.whatsapp.net") == 1584
+    assert await reader.conversation_of(INSTANCE, "5511900000042@s.whatsapp.net") == 1584
     if phone_number:
-        assert await cache.conversation_of(INSTANCE, phone_number) == 1584
+        assert await reader.conversation_of(INSTANCE, phone_number) == 1584
 
 
 @pytest.mark.parametrize("place", ["document", "timeline", "pointer"])
@@ -228,17 +238,17 @@ async def test_a_key_of_another_type_fails_its_document_alone(
     ],
 )
 async def test_a_value_that_is_not_ours_is_overwritten(
-    cache: Cache, client: Client, keys: Keys, value: bytes
+    cache: Cache, reader: Reader, client: Client, keys: Keys, value: bytes
 ) -> None:
     """Even one that looks like a document of ours, but cannot be read."""
     await client.set(keys.message(INSTANCE, 90214), value)
 
     assert await write(cache, events.message(source_id="WAID:A")) == ["applied", "applied"]
-    assert isinstance(await cache.message(INSTANCE, 90214), Message)
+    assert isinstance(await reader.message(INSTANCE, 90214), Message)
 
 
 async def test_a_document_is_read_as_it_was_written(
-    cache: Cache, client: Client, keys: Keys
+    cache: Cache, reader: Reader, client: Client, keys: Keys
 ) -> None:
     """Byte for byte; the revision is its first member."""
     message, conversation = (draft.document for draft in drafts(events.sample("06")))
@@ -247,13 +257,13 @@ async def test_a_document_is_read_as_it_was_written(
 
     assert stored == encode(message)
     assert stored.startswith(b'{"revision":"')
-    assert await cache.message(INSTANCE, message.id) == message
-    assert await cache.conversation(INSTANCE, conversation.id) == conversation
+    assert await reader.message(INSTANCE, message.id) == message
+    assert await reader.conversation(INSTANCE, conversation.id) == conversation
     assert isinstance(conversation, Conversation)
 
 
 async def test_what_another_account_left_is_neither_merged_nor_read(
-    cache: Cache, client: Client, keys: Keys
+    cache: Cache, reader: Reader, client: Client, keys: Keys
 ) -> None:
     """As when the operator gives an instance's name to another account."""
     await write(
@@ -265,15 +275,15 @@ async def test_what_another_account_left_is_neither_merged_nor_read(
     written = await cache.write([Draft(moved, NOW_MS)])
 
     assert written.answers == ["applied"]
-    assert [m.content for m in await cache.messages(INSTANCE, 1584, 9)] == ["of account 4"]
-    assert await cache.message(INSTANCE, 7) is None
-    assert await cache.conversation(INSTANCE, 1584) is None
+    assert [m.content for m in await reader.messages(INSTANCE, 1584, 9)] == ["of account 4"]
+    assert await reader.message(INSTANCE, 7) is None
+    assert await reader.conversation(INSTANCE, 1584) is None
 
 
-async def test_what_the_cache_does_not_have(cache: Cache) -> None:
+async def test_what_the_cache_does_not_have(reader: Reader) -> None:
     """Is None, or nothing."""
-    assert await cache.message(INSTANCE, 1) is None
-    assert await cache.message_by_source(INSTANCE, "x") is None
-    assert await cache.conversation(INSTANCE, 1) is None
-    assert await cache.messages(INSTANCE, 1, 20) == []
-    assert await cache.conversation_of(INSTANCE, "") is None
+    assert await reader.message(INSTANCE, 1) is None
+    assert await reader.message_by_source(INSTANCE, "x") is None
+    assert await reader.conversation(INSTANCE, 1) is None
+    assert await reader.messages(INSTANCE, 1, 20) == []
+    assert await reader.conversation_of(INSTANCE, "") is None

@@ -11,8 +11,8 @@ from rich.console import Console
 
 from worker.errors import Misconfigured
 from worker.settings import Loaded
-from worker.store.cache import Cache, CacheSettings
 from worker.store.connect import joined
+from worker.store.reader import Reader
 
 _MAX_LIMIT: Final = 200
 
@@ -57,34 +57,34 @@ def run(arguments: argparse.Namespace, loaded: Loaded) -> int:
 async def _read(arguments: argparse.Namespace, loaded: Loaded) -> Any:
     settings = loaded.settings
     async with joined(settings.cache_uri.get_secret_value()) as client:
-        cache = Cache(client, CacheSettings(settings.cache_redis_prefix_key))
-        return await _READERS[arguments.what](cache, arguments)
+        reader = Reader(client, settings.cache_redis_prefix_key)
+        return await _READERS[arguments.what](reader, arguments)
 
 
-async def _message(cache: Cache, arguments: argparse.Namespace) -> Any:
-    return await cache.message(arguments.instance, _number(arguments.id))
+async def _message(reader: Reader, arguments: argparse.Namespace) -> Any:
+    return await reader.message(arguments.instance, _number(arguments.id))
 
 
-async def _source(cache: Cache, arguments: argparse.Namespace) -> Any:
-    return await cache.message_by_source(arguments.instance, arguments.id)
+async def _source(reader: Reader, arguments: argparse.Namespace) -> Any:
+    return await reader.message_by_source(arguments.instance, arguments.id)
 
 
-async def _conversation(cache: Cache, arguments: argparse.Namespace) -> Any:
-    return await cache.conversation(arguments.instance, _number(arguments.id))
+async def _conversation(reader: Reader, arguments: argparse.Namespace) -> Any:
+    return await reader.conversation(arguments.instance, _number(arguments.id))
 
 
-async def _messages(cache: Cache, arguments: argparse.Namespace) -> Any:
+async def _messages(reader: Reader, arguments: argparse.Namespace) -> Any:
     display_id = _number(arguments.id)
-    messages = await cache.messages(arguments.instance, display_id, arguments.limit)
+    messages = await reader.messages(arguments.instance, display_id, arguments.limit)
     return {"conversation_id": display_id, "messages": messages} if messages else None
 
 
-async def _contact(cache: Cache, arguments: argparse.Namespace) -> Any:
-    display_id = await cache.conversation_of(arguments.instance, arguments.id)
-    return None if display_id is None else await cache.conversation(arguments.instance, display_id)
+async def _contact(reader: Reader, arguments: argparse.Namespace) -> Any:
+    display_id = await reader.conversation_of(arguments.instance, arguments.id)
+    return None if display_id is None else await reader.conversation(arguments.instance, display_id)
 
 
-_READERS: Final[dict[str, Callable[[Cache, argparse.Namespace], Awaitable[Any]]]] = {
+_READERS: Final[dict[str, Callable[[Reader, argparse.Namespace], Awaitable[Any]]]] = {
     "message": _message,
     "source": _source,
     "conversation": _conversation,

@@ -4,26 +4,21 @@ An outcome is a value. Entries are acknowledged in one place, at the end of `Set
 and only once their effect is in the cache, or in the dead letters, or nowhere on purpose.
 """
 
-import json
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-import structlog
-
 from worker.core import chatwoot, entry as entries
 from worker.core.chatwoot import Address, Event
 from worker.core.entry import Buried, Entry, Letter, Statement
 from worker.core.fold import Answer, Fold, Part, Written
 from worker.core.model import Document, Draft, Message, Outcome, encode, worst
-from worker.errors import Conflict, Unusable
-from worker.logs import Throttle
+from worker.errors import Unusable
 from worker.metrics import Metrics
+from worker.pipeline.burials import BurialLog
 from worker.pipeline.directory import Directory
-
-log = structlog.get_logger()
 
 _GROWTH: Final = 4
 _ENVELOPE_BYTES: Final = 4096
@@ -77,7 +72,7 @@ class Settler:
         self._directory = directory
         self._metrics = metrics
         self._max_document_bytes = max_document_bytes
-        self._throttle = Throttle(60.0)
+        self._burials = BurialLog()
 
     async def settle(self, batch: Sequence[Entry]) -> None:
         """Settle all entries of a batch, or raise and leave all that is not acknowledged pending.
@@ -174,7 +169,7 @@ class Settler:
     def _count_dead(self, entry: Entry, error: Unusable) -> None:
         self._metrics.entries_settled.labels(outcome=Outcome.DEAD).inc()
         self._metrics.dead_letters.labels(reason=error.reason).inc()
-        self._report(entry, error)
+        self._burials.report(entry, error)
 
     def _count_documents(self, fold: Fold, written: Written) -> None:
         self._metrics.write_conflicts.inc(written.conflicts)
@@ -182,25 +177,6 @@ class Settler:
             if answer == "applied":
                 kind = "message" if isinstance(draft.document, Message) else "conversation"
                 self._metrics.documents_written.labels(kind=kind).inc()
-
-    def _report(self, entry: Entry, error: Unusable) -> None:
-        """Say what was buried and why, once a minute for each cause."""
-        details: dict[str, object] = {"reason": error.reason, "error": str(error)}
-        cause: tuple[object, ...] = (error.reason,)
-        if isinstance(error, Conflict):
-            cause = (error.reason, error.inbox, error.instance)
-            details |= {"inbox": error.inbox, "instance": error.instance, "bound": error.bound}
-            if error.allow:
-                details["allow"] = _allowing(error.inbox, error.allow)
-        count = self._throttle.ready(cause)
-        if count is not None:
-            log.warning("entry.buried", id=entry.id.decode(), suppressed=count, **details)
-
-
-def _allowing(inbox: str, instance: str) -> str:
-    """Say which pair in the settings would let an inbox in under an instance."""
-    pair = json.dumps({inbox: instance}, ensure_ascii=False)[1:-1]
-    return f"add {pair} to CHATWOOT_CACHE_INSTANCES"
 
 
 def _labels(case: _Case) -> tuple[str, str]:
