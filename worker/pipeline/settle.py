@@ -55,6 +55,19 @@ class _Case:
     verdict: Outcome | Unusable | None = None
 
 
+@dataclass(slots=True)
+class Batch:
+    """Entries on their way to their outcomes; `written` is set once the cache has them.
+
+    Opaque to all but the settler.
+    """
+
+    entries: Sequence[Entry]
+    cases: Sequence[_Case]
+    drafts: Sequence[Draft]
+    written: Written | None = None
+
+
 class Settler:
     """Gives every entry of a batch its outcome."""
 
@@ -74,23 +87,28 @@ class Settler:
         self._max_document_bytes = max_document_bytes
         self._burials = BurialLog()
 
-    async def settle(self, batch: Sequence[Entry]) -> None:
+    async def prepare(self, entries: Sequence[Entry]) -> Batch:
+        """Decode, resolve and fold entries, which may take place while others are written."""
+        cases = [_open(entry) for entry in entries if entry.fields]
+        await self._resolve(cases)
+        return Batch(entries, cases, self._fold(cases).drafts)
+
+    async def settle(self, batch: Batch) -> bool:
         """Settle all entries of a batch, or raise and leave all that is not acknowledged pending.
 
         May be called again with the same batch: every step is idempotent.
         """
         started = time.perf_counter()
-        cases = [_open(entry) for entry in batch if entry.fields]
-        await self._resolve(cases)
-        fold = self._fold(cases)
-        written = await self._cache.write(fold.drafts)
-        for case in cases:
-            _conclude(case, written.answers)
+        if batch.written is None:
+            batch.written = await self._cache.write(batch.drafts)
+        for case in batch.cases:
+            _conclude(case, batch.written.answers)
 
-        await self._close(batch, cases)
-        self._count(cases, fold, written)
-        self._metrics.batch_entries.observe(len(batch))
+        await self._close(batch)
+        self._count(batch, batch.written)
+        self._metrics.batch_entries.observe(len(batch.entries))
         self._metrics.batch_duration_seconds.observe(time.perf_counter() - started)
+        return True
 
     async def _resolve(self, cases: Sequence[_Case]) -> None:
         known = list(_open_cases(cases))
@@ -120,15 +138,16 @@ class Settler:
             return False
         return any(len(encode(document)) > limit for document in documents)
 
-    async def _close(self, batch: Sequence[Entry], cases: Sequence[_Case]) -> None:
+    async def _close(self, batch: Batch) -> None:
         """Bury what is dead, and acknowledge the rest."""
+        cases = batch.cases
         letters = [Letter(c.entry, c.verdict) for c in cases if isinstance(c.verdict, Unusable)]
         if letters:
             await self._bury(letters)
         dead = {letter.entry.id for letter in letters}
-        acked = await self._stream.ack([entry.id for entry in batch if entry.id not in dead])
+        acked = await self._stream.ack([e.id for e in batch.entries if e.id not in dead])
         self._metrics.entries_acked.inc(acked)
-        trimmed = len(batch) - len(cases)
+        trimmed = len(batch.entries) - len(cases)
         self._metrics.stream_lost_entries.labels(reason="trimmed_pending").inc(trimmed)
 
     def distrust_bindings(self) -> None:
@@ -145,11 +164,11 @@ class Settler:
         self._metrics.entries_acked.inc(buried.acked)
         self._metrics.stream_lost_entries.labels(reason="dead_dropped").inc(buried.dropped)
 
-    def _count(self, cases: Sequence[_Case], fold: Fold, written: Written) -> None:
+    def _count(self, batch: Batch, written: Written) -> None:
         """Count a batch, once, when all of it is settled."""
-        self._count_documents(fold, written)
+        self._count_documents(batch.drafts, written)
         events: Counter[tuple[str, str]] = Counter()
-        for case in cases:
+        for case in batch.cases:
             if isinstance(case.verdict, Unusable):
                 self._count_dead(case.entry, case.verdict)
             elif case.verdict is not None:
@@ -171,9 +190,9 @@ class Settler:
         self._metrics.dead_letters.labels(reason=error.reason).inc()
         self._burials.report(entry, error)
 
-    def _count_documents(self, fold: Fold, written: Written) -> None:
+    def _count_documents(self, drafts: Sequence[Draft], written: Written) -> None:
         self._metrics.write_conflicts.inc(written.conflicts)
-        for draft, answer in zip(fold.drafts, written.answers, strict=True):
+        for draft, answer in zip(drafts, written.answers, strict=True):
             if answer == "applied":
                 kind = "message" if isinstance(draft.document, Message) else "conversation"
                 self._metrics.documents_written.labels(kind=kind).inc()
