@@ -22,7 +22,7 @@ from worker.core.model import (
     Sender,
     Time,
 )
-from worker.core.times import to_iso, to_us
+from worker.core.times import spelled_once, to_us
 from worker.errors import Unusable
 
 EventName = Literal[
@@ -71,10 +71,16 @@ class _Latest(Struct, gc=False):
     status: str | None = None
 
 
+_NO_LATEST = _Latest()
+
+
 class _About(Struct, gc=False):
     sender: Contact | None = None
     assignee: Ref | None = None
     team: Ref | None = None
+
+
+_NOBODY = _About()
 
 
 class _Conversation(Struct, gc=False):
@@ -218,7 +224,7 @@ def _inner(outer: Any) -> list[Any]:
 
 
 def _latest(conversation: _Conversation) -> _Latest:
-    return conversation.messages[0] if conversation.messages else _Latest()
+    return conversation.messages[0] if conversation.messages else _NO_LATEST
 
 
 def _account_id(body: _Body, conversation: _Conversation) -> int | None:
@@ -279,7 +285,7 @@ def _conversation(
     event: Event, statement: Statement, address: Address, witness_us: int
 ) -> Conversation:
     known = event.conversation
-    about = known.meta or _About()
+    about = known.meta or _NOBODY
     return Conversation(
         revision=stamp(flag=True, witness_us=witness_us, kind=0, order=statement.order),
         instance=address.instance,
@@ -348,7 +354,8 @@ def _status(event: Event) -> tuple[str | None, str | None, str]:
     if latest.id != event.body.id or latest.status is None:
         return None, None, UNKNOWN
     updated_us = to_us(latest.updated_at)
-    return latest.status, to_iso(updated_us), status_stamp(latest.status, updated_us)
+    updated_at = spelled_once(latest.updated_at, updated_us)
+    return latest.status, updated_at, status_stamp(latest.status, updated_us)
 
 
 def _attributes(stated: Attributes | None) -> Attributes | None:

@@ -78,16 +78,16 @@ class Cache:
         ]
         for draft in drafts:
             document = draft.document
-            own_key, timeline, pointers = self.keys.locate(document)
-            keys.append(own_key)
-            if timeline:
-                keys.append(timeline)
-            keys += pointers
+            at = self.keys.locate(document)
+            keys.append(at.key)
+            if at.timeline:
+                keys.append(at.timeline)
+            keys += at.pointers
             arguments += (
                 encode(document),
                 document.id,
-                1 if timeline else 0,
-                len(pointers),
+                1 if at.timeline else 0,
+                len(at.pointers),
                 "" if is_tombstone(document) else draft.born_ms,
             )
         async with translated(self._client):
