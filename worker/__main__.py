@@ -1,12 +1,16 @@
 """The command line: parse, load settings, hand over."""
 
 import argparse
+import importlib
 import sys
 from collections.abc import Sequence
+from typing import Final
 
 from worker import __version__, settings
-from worker.commands import config, get, healthcheck, publish, run
 from worker.errors import Error, Misconfigured, Unavailable
+
+_COMMANDS: Final = ("run", "publish", "get", "config", "healthcheck")
+"""Each is a module of `worker.commands`, in the order of the help text."""
 
 _WRONG_USAGE = 2
 _REDIS_UNAVAILABLE = 3
@@ -21,7 +25,8 @@ in this order; `chatwoot-cache config` shows each with its origin
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
-    arguments = _parser().parse_args(argv)
+    argv = sys.argv[1:] if argv is None else argv
+    arguments = _parser(_named(argv)).parse_args(argv)
     try:
         loaded = settings.load(_overrides(arguments.set))
         code: int = arguments.func(arguments, loaded)
@@ -40,7 +45,15 @@ def _say(message: str) -> None:
     sys.stderr.write("".join(f"chatwoot-cache: {line}\n" for line in message.splitlines()))
 
 
-def _parser() -> argparse.ArgumentParser:
+def _named(argv: Sequence[str]) -> Sequence[str]:
+    """Return the command that is asked for, or all of them where none is.
+
+    Only that one's module is imported: an orchestrator runs `healthcheck` every few seconds.
+    """
+    return argv[:1] if argv and argv[0] in _COMMANDS else _COMMANDS
+
+
+def _parser(commands: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="chatwoot-cache",
         description="A sidecar for Evolution API and Chatwoot: keeps messages and conversations "
@@ -50,8 +63,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"chatwoot-cache {__version__}")
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
-    for command in (run, publish, get, config, healthcheck):
-        command.add(subparsers)
+    for command in commands:
+        importlib.import_module(f"worker.commands.{command}").add(subparsers)
     for subparser in subparsers.choices.values():
         subparser.add_argument(
             "--set",
