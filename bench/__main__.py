@@ -1,44 +1,82 @@
-"""`python -m bench`: the command line of the benchmarks."""
+"""The command line: what is measured, on which server, how much of it."""
 
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
-import redis
+from bench import progress, throughput
+from bench.course import StuckError
+from bench.process import ProcessFailedError
+from bench.stage import raised
 
-from bench import heat
-from bench.contestant import WORKER
-from bench.course import Course
-from bench.events import bodies
-from bench.process import Cores, pin
-from tests.servers import Server, default_binary
+RESULTS: Final = Path(__file__).parent / "results"
 
 
-def main() -> int:
-    """Run what is asked for; 1 when a target was missed."""
-    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    env = os.environ.get
-    parser.add_argument("--server", default=env("BENCH_SERVER"), help="another server's binary")
-    parser.add_argument("--events", type=int, default=int(env("BENCH_EVENTS", "100000")))
-    parser.add_argument("--runs", type=int, default=int(env("BENCH_RUNS", "5")))
-    options = parser.parse_args()
-    binary = Path(options.server) if options.server else default_binary()
-    cores = Cores.found()
-    pin(os.getpid(), cores.measuring)
-    with Server(binary) as server:
-        pin(server.pid, cores.server)
-        course = Course(redis.Redis.from_url(server.uri))
-        course.fill(bodies(options.events), lambda _: None)
-        for _ in range(options.runs):
-            ran = heat.run(course, server, cores, WORKER)
-            sys.stdout.write(
-                f"{ran.events_per_s:9,.0f} events/s  client {ran.client_cpu_s:6.2f} s"
-                f"  server {ran.server_cpu_s:6.2f} s  ceiling {ran.ceiling_per_s:9,.0f}"
-                f"  peak RSS {ran.peak_rss_bytes / 1e6:5.1f} MB  keys {ran.keys:,}\n"
-            )
-            sys.stdout.flush()
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure what is asked for; 1 when something under measurement failed."""
+    options = _parser().parse_args(argv)
+    try:
+        with raised(options.server) as stage, progress.shown() as bar:
+            options.func(options, stage, bar)
+    except (ProcessFailedError, StuckError) as error:
+        sys.stderr.write(f"bench: {error}\n")
+        return 1
+    except KeyboardInterrupt:
+        return 130
     return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench",
+        description="Measure the worker as shipped, on a real server, beside its peers.",
+    )
+    subparsers = parser.add_subparsers(metavar="WHAT", required=True)
+    _add_throughput(subparsers)
+    for subparser in subparsers.choices.values():
+        subparser.add_argument(
+            "--server",
+            type=Path,
+            default=os.environ.get("BENCH_SERVER") or None,
+            metavar="PATH",
+            help="another server's binary (BENCH_SERVER); Valkey of the locked dependencies else",
+        )
+        subparser.add_argument(
+            "--results",
+            type=Path,
+            default=RESULTS,
+            metavar="FOLDER",
+            help="where figures and charts go",
+        )
+    return parser
+
+
+def _add_throughput(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = subparsers.add_parser(
+        "throughput", help="events per second, side by side with the peers"
+    )
+    _number(parser, "events", 100_000, "entries on the stream")
+    _number(parser, "runs", 5, "rounds, in each of which everybody runs once")
+    parser.set_defaults(
+        func=lambda options, stage, bar: throughput.measure(
+            stage, bar, events=options.events, runs=options.runs, results=options.results
+        )
+    )
+
+
+def _number(parser: argparse.ArgumentParser, name: str, default: int, what: str) -> None:
+    """Add a number that the environment can give too: BENCH_EVENTS for `--events`."""
+    variable = f"BENCH_{name.upper()}"
+    parser.add_argument(
+        f"--{name}",
+        type=int,
+        default=os.environ.get(variable, default),
+        metavar="N",
+        help=f"{what} ({variable}; {default:,})",
+    )
 
 
 if __name__ == "__main__":

@@ -28,9 +28,21 @@ INSTANCES_OF_ACCOUNT: Final = 4
 _START_S: Final = 1_735_689_600.0
 _STEP_S: Final = 0.05
 _WORDS: Final = (
-    "pedido entrega amanhã obrigada você consegue enviar o comprovante endereço loja horário"
-    " cliente pagamento não sim já chegou código rastreio produto tamanho cor disponível 👍"
-).split()
+    *("pedido", "entrega", "amanhã", "obrigada", "você", "consegue", "enviar", "o", "comprovante"),
+    *(
+        "endereço",
+        "loja",
+        "horário",
+        "pagamento",
+        "não",
+        "sim",
+        "já",
+        "chegou",
+        "código",
+        "rastreio",
+    ),
+    *("produto", "tamanho", "cor", "disponível", "👍"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +79,7 @@ class _Desk:
     created: int = 0
 
 
-def bodies(count: int, traffic: Traffic = Traffic()) -> Iterator[bytes]:  # noqa: B008 - frozen
+def bodies(count: int, traffic: Traffic = Traffic()) -> Iterator[bytes]:
     """Return `count` webhook bodies, in the order of their making."""
     dice = random.Random(SEED)
     rooms = [_conversation(number, dice, traffic) for number in range(traffic.conversations)]
@@ -87,7 +99,7 @@ def _conversation(number: int, dice: random.Random, traffic: Traffic) -> dict[st
     """Build a conversation of a contact's: every third has a picture, every second an agent."""
     inbox = number % traffic.instances
     account = {"id": inbox // INSTANCES_OF_ACCOUNT + 1, "name": "Agência Aurora"}
-    made = copy.deepcopy(sample("02")["conversation"])
+    made: dict[str, Any] = copy.deepcopy(sample("02")["conversation"])
     made |= {"id": number + 1, "inbox_id": inbox + 1, "account": account}
     made["contact_inbox"] |= {"id": number + 1, "contact_id": number + 1, "inbox_id": inbox + 1}
     digits = f"55119{number:08d}"

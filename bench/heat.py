@@ -2,14 +2,15 @@
 
 import tempfile
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench.contestant import Contestant, environment
-from bench.course import Course, StuckError
-from bench.process import Cores, Process, cpu_s, peak_rss_bytes
-from tests.servers import Server
+from bench.course import STREAM, Course, StuckError
+from bench.process import Process, cpu_s, peak_rss_bytes
+from bench.stage import Stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,8 @@ class Heat:
     client_cpu_s: float
     server_cpu_s: float
     peak_rss_bytes: int
+    server_memory_bytes: int
+    """What the server had allocated at the end: stream, cache and clients."""
     keys: int
     """How many keys it left in the cache."""
 
@@ -36,23 +39,22 @@ class Heat:
         return self.entries / self.server_cpu_s
 
 
-def run(course: Course, server: Server, cores: Cores, contestant: Contestant) -> Heat:
-    """Run once, with names of this run's own, and delete what it wrote."""
+def run(stage: Stage, course: Course, contestant: Contestant) -> Heat:
+    """Run once, with names of this run's own, and delete what it wrote.
+
+    Raises `StuckError` when it wrote nothing, or found events of ours unusable.
+    """
     entries = max(1, int(len(course) * contestant.share))
     prefix = f"bench-{time.time_ns()}"
     course.close_gate()
-    with ExitStack() as stack:
-        processes = [
-            _start(stack, server, cores, contestant, prefix, number)
-            for number in range(contestant.processes)
-        ]
+    with started(stage, contestant, prefix) as processes:
 
         def check() -> None:
             for process in processes:
                 process.check()
 
         def spent() -> tuple[float, float]:
-            return sum(cpu_s(process.pid) for process in processes), cpu_s(server.pid)
+            return sum(cpu_s(process.pid) for process in processes), cpu_s(stage.server.pid)
 
         course.await_waiting(len(processes), check)
         client_before, server_before = spent()
@@ -62,30 +64,34 @@ def run(course: Course, server: Server, cores: Cores, contestant: Contestant) ->
         seconds = time.perf_counter() - begun
         client_after, server_after = spent()
         peak = max(peak_rss_bytes(process.pid) for process in processes)
-    keys = course.drop(prefix)
-    if course.dead() or not keys:
-        raise StuckError(f"{contestant.title}: {course.dead()} dead letters, {keys} keys written")
+    memory = stage.used_memory_bytes
+    keys = stage.drop(prefix)
+    if (dead := stage.dead_letters(STREAM)) or not keys:
+        raise StuckError(f"{contestant.title}: {dead} dead letters, {keys} keys written")
     return Heat(
-        contestant.key,
-        entries,
-        seconds,
-        client_after - client_before,
-        server_after - server_before,
-        peak,
-        keys,
+        contestant=contestant.key,
+        entries=entries,
+        seconds=seconds,
+        client_cpu_s=client_after - client_before,
+        server_cpu_s=server_after - server_before,
+        peak_rss_bytes=peak,
+        server_memory_bytes=memory,
+        keys=keys,
     )
 
 
-def _start(
-    stack: ExitStack,
-    server: Server,
-    cores: Cores,
-    contestant: Contestant,
-    prefix: str,
-    number: int,
-) -> Process:
-    directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
-    environ = environment(server.uri, prefix, f"{contestant.key}-{number}")
-    core = cores.client(number)
-    process = Process(contestant.command, environ, core=core, directory=directory)
-    return stack.enter_context(process)
+@contextmanager
+def started(stage: Stage, contestant: Contestant, prefix: str) -> Iterator[list[Process]]:
+    """Start a contestant's processes, each in an empty folder and on its core, and end them."""
+    with ExitStack() as stack:
+        processes = []
+        for number in range(contestant.processes):
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-"))
+            process = Process(
+                contestant.command,
+                environment(stage.server.uri, prefix, f"{contestant.key}-{number}"),
+                core=stage.cores.client(number),
+                directory=Path(folder),
+            )
+            processes.append(stack.enter_context(process))
+        yield processes

@@ -1,9 +1,9 @@
 """Processes under measurement: kept on cores of their own, and what the kernel says of them."""
 
 import os
-import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -11,6 +11,7 @@ from typing import Final, Self
 
 TICK_S: Final = 1 / os.sysconf("SC_CLK_TCK")
 END_S: Final = 20.0
+SHOWN_CHARACTERS: Final = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,15 +35,20 @@ class Cores:
         return self.clients[number % len(self.clients)]
 
 
-def pin(pid: int, core: int) -> None:
-    """Keep every thread of a process on one core, and those it starts later."""
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        os.sched_setaffinity(int(task.name), {core})
+@contextmanager
+def on(core: int) -> Iterator[None]:
+    """Let everything started inside the block stay on one core, all its threads included."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {core})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def cpu_s(pid: int) -> float:
     """Return the CPU seconds of all threads of a process, user and system, to 10 ms."""
-    # The command's name may hold anything but ends with the last parenthesis.
+    # The command's name may hold anything, but ends with the last parenthesis.
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) * TICK_S
 
@@ -69,13 +75,13 @@ class ProcessFailedError(Exception):
 
 
 class Process:
-    """A client on a core of its own; a `with` block ends it by SIGTERM, then by its id."""
+    """A client on a core of its own; the end of a `with` block ends it, by SIGTERM at first."""
 
     def __init__(
         self, command: Sequence[str], environ: Mapping[str, str], *, core: int, directory: Path
     ) -> None:
         self._log = directory / "output.log"
-        with self._log.open("wb") as output:
+        with self._log.open("wb") as output, on(core):
             self._process = subprocess.Popen(
                 command,
                 cwd=directory,
@@ -83,8 +89,6 @@ class Process:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                # Before the program begins, so that each of its threads inherits it.
-                preexec_fn=lambda: os.sched_setaffinity(0, {core}),
             )
 
     @property
@@ -92,10 +96,24 @@ class Process:
         """The process id."""
         return self._process.pid
 
+    @property
+    def output(self) -> str:
+        """All it has printed."""
+        return self._log.read_text()
+
     def check(self) -> None:
         """Raise `ProcessFailedError` when it has ended."""
         if (code := self._process.poll()) is not None:
-            raise ProcessFailedError(f"ended with {code}:\n{self._log.read_text()[-2000:]}")
+            raise ProcessFailedError(f"ended with {code}:\n{self.output[-SHOWN_CHARACTERS:]}")
+
+    def end(self) -> None:
+        """Let it end: SIGTERM, and after a while SIGKILL."""
+        self._process.terminate()
+        try:
+            self._process.wait(END_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
 
     def __enter__(self) -> Self:
         return self
@@ -106,9 +124,4 @@ class Process:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._process.send_signal(signal.SIGTERM)
-        try:
-            self._process.wait(END_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        self.end()
