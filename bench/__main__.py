@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from bench import progress, throughput
+from bench import hotpath, progress, throughput
 from bench.course import StuckError
 from bench.process import ProcessFailedError
 from bench.stage import raised
@@ -36,6 +36,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     subparsers = parser.add_subparsers(metavar="WHAT", required=True)
     _add_throughput(subparsers)
+    _add_profile(subparsers)
     for subparser in subparsers.choices.values():
         subparser.add_argument(
             "--server",
@@ -63,6 +64,16 @@ def _add_throughput(subparsers: "argparse._SubParsersAction[argparse.ArgumentPar
     parser.set_defaults(
         func=lambda options, stage, bar: throughput.measure(
             stage, bar, events=options.events, runs=options.runs, results=options.results
+        )
+    )
+
+
+def _add_profile(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = subparsers.add_parser("profile", help="where the worker spends its time")
+    _number(parser, "events", 100_000, "entries on the stream")
+    parser.set_defaults(
+        func=lambda options, stage, bar: hotpath.measure(
+            stage, bar, events=options.events, results=options.results
         )
     )
 

@@ -1,4 +1,4 @@
-"""Charts as SVG by hand: readable on light and on dark paper, without a script or a font."""
+"""Charts as SVG by hand, on paper of their own, which is dark where the reader's is."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +21,7 @@ PLOT: Final = (44, 34, 190, 100)
 _NAMESPACE: Final = "http://www.w3.org/2000/svg"
 _STYLE: Final = """<style>
 text { font: 13px system-ui, "Segoe UI", sans-serif; fill: #1f2328 }
+.paper { fill: #ffffff }
 .title { font-size: 16px; font-weight: 600 }
 .quiet { font-size: 12px; fill: #59636e }
 .axis { stroke: #818b98; stroke-width: 1 }
@@ -28,7 +29,7 @@ text { font: 13px system-ui, "Segoe UI", sans-serif; fill: #1f2328 }
 .range, .line { stroke: #1f2328; stroke-width: 1.5; fill: none }
 .line { stroke: #1a7f64; stroke-width: 2 }
 @media (prefers-color-scheme: dark) {
-  text { fill: #e6edf3 } .quiet { fill: #9198a1 }
+  .paper { fill: #0d1117 } text { fill: #e6edf3 } .quiet { fill: #9198a1 }
   .ours { fill: #3fb68f } .theirs { fill: #5d6b7a }
   .range { stroke: #e6edf3 } .line { stroke: #3fb68f }
 }
@@ -133,6 +134,7 @@ def _svg(width: int, height: float, title: str, subtitle: str, drawn: Sequence[s
         (
             f'<svg xmlns="{_NAMESPACE}" {size} role="img" aria-label="{escape(title)}">',
             _STYLE,
+            '<rect class="paper" width="100%" height="100%" rx="6"/>',
             _text(12, 24, title, kind="title"),
             _text(12, 44, subtitle, kind="quiet"),
             *drawn,

@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +46,16 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
-def keep(folder: Path, name: str, found: Any, charts: dict[str, str]) -> None:
-    """Write the figures as JSON, each chart beside it, and say where they are."""
+def keep(folder: Path, files: Mapping[str, str]) -> None:
+    """Write files into the folder, and say where they are."""
     folder.mkdir(parents=True, exist_ok=True)
-    written = [folder / f"{name}.json"]
-    written[0].write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n")
-    for chart, svg in charts.items():
-        written.append(folder / f"{chart}.svg")
-        written[-1].write_text(svg)
-    say("\n" + "\n".join(f"written: {os.path.relpath(path)}" for path in written))
+    say("")
+    for name, text in files.items():
+        path = folder / name
+        path.write_text(text)
+        say(f"written: {os.path.relpath(path)}")
+
+
+def as_json(found: Any) -> str:
+    """Return figures as JSON that a person can read too."""
+    return json.dumps(found, indent=2, ensure_ascii=False) + "\n"

@@ -32,19 +32,18 @@ def measure(stage: Stage, bar: Bar, *, events: int, runs: int, results: Path) ->
     report.say(heading(found, events, runs))
     report.say(_table(scores, missing))
     report.say("\n" + report.verdicts(verdicts))
+    figures = {
+        "machine": found,
+        "events": events,
+        "traffic": asdict(Traffic()),
+        "missing": missing,
+        "scores": {key: asdict(of) for key, of in scores.items()},
+        "targets": [{**asdict(verdict), "verdict": verdict.word} for verdict in verdicts],
+        "heats": {key: [asdict(one) for one in of] for key, of in heats.items()},
+    }
     report.keep(
         results,
-        "throughput",
-        {
-            "machine": found,
-            "events": events,
-            "traffic": asdict(Traffic()),
-            "missing": missing,
-            "scores": {key: asdict(of) for key, of in scores.items()},
-            "targets": [{**asdict(v), "verdict": v.word} for v in verdicts],
-            "heats": {key: [asdict(one) for one in of] for key, of in heats.items()},
-        },
-        {"throughput": _chart(scores, found)},
+        {"throughput.json": report.as_json(figures), "throughput.svg": _chart(scores, found)},
     )
 
 
