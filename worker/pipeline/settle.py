@@ -85,7 +85,7 @@ class Settler:
         self._directory = directory
         self._metrics = metrics
         self._max_document_bytes = max_document_bytes
-        self._burials = BurialLog()
+        self._burials = BurialLog(metrics)
 
     async def prepare(self, entries: Sequence[Entry]) -> Batch:
         """Decode, resolve and fold entries, which may take place while others are written."""
