@@ -4,6 +4,7 @@
     ├── Misconfigured   stop, say which setting to change (exit code 2)
     ├── Refused         stop, say which right or password is missing (exit code 2)
     ├── Unavailable     keep what is in hand, wait, try again (exit code 3 in a command)
+    ├── Outdated        resolve the batch again by the bindings that stand now
     ├── GroupMissing    create the consumer group again, then go on
     └── Unusable        bury the entry, with this reason
         ├── Unplaced    ... and say which inbox nobody bound
@@ -70,6 +71,10 @@ UNAVAILABLE_KINDS: Final = (
 
 class GroupMissing(Error):
     """The consumer group, or its whole stream, is gone."""
+
+
+class Outdated(Error):
+    """The bindings were changed since documents were resolved by them; nothing was written."""
 
 
 class Unusable(Error):

@@ -88,8 +88,9 @@ class Claim:
 
 
 class Resolver:
-    """Judges events by one state of the bindings; `fixed` are the inboxes that the operator's
-    settings bind, which nothing else can change.
+    """Judges events by one state of the bindings.
+
+    `fixed` are the inboxes that the operator's settings bind, which nothing else can change.
     """
 
     def __init__(

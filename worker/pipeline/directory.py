@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol
 
+import anyio
 import structlog
 
 from worker.core.bindings import Bindings, Claim, Resolver, bind_command
@@ -55,6 +56,9 @@ class Directory:
         self._clock = clock
         self._loaded_at: float | None = None
         self._checked_at = 0.0
+        # A batch may be resolved anew while the next one is: what a claim granted must not be
+        # laid over a copy that was read later.
+        self._lock = anyio.Lock(fast_acquire=True)
         self._trust(Bindings())
 
     @property
@@ -69,8 +73,17 @@ class Directory:
         """
         if not cases:
             return []
+        async with self._lock:
+            return await self._resolve(cases)
+
+    async def _resolve(self, cases: Sequence[tuple[Event, Statement]]) -> list[Resolution]:
         await self._refresh()
         first = [self._judge(event, said) for event, said in cases]
+        if any(isinstance(answer, Unusable) for answer in first) and await self._may_be_behind():
+            # Perhaps it was bound just now: nothing is refused by what stands no more.
+            self.distrust()
+            await self._refresh()
+            first = [self._judge(event, said) for event, said in cases]
         claims = list(dict.fromkeys(answer for answer in first if isinstance(answer, Claim)))
         if not claims:
             return [_settled(answer) for answer in first]
@@ -94,12 +107,23 @@ class Directory:
         if self._loaded_at is not None and now - self._loaded_at < TRUST_S:
             if now - self._checked_at < CHECK_S:
                 return
-            if await self._table.version() == self._bindings.version:
+            if not await self._is_old():
                 self._checked_at = now
                 return
         _report(await self._table.put(self._operator), self._operator)
         self._trust(await self._table.load())
         self._loaded_at = self._checked_at = now
+
+    async def _may_be_behind(self) -> bool:
+        """Say whether a binding may stand that the copy lacks.
+
+        For one that was added no more than once a second, so that a flood of refusals costs little.
+        """
+        seen_at = self._loaded_at or 0.0
+        return self._clock() - seen_at >= CHECK_S or await self._is_old()
+
+    async def _is_old(self) -> bool:
+        return await self._table.version() != self._bindings.version
 
     def _trust(self, bindings: Bindings) -> None:
         self._bindings = bindings.overruled_by(self._operator)

@@ -15,7 +15,7 @@ from worker.core.chatwoot import Address, Event
 from worker.core.entry import Buried, Entry, Letter, Statement
 from worker.core.fold import Answer, Fold, Part, Written
 from worker.core.model import Document, Draft, Message, Outcome, encode, worst
-from worker.errors import Unusable
+from worker.errors import Outdated, Unusable
 from worker.metrics import Metrics
 from worker.pipeline.burials import BurialLog
 from worker.pipeline.directory import Directory
@@ -39,8 +39,8 @@ class Acknowledger(Protocol):
 class DocumentCache(Protocol):
     """Where documents are written."""
 
-    async def write(self, drafts: Sequence[Draft]) -> Written:
-        """Write drafts, and say what became of each."""
+    async def write(self, drafts: Sequence[Draft], version: bytes | None) -> Written:
+        """Write drafts, and say what became of each; raises `Outdated`."""
 
 
 @dataclass(slots=True)
@@ -59,12 +59,15 @@ class _Case:
 class Batch:
     """Entries on their way to their outcomes; `written` is set once the cache has them.
 
+    `version` is that of the bindings that they were resolved by.
+
     Opaque to all but the settler.
     """
 
     entries: Sequence[Entry]
     cases: Sequence[_Case]
     drafts: Sequence[Draft]
+    version: bytes | None = None
     written: Written | None = None
 
 
@@ -91,7 +94,7 @@ class Settler:
         """Decode, resolve and fold entries, which may take place while others are written."""
         cases = [_open(entry) for entry in entries if entry.fields]
         await self._resolve(cases)
-        return Batch(entries, cases, self._fold(cases).drafts)
+        return Batch(entries, cases, self._fold(cases).drafts, self._directory.version)
 
     async def settle(self, batch: Batch) -> bool:
         """Settle all entries of a batch, or raise and leave all that is not acknowledged pending.
@@ -99,8 +102,13 @@ class Settler:
         May be called again with the same batch: every step is idempotent.
         """
         started = time.perf_counter()
-        if batch.written is None:
-            batch.written = await self._cache.write(batch.drafts)
+        while batch.written is None:
+            try:
+                batch.written = await self._cache.write(batch.drafts, batch.version)
+            except Outdated:
+                self._directory.distrust()
+                anew = await self.prepare(batch.entries)
+                batch.cases, batch.drafts, batch.version = anew.cases, anew.drafts, anew.version
         for case in batch.cases:
             _conclude(case, batch.written.answers)
 

@@ -41,7 +41,7 @@ class BindingTable:
             translated(self._client),
             self._client.pipeline(transaction=False) as pipeline,
         ):
-            # The version first: with an older one than the rest we look again, with a newer one not.
+            # The version first: one that is older than the rest only makes us look again.
             pipeline.set(self._version, _new_version(), nx=True, ex=self._ttl_s)
             pipeline.get(self._version)
             pipeline.hgetall(self._inboxes)

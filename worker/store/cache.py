@@ -10,6 +10,7 @@ from worker.core.fold import Answer, Written
 from worker.core.keys import Keys
 from worker.core.merge import STAMP_DIGITS, merge
 from worker.core.model import Conversation, Document, Draft, Message, encode
+from worker.errors import Outdated
 from worker.store.connect import Client, register, translated
 
 _ANSWERS: Mapping[bytes, Answer] = {
@@ -17,6 +18,9 @@ _ANSWERS: Mapping[bytes, Answer] = {
     b"stale": "stale",
     b"wrong_type": "wrong_type",
 }
+
+_OUTDATED = b"outdated"
+ANY_VERSION = b"*"
 
 TOMBSTONE_EXTRA_S = 86_400
 """A deletion is remembered a day longer than any entry may create what it deleted."""
@@ -53,16 +57,18 @@ class Cache:
         self.keys = Keys(settings.prefix)
         self._write = register(client, "write")
 
-    async def write(self, drafts: Sequence[Draft]) -> Written:
+    async def write(self, drafts: Sequence[Draft], version: bytes | None = None) -> Written:
         """Write documents, in one round trip unless the cache knows what a draft does not.
 
         Such a draft is merged with what is stored, and sent again.
+        `version` is that of the bindings that say where the documents belong;
+        raises `Outdated` where they stand no more. None asks nothing.
         """
         answers: dict[int, Answer] = {}
         waiting = {index: _Request(draft) for index, draft in enumerate(drafts)}
         conflicts = 0
         while waiting:
-            replies = await self._send(waiting.values())
+            replies = await self._send(waiting.values(), version)
             for (index, request), reply in zip(list(waiting.items()), replies, strict=True):
                 if reply in _ANSWERS:
                     answers[index] = _ANSWERS[reply]
@@ -72,17 +78,21 @@ class Cache:
                     waiting[index] = _merged(request.draft, reply)
         return Written([answers[index] for index in range(len(drafts))], conflicts)
 
-    async def _send(self, requests: Iterable[_Request]) -> list[bytes]:
-        keys: list[str] = []
+    async def _send(self, requests: Iterable[_Request], version: bytes | None) -> list[bytes]:
+        keys: list[str] = [self.keys.version]
         arguments: list[bytes | str | int] = [
             STAMP_DIGITS,
             self._of.ttl_s,
             self._of.conversation_messages,
+            ANY_VERSION if version is None else version,
         ]
         for request in requests:
             self._add(keys, arguments, request)
         async with translated(self._client):
-            return cast("list[bytes]", await self._write(keys, arguments))
+            replies = await self._write(keys, arguments)
+        if replies == _OUTDATED:
+            raise Outdated("the bindings were changed since these documents were resolved")
+        return cast("list[bytes]", replies)
 
     def _add(self, keys: list[str], arguments: list[bytes | str | int], request: _Request) -> None:
         document = request.draft.document

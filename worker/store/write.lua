@@ -4,10 +4,12 @@
 -- stamps is smaller than the stored one's, is stale when none is greater, and otherwise the stored
 -- one is handed back, to be merged and sent again. So what is stored only ever grows, whoever writes.
 --
--- KEYS     for each document: its own key, its timeline (if it has one), its pointers
+-- KEYS[1]  the version of the bindings
+-- KEYS     then for each document: its own key, its timeline (if it has one), its pointers
 -- ARGV[1]  digits of a stamp
 -- ARGV[2]  time to live in seconds: of indexes, and the age beyond which nothing is created
 -- ARGV[3]  members of a timeline
+-- ARGV[4]  the version of the bindings that say where the documents belong, or '*' for any
 -- then for each document:
 --   the document; its id; its time to live in seconds;
 --   the time of its newest event in milliseconds, or '' where its age does not matter;
@@ -15,6 +17,12 @@
 --   '', or the revision of a stored document that cannot be read and is to be replaced
 --
 -- Answers for each document: 'applied', 'stale', 'wrong_type', or the stored document.
+-- Answers 'outdated', and writes nothing, where the bindings are of another version.
+
+-- In the step that writes, so that no worker, however long it slept, writes where an inbox was.
+if ARGV[4] ~= '*' and (redis.call('GET', KEYS[1]) or '') ~= ARGV[4] then
+    return 'outdated'
+end
 
 local width, ttl, length = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local now = redis.call('TIME')
@@ -113,7 +121,7 @@ local function write(keys, document, id, life, born, has_timeline, unreadable)
     return 'applied'
 end
 
-local answers, key, arg = {}, 1, 4
+local answers, key, arg = {}, 2, 5
 while arg <= #ARGV do
     local document, id, life, born, timeline, pointers, unreadable = unpack(ARGV, arg, arg + 6)
     local last = key + timeline + pointers
