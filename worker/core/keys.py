@@ -69,6 +69,11 @@ _NAMED: Final[dict[str, Kind]] = {"source": "source", "contact": "contact"}
 _NUMBER = re.compile(r"[1-9][0-9]{0,15}", re.ASCII)
 
 
+def dead_key(stream: str) -> str:
+    """Return the key of a stream's dead letters."""
+    return f"{stream}:dead"
+
+
 def nests(prefix: str) -> bool:
     """Say whether a prefix would put its keys among those of an instance of another prefix."""
     return ":chatwoot:" in f"{prefix}:"
@@ -193,3 +198,19 @@ def contact_names(contact: Contact | None) -> list[str]:
     if contact.identifier and contact.identifier != f"{digits}@s.whatsapp.net":
         names.append(contact.identifier)
     return names
+
+
+def aliases(contact: Contact | None) -> set[str]:
+    """Return every name that means a contact: its names, and what its identifier says besides."""
+    if contact is None:
+        return set()
+    names = {*contact_names(contact), contact.identifier or ""}
+    phone, at, server = (contact.identifier or "").partition("@")
+    if at and server == "s.whatsapp.net":
+        names.add(digits_of(phone))
+    return names - {""}
+
+
+def named(text: str) -> Contact:
+    """Return the contact that somebody means by a JID, or by a phone number however written."""
+    return Contact(identifier=text) if "@" in text else Contact(phone_number=text)

@@ -33,7 +33,7 @@ for i = 3, #ARGV, 3 do
     if moved and not is_bound_to(was) then
         redis.call('HDEL', KEYS[2], was)
     end
-    changed = changed or was ~= instance
+    changed = changed or (was or '') ~= instance
     answers[#answers + 1] = moved and was
 end
 if changed then

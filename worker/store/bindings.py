@@ -37,10 +37,7 @@ class BindingTable:
 
     async def load(self) -> Bindings:
         """Read all bindings, and renew them."""
-        async with (
-            translated(self._client),
-            self._client.pipeline(transaction=False) as pipeline,
-        ):
+        async with translated(self._client), self._client.pipeline(transaction=False) as pipeline:
             # The version first: one that is older than the rest only makes us look again.
             pipeline.set(self._version, _new_version(), nx=True, ex=self._ttl_s)
             pipeline.get(self._version)
@@ -48,13 +45,16 @@ class BindingTable:
             pipeline.hgetall(self._accounts)
             for key in (self._inboxes, self._accounts, self._version):
                 pipeline.expire(key, self._ttl_s)
-            _, version, instances, accounts, *_ = await pipeline.execute()
-        # A field that nobody of ours wrote must not stop every worker.
-        return Bindings(
-            {i.decode(): name.decode() for i, name in instances.items() if _INBOX.fullmatch(i)},
-            {name.decode(): int(a) for name, a in accounts.items() if a.isdigit()},
-            version or b"",
-        )
+            _, *state, _, _, _ = await pipeline.execute()
+        return _bindings(*state)
+
+    async def peek(self) -> Bindings:
+        """Read all bindings, and change nothing."""
+        async with translated(self._client), self._client.pipeline(transaction=False) as pipeline:
+            pipeline.get(self._version)
+            pipeline.hgetall(self._inboxes)
+            pipeline.hgetall(self._accounts)
+            return _bindings(*await pipeline.execute())
 
     async def put(self, bindings: Bindings) -> Mapping[str, str]:
         """Write the operator's bindings over whatever stands.
@@ -90,6 +90,17 @@ class BindingTable:
             {claim.inbox: bound.decode() for claim, (bound, _) in pairs if bound},
             {claim.instance: int(owner) for claim, (_, owner) in pairs if owner},
         )
+
+
+def _bindings(
+    version: bytes | None, instances: Mapping[bytes, bytes], accounts: Mapping[bytes, bytes]
+) -> Bindings:
+    """Read what the hashes hold; a field that nobody of ours wrote must not stop every worker."""
+    return Bindings(
+        {i.decode(): name.decode() for i, name in instances.items() if _INBOX.fullmatch(i)},
+        {name.decode(): int(a) for name, a in accounts.items() if a.isdigit()},
+        version or b"",
+    )
 
 
 def _new_version() -> str:
