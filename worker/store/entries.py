@@ -1,11 +1,13 @@
 """The entries of one stream, outside any group: walked, taken away, and put on another."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Final
 
 from redis.exceptions import ResponseError
 
 from worker.core.entry import Entry
+from worker.errors import Misconfigured
 from worker.store.connect import Client, translated
 from worker.store.portion import Portion
 
@@ -20,26 +22,40 @@ class Entries:
         self._client = client
         self._key = key
 
+    @asynccontextmanager
+    async def _told(self) -> AsyncIterator[None]:
+        """Turn Redis' errors into ours, and say so where the key holds something else."""
+        async with translated(self._client):
+            try:
+                yield
+            except ResponseError as error:
+                if "WRONGTYPE" not in str(error):
+                    raise
+                raise Misconfigured(
+                    f"{self._key} holds something else than a stream: "
+                    "see to CHATWOOT_CACHE_STREAM_KEY"
+                ) from error
+
     async def length(self) -> int:
         """Return how many entries there are."""
-        async with translated(self._client):
+        async with self._told():
             return int(await self._client.xlen(self._key))
 
     async def get(self, entry_id: str) -> Entry | None:
         """Return one entry."""
-        async with translated(self._client):
+        async with self._told():
             rows = await self._client.xrange(self._key, entry_id, entry_id)
         return next((Entry(found, fields) for found, fields in rows), None)
 
     async def walk(self) -> AsyncIterator[list[Entry]]:
         """Yield what is there now, oldest first, in steps; what is added meanwhile is left out."""
-        async with translated(self._client):
+        async with self._told():
             newest = await self._client.xrevrange(self._key, count=1)
         if not newest:
             return
         last, after, portion = newest[0][0], b"-", Portion(_STEP)
         while True:
-            async with translated(self._client):
+            async with self._told():
                 rows = await self._client.xrange(self._key, after, last, count=portion.count)
             if not rows:
                 return
@@ -50,7 +66,7 @@ class Entries:
 
     async def add_all(self, entries: Sequence[Mapping[bytes, bytes]]) -> None:
         """Put entries at the end, in order; raises unless the server has them all."""
-        async with translated(self._client), self._client.pipeline(transaction=False) as pipeline:
+        async with self._told(), self._client.pipeline(transaction=False) as pipeline:
             for fields in entries:
                 pipeline.xadd(self._key, dict(fields))
             await pipeline.execute()
@@ -59,12 +75,12 @@ class Entries:
         """Take entries away; returns how many there were."""
         if not ids:
             return 0
-        async with translated(self._client):
+        async with self._told():
             return int(await self._client.xdel(self._key, *ids))
 
     async def pending(self, group: str, first: bytes, last: bytes) -> set[bytes]:
         """Return the entries between two ids that workers have in hand, at most ten thousand."""
-        async with translated(self._client):
+        async with self._told():
             try:
                 rows = await self._client.xpending_range(self._key, group, first, last, _MOST)
             except ResponseError as error:

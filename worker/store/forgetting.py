@@ -39,7 +39,7 @@ async def conversations_of(
     """Return the conversations of a selection that the cache knows, by their display ids."""
     if selection.conversation_id is not None:
         return {selection.conversation_id}
-    found: set[int] = set()
+    found = await namespace.newest_conversations(selection.instance, selection.contact)
     async for document in namespace.documents(
         advance, instance=selection.instance, kind="conversation"
     ):

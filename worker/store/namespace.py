@@ -1,6 +1,6 @@
 """All keys of a prefix, walked in bounded steps: for whoever looks at them or takes them away."""
 
-from collections.abc import AsyncIterator, Callable, Container, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Container, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 from msgspec.structs import replace
@@ -110,6 +110,14 @@ class Namespace:
             held = await self._client.mget(names)
         pairs = zip(names, held, strict=True)
         return [name for name, value in pairs if value and value.isdigit() and int(value) in ids]
+
+    async def newest_conversations(self, instance: str, contact: Collection[str]) -> set[int]:
+        """Return the conversations that a contact's names lead to."""
+        if not contact:
+            return set()
+        async with translated(self._client):
+            held = await self._client.mget([self.keys.contact(instance, name) for name in contact])
+        return {int(value) for value in held if value and value.isdigit()}
 
     async def unlink(self, names: Sequence[bytes]) -> int:
         """Delete keys; returns how many there were."""
