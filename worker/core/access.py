@@ -29,7 +29,6 @@ _WORKER: Final = (
     "xack",
     "xadd",  # the webhook, and dead letters
     "xtrim",
-    "xdel",
     "evalsha",
     "script|load",
     "time",  # in scripts, as what follows
@@ -73,6 +72,7 @@ _OPERATOR: Final = (
     "del",
     "unlink",
     "zrem",
+    "xdel",
     "xrevrange",
 )
 _COMMANDS: Final[dict[Role, tuple[str, ...]]] = {
