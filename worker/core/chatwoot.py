@@ -246,7 +246,9 @@ def _inbox_id(body: _Body, conversation: _Conversation) -> int:
 def is_bot(event: Event) -> bool:
     """Say whether an event is about Evolution's bot contact."""
     contact, sender = _contact(event.conversation), event.body.sender
-    return any(who and who.identifier == BOT_IDENTIFIER for who in (contact, sender))
+    return (contact is not None and contact.identifier == BOT_IDENTIFIER) or (
+        sender is not None and sender.identifier == BOT_IDENTIFIER
+    )
 
 
 def _contact(conversation: _Conversation) -> Contact | None:
@@ -264,21 +266,24 @@ def documents(
     event: Event, statement: Statement, address: Address
 ) -> tuple[Message | None, Conversation]:
     """Return the documents that an event is: a message event carries its conversation too."""
-    witness_us = min(_witness_us(event), statement.ms * 1000 + CLOCK_TOLERANCE_US)
+    latest_us = to_us(_latest(event.conversation).updated_at)
+    witness_us = max(_witness_us(event), latest_us)
+    witness_us = min(witness_us, statement.ms * 1000 + CLOCK_TOLERANCE_US)
     conversation = _conversation(event, statement, address, witness_us)
     if event.name not in _OF_MESSAGES:
         return None, conversation
-    return _message(event, statement, address, witness_us), conversation
+    return _message(event, statement, address, witness_us, latest_us), conversation
 
 
 def _witness_us(event: Event) -> int:
-    """Return a lower bound of when Chatwoot read the row, by Chatwoot's clock."""
+    """Return a lower bound of when Chatwoot read the row, by Chatwoot's clock.
+
+    The latest message's time is another one.
+    """
     conversation = event.conversation
     activity_us = to_us(conversation.last_activity_at) or to_us(conversation.timestamp)
     # A conversation's own `created_at` says nothing that its other times do not.
-    created_us = to_us(event.body.created_at)
-    latest_us = to_us(_latest(conversation).updated_at)
-    return max(to_us(conversation.updated_at), activity_us, latest_us, created_us)
+    return max(to_us(conversation.updated_at), activity_us, to_us(event.body.created_at))
 
 
 def _conversation(
@@ -312,10 +317,12 @@ def _conversation(
     )
 
 
-def _message(event: Event, statement: Statement, address: Address, witness_us: int) -> Message:
+def _message(
+    event: Event, statement: Statement, address: Address, witness_us: int, latest_us: int
+) -> Message:
     body = event.body
     deleted = _is_deleted(body)
-    status, updated_at, status_register = _status(event)
+    status, updated_at, status_register = _status(event, latest_us)
     tail = stamp_tail(witness_us, int(event.name == "message_updated"), statement.order)
     source_register = UNKNOWN if body.source_id is None else f"1{tail}"
     return Message(
@@ -349,12 +356,11 @@ def _is_deleted(body: _Body) -> bool:
     return attributes is not None and attributes.get("deleted") is True
 
 
-def _status(event: Event) -> tuple[str | None, str | None, str]:
+def _status(event: Event, updated_us: int) -> tuple[str | None, str | None, str]:
     """Return status, its time and its stamp: known only where the latest message is this one."""
     latest = _latest(event.conversation)
     if latest.id != event.body.id or latest.status is None:
         return None, None, UNKNOWN
-    updated_us = to_us(latest.updated_at)
     updated_at = spelled_once(latest.updated_at, updated_us)
     return latest.status, updated_at, status_stamp(latest.status, updated_us)
 
