@@ -9,11 +9,23 @@ from typing import Final
 from worker import __version__, settings
 from worker.errors import Error, Misconfigured, Unavailable
 
-_COMMANDS: Final = ("run", "publish", "get", "config", "healthcheck")
+_COMMANDS: Final = (
+    "run",
+    "publish",
+    "get",
+    "bindings",
+    "dead",
+    "audit",
+    "purge",
+    "acl",
+    "config",
+    "healthcheck",
+)
 """Each is a module of `worker.commands`, in the order of the help text."""
 
 _WRONG_USAGE = 2
 _REDIS_UNAVAILABLE = 3
+
 
 _EXIT_CODES = """
 exit codes: 0 done, 1 found something wrong, 2 wrong usage or settings, 3 Redis unavailable
