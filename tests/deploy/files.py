@@ -29,9 +29,7 @@ def written() -> Iterator[tuple[str, str]]:
 def rules(kind: str) -> dict[str, str]:
     """The expressions of all rules of a kind (`alert` or `record`), by name."""
     groups = yaml.safe_load(ALERTS.read_text())["groups"]
-    return {
-        rule[kind]: rule["expr"] for group in groups for rule in group["rules"] if kind in rule
-    }
+    return {rule[kind]: rule["expr"] for group in groups for rule in group["rules"] if kind in rule}
 
 
 def panels() -> dict[str, list[str]]:
