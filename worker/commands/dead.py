@@ -27,6 +27,7 @@ from worker.store.connect import joined
 from worker.store.entries import Entries
 
 _UNITS_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+_ID: Final = re.compile("[0-9]{1,19}-[0-9]{1,19}", re.ASCII)
 _COLUMNS: Final = ("id", "at", "reason", "event", "inbox", "instance", "error")
 
 
@@ -88,7 +89,7 @@ def _wanted(arguments: argparse.Namespace) -> _Wanted:
         if match is None:
             raise Misconfigured("--age must be a number and s, m, h or d, such as 12h")
         before_ms = (time.time() - int(match[1]) * _UNITS_S[match[2]]) * 1000
-    if arguments.id is not None and not re.fullmatch("[0-9]{1,19}-[0-9]{1,19}", arguments.id, re.ASCII):
+    if arguments.id is not None and not _ID.fullmatch(arguments.id):
         raise Misconfigured(f"{arguments.id!r} is no letter's id: dead list shows them")
     return _Wanted(arguments.id, arguments.reason, arguments.instance, before_ms)
 
