@@ -5,6 +5,7 @@
     ├── Refused         stop, say which right or password is missing (exit code 2)
     ├── Unavailable     keep what is in hand, wait, try again (exit code 3 in a command)
     ├── GroupMissing    create the consumer group again, then go on
+    ├── Unspooled       the disk cannot keep a webhook either: answer 503
     └── Unusable        bury the entry, with this reason
         └── Conflict    ... and say which two instances met
 
@@ -69,6 +70,14 @@ UNAVAILABLE_KINDS: Final = (
 
 class GroupMissing(Error):
     """The consumer group, or its whole stream, is gone."""
+
+
+class Unspooled(Error):
+    """The spool cannot take a webhook now; `reason` is a label of `webhook_requests_total`."""
+
+    def __init__(self, reason: Literal["spool_full", "spool_failed"], message: str) -> None:
+        super().__init__(message)
+        self.reason: Literal["spool_full", "spool_failed"] = reason
 
 
 class Unusable(Error):
