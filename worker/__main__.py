@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from worker import __version__, settings
-from worker.commands import config, get, healthcheck, publish, run
+from worker.commands import config, doctor, get, healthcheck, publish, run, status
 from worker.errors import Error, Misconfigured, Unavailable
 
 _WRONG_USAGE = 2
@@ -50,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"chatwoot-cache {__version__}")
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
-    for command in (run, publish, get, config, healthcheck):
+    for command in (run, publish, get, status, doctor, config, healthcheck):
         command.add(subparsers)
     for subparser in subparsers.choices.values():
         subparser.add_argument(

@@ -120,7 +120,7 @@ class _Worker:
         self._spooling = (
             Spooling(self._spool, self._producer, self._metrics) if self._spool else None
         )
-        self._policy = _policy(settings)
+        self._policy = webhook_policy(settings)
         self._health = Health(
             self._consumer,
             self._producer,
@@ -260,7 +260,8 @@ class _Worker:
         everything.deadline = anyio.current_time() + self._settings.shutdown_timeout_s
 
 
-def _policy(settings: Settings) -> WebhookPolicy:
+def webhook_policy(settings: Settings) -> WebhookPolicy:
+    """Return what the settings say about posting; raises `Misconfigured`."""
     token = settings.webhook_token
     return WebhookPolicy(
         secrets={
