@@ -213,10 +213,7 @@ def test_last_events_are_judged_as_the_worker_does() -> None:
         Entry(b"9000-0", {b"payload": encode(message(2, inbox_id=12, inbox_name="bound"))}),
         Entry(b"5000-0", {b"payload": encode(message(3, inbox_id=12, inbox_name="bound"))}),
         Entry(b"2000-0", {b"payload": encode(message(4, inbox_id=13, inbox_name="new"))}),
-        Entry(
-            b"9999-0",
-            {b"payload": encode(message(4, inbox_id=13, inbox_name="new")), b"_id": b"2500-7"},
-        ),
+        Entry(b"9999-0", {b"payload": replayed, b"_id": b"2500-7"}),
         Entry(b"3000-0", {b"payload": b"junk"}),
         Entry(b"3000-1", {b"payload": encode(message(5, inbox_id=14, channel="Channel::Email"))}),
         Entry(b"3000-2", {b"payload": encode(message(6, event="contact_updated"))}),

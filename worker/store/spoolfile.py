@@ -149,6 +149,7 @@ class SpoolFile:
     @contextmanager
     def draining(self) -> Iterator[bool]:
         """Say whether this worker may drain now: one at a time does."""
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         with opened(self._directory / "drain.lock") as lock:
             yield locked(lock)
 
