@@ -201,6 +201,46 @@ def test_what_a_user_may_not_ask_is_unknown_and_no_problem(doctor: Doctor, serve
     assert found["version"]["says"].startswith("a server that does not say its version")
 
 
+def test_what_the_server_lacks_is_named(doctor: Doctor, server_binary: Path) -> None:
+    """Tried, since versions say little about forks, proxies and what providers switch off."""
+    with Server(server_binary, "--rename-command", "EVALSHA", "") as lacking:
+        code, found = doctor(CACHE_REDIS_URI=lacking.uri)
+
+    assert (code, found["version"]["level"]) == (1, "problem")
+    assert "lacks EVALSHA" in found["version"]["says"]
+
+
+def test_a_cluster_is_not_supported_and_said_not_to_be(doctor: Doctor, server_binary: Path) -> None:
+    clustered = Server(server_binary, "--cluster-enabled", "yes")
+    # Its second port is 10000 higher.
+    while clustered.port > 50_000:
+        clustered.port = free_port()
+    with clustered:
+        code, found = doctor(CACHE_REDIS_URI=clustered.uri)
+
+    assert (code, found["role"]["level"]) == (1, "problem")
+    assert "Redis Cluster" in found["role"]["says"]
+
+
+async def test_a_disk_that_failed_the_server_is_a_problem(
+    doctor: Doctor, server_binary: Path
+) -> None:
+    with Server(server_binary) as failing, redis.Redis.from_url(failing.uri) as client:
+        client.set("key", "value")
+        (failing.directory / "dump.rdb").mkdir()
+        client.bgsave()
+
+        def has_failed() -> bool:
+            info: Any = client.info("persistence")
+            return bool(info["rdb_last_bgsave_status"] == "err")
+
+        await wait_until(has_failed, "the snapshot failed")
+        code, found = await _in_thread(lambda: doctor(CACHE_REDIS_URI=failing.uri))
+
+    assert (code, found["persistence"]["level"]) == (1, "problem")
+    assert "rdb_last_bgsave_status" in found["persistence"]["says"]
+
+
 def test_a_wrong_password_is_a_problem_of_settings(doctor: Doctor, server: Server) -> None:
     code, found = doctor(CACHE_REDIS_URI=server.uri.replace("//", "//nobody:s3cret@"))
 

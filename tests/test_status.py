@@ -109,6 +109,55 @@ def test_everything_is_on_it(status: Status, raw: redis.Redis, prefix: str, tmp_
     assert found["spool"]["entries"] == 1
 
 
+def fill(raw: redis.Redis, prefix: str) -> None:
+    """Old and new entries, pending, more letters than are looked at, more instances than fit."""
+    stream = f"{prefix}-events"
+    raw.xadd(stream, {"payload": encode(message(1, inbox_name="loja"))}, id="1790000000000-1")
+    raw.xadd(stream, {"payload": "junk"})
+    raw.xgroup_create(stream, GROUP, "0")
+    raw.xreadgroup(GROUP, "a worker with quite a long name, of a pod in a cluster", {stream: ">"})
+    with raw.pipeline() as pipeline:
+        for number in range(1100):
+            reason = "bad_json" if number % 2 else "too_large"
+            pipeline.xadd(f"{stream}:dead", {"_reason": reason})
+        for number in range(30):
+            name = f"instance {number:02} {'x' * 40}"
+            pipeline.set(f"{prefix}:chatwoot:{name}:message:1", "", ex=60)
+        pipeline.execute()
+
+
+def test_it_fits_a_terminal_of_80_columns(
+    settings: dict[str, str],
+    raw: redis.Redis,
+    prefix: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    fill(raw, prefix)
+    file = SpoolFile(tmp_path, 1 << 20, "events")
+    file.open()
+    file.append([b"1", b"2"])
+    file.close()
+    monkeypatch.chdir(tmp_path)
+    spool = {"CHATWOOT_CACHE_WEBHOOK_SPOOL_DIR": str(tmp_path), "COLUMNS": "80"}
+    for name, text in (settings | spool).items():
+        monkeypatch.setenv(name, text)
+    assert main(["status"]) == 0
+    shown = capsys.readouterr().out
+    assert max(map(len, shown.splitlines())) <= 80
+
+    words = " ".join(shown.split())
+    assert "2 entries, the last " in words
+    assert "2 pending, the oldest" in words
+    assert "1,100: " in words
+    assert "of the newest 1,000" in words
+    assert "2 webhooks wait, " in words
+    assert "a worker with quite a long name, of…" in words
+    assert "… and 11 more; --json shows all" in words
+    assert "not lately" in words
+
+
 def test_rates_are_measured(
     status: Status, raw: redis.Redis, prefix: str, settings: dict[str, str]
 ) -> None:
