@@ -13,7 +13,8 @@ import redis
 from tests.servers import Server, free_port
 from tests.waiting import wait_until
 from worker.__main__ import main
-from worker.store.spoolfile import NAME, SpoolFile
+from worker.store.spooldatabase import NAME
+from worker.store.spoolfile import SpoolFile
 
 GROUP = "chatwoot-cache"
 

@@ -14,7 +14,8 @@ from structlog.testing import capture_logs
 
 from worker.errors import Misconfigured, Unspooled
 from worker.store.spool import Spool, decode
-from worker.store.spoolfile import NAME, SpoolFile, look
+from worker.store.spooldatabase import NAME, look
+from worker.store.spoolfile import SpoolFile
 
 MIB = 1024 * 1024
 
@@ -163,6 +164,20 @@ async def test_a_file_removed_under_us_is_made_anew(tmp_path: Path) -> None:
         await spool.add({"payload": b"second"})
     async with running(tmp_path) as spool:
         assert [decode(row) for row in await spool.oldest(9)] == [{"payload": b"second"}]
+
+
+async def test_a_file_replaced_under_us_takes_nothing_and_ends_nothing(tmp_path: Path) -> None:
+    async with running(tmp_path) as spool:
+        for path in tmp_path.iterdir():
+            path.unlink()
+        foreign(tmp_path / NAME)
+        with pytest.raises(Unspooled, match="it was not written by this program") as error:
+            await spool.add({"payload": b"{}"})
+        assert error.value.reason == "spool_failed"
+
+        (tmp_path / NAME).unlink()
+        await spool.add({"payload": b"{}"})
+        assert (await spool.figures()).entries == 1
 
 
 def test_two_workers_share_a_directory(tmp_path: Path) -> None:

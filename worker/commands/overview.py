@@ -14,7 +14,7 @@ from worker.store.bindings import BindingTable
 from worker.store.cache import CacheSettings
 from worker.store.census import Census, Letters, StreamView
 from worker.store.connect import Client
-from worker.store.spoolfile import SpoolFigures, look
+from worker.store.spooldatabase import SpoolFigures, look
 from worker.store.tally import Tally, tally
 
 _COUNTED_AFRESH_S: Final = 10.0

@@ -18,7 +18,8 @@ from worker.errors import Error, Unspooled
 from worker.logs import Throttle, where
 from worker.metrics import Metrics
 from worker.store.spool import decode
-from worker.store.spoolfile import Spooled, SpoolFigures
+from worker.store.spooldatabase import SpoolFigures
+from worker.store.spoolfile import Spooled
 
 log = structlog.get_logger()
 

@@ -14,7 +14,8 @@ import msgspec
 import structlog
 
 from worker.errors import Unspooled
-from worker.store.spoolfile import Spooled, SpoolFigures, SpoolFile
+from worker.store.spooldatabase import SpoolFigures
+from worker.store.spoolfile import Spooled, SpoolFile
 
 _BATCH_BYTES: Final = 4 * 1024 * 1024
 

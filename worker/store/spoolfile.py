@@ -5,7 +5,6 @@ kill -9 and a power cut. Workers of one machine may share the directory, not one
 the log needs shared memory.
 """
 
-import contextlib
 import fcntl
 import os
 import sqlite3
@@ -16,25 +15,14 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from worker.errors import Misconfigured, Unspooled
+from worker.store import spooldatabase
 from worker.store.home import locked, opened
+from worker.store.spooldatabase import NAME, NotASpool, SpoolFigures, figures, full, told
 
 SETTING: Final = "CHATWOOT_CACHE_WEBHOOK_SPOOL_DIR"
-NAME: Final = "webhooks.sqlite3"
 
-_PAGE_BYTES: Final = 4096
-_ROOM_BYTES: Final = 16 * _PAGE_BYTES
-_LOCK_WAIT_S: Final = 2.0
-_APPLICATION_ID: Final = 0x43574353
-_VERSION: Final = 1
-
-_SCHEMA: Final = f"""
-    BEGIN IMMEDIATE;
-    CREATE TABLE webhooks (id INTEGER PRIMARY KEY AUTOINCREMENT, fields BLOB NOT NULL);
-    CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
-    PRAGMA application_id = {_APPLICATION_ID};
-    PRAGMA user_version = {_VERSION};
-    COMMIT;
-"""
+_ROOM_BYTES: Final = 64 * 1024
+"""What must be free for the spool not to count as full."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +31,6 @@ class Spooled:
 
     id: int
     fields: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class SpoolFigures:
-    """How much waits in the spool."""
-
-    entries: int
-    used_bytes: int
 
 
 class SpoolFile:
@@ -62,7 +42,7 @@ class SpoolFile:
     def __init__(self, directory: Path, max_bytes: int, target: str) -> None:
         self._directory = directory
         self._path = directory / NAME
-        self._max_pages = max_bytes // _PAGE_BYTES
+        self._max_bytes = max_bytes
         self._target = target
         self._hold: BinaryIO | None = None
         self._connection: sqlite3.Connection | None = None
@@ -82,9 +62,7 @@ class SpoolFile:
                 f"{SETTING}={self._directory} cannot be used: {error.strerror}; "
                 "name a directory that the worker may write to"
             ) from error
-        except sqlite3.Error as error:
-            raise self._unusable(str(error)) from error
-        except Unspooled as error:
+        except (sqlite3.Error, NotASpool, Unspooled) as error:
             raise self._unusable(str(error)) from error
         return former
 
@@ -104,15 +82,15 @@ class SpoolFile:
 
     def probe(self) -> None:
         """Raise `Unspooled` unless another webhook could be kept now; tried by a real commit."""
-        if self.figures().used_bytes + _ROOM_BYTES > self._max_pages * _PAGE_BYTES:
-            raise _full()
+        if self.figures().used_bytes + _ROOM_BYTES > self._max_bytes:
+            raise full()
         with self._transaction() as connection:
             connection.execute("REPLACE INTO facts VALUES ('probed', datetime())")
 
     def oldest(self, count: int, max_bytes: int) -> list[Spooled]:
         """Return the rows that came first: at most `count`, and `max_bytes` unless it is one."""
         found: list[Spooled] = []
-        with _told():
+        with told():
             rows = self._at_hand().execute(
                 "SELECT id, fields FROM webhooks ORDER BY id LIMIT ?", (count,)
             )
@@ -128,7 +106,7 @@ class SpoolFile:
         """Forget every row up to this id, and give the disk what became free."""
         with self._transaction() as connection:
             connection.execute("DELETE FROM webhooks WHERE id <= ?", (last,))
-        with _told():
+        with told():
             if self.figures().entries == 0:
                 # As a script: `execute` would let go after the first page.
                 self._at_hand().executescript(
@@ -143,7 +121,7 @@ class SpoolFile:
 
     def figures(self) -> SpoolFigures:
         """Say how much is in use; rows go in at one end and out at the other, so ids count them."""
-        with _told():
+        with told():
             return figures(self._at_hand())
 
     @contextmanager
@@ -171,41 +149,8 @@ class SpoolFile:
         return former
 
     def _connect(self) -> None:
-        # It holds people's messages: for our user alone, as are the files SQLite puts beside it.
-        self._path.touch(mode=0o600)
-        connection = sqlite3.connect(
-            self._path, timeout=_LOCK_WAIT_S, isolation_level=None, check_same_thread=False
-        )
-        try:
-            self._set_up(connection)
-        except BaseException:
-            connection.close()
-            raise
-        self._connection = connection
+        self._connection = spooldatabase.connect(self._path, self._max_bytes)
         self._identity = _identity(self._path)
-
-    def _set_up(self, connection: sqlite3.Connection) -> None:
-        is_new = _number(connection, "SELECT count(*) FROM sqlite_master") == 0
-        if is_new:
-            connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
-            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
-        else:
-            self._check(connection)
-        connection.execute("PRAGMA journal_mode = WAL").fetchall()
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute(f"PRAGMA max_page_count = {self._max_pages}").fetchall()
-        if is_new:
-            connection.executescript(_SCHEMA)
-
-    def _check(self, connection: sqlite3.Connection) -> None:
-        """Refuse what is not ours, or not whole."""
-        if _number(connection, "PRAGMA application_id") != _APPLICATION_ID:
-            raise self._unusable("it was not written by this program")
-        if _number(connection, "PRAGMA user_version") > _VERSION:
-            raise self._unusable("it was written by a newer version")
-        ((said,),) = connection.execute("PRAGMA quick_check(1)").fetchall()
-        if said != "ok":
-            raise self._unusable(said)
 
     def _retarget(self) -> str | None:
         former = self._read_target()
@@ -233,7 +178,7 @@ class SpoolFile:
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         """A transaction, on the disk once the block is left."""
-        with _told():
+        with told():
             self._come_back()
             connection = self._at_hand()
             connection.execute("BEGIN IMMEDIATE")
@@ -252,49 +197,6 @@ class SpoolFile:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._connect()
             self._at_hand().execute("REPLACE INTO facts VALUES ('target', ?)", (self._target,))
-
-
-def figures(connection: sqlite3.Connection) -> SpoolFigures:
-    """Say how much a spool holds."""
-    entries = _number(connection, "SELECT coalesce(max(id) - min(id) + 1, 0) FROM webhooks")
-    pages = _number(connection, "PRAGMA page_count") - _number(connection, "PRAGMA freelist_count")
-    return SpoolFigures(entries, pages * _PAGE_BYTES)
-
-
-def look(directory: Path) -> SpoolFigures | None:
-    """Say how much a spool holds without using it; None where there is none to read."""
-    with (
-        contextlib.suppress(sqlite3.Error),
-        contextlib.closing(
-            sqlite3.connect(f"{(directory / NAME).resolve().as_uri()}?mode=ro", uri=True)
-        ) as connection,
-    ):
-        return figures(connection)
-    return None
-
-
-@contextmanager
-def _told() -> Iterator[None]:
-    """Turn SQLite's errors, and the disk's, into ours."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
-            raise _full() from error
-        raise Unspooled("spool_failed", f"the spool cannot be written: {error}") from error
-    except OSError as error:
-        raise Unspooled("spool_failed", f"the spool cannot be written: {error.strerror}") from error
-
-
-def _full() -> Unspooled:
-    return Unspooled(
-        "spool_full", "the spool, or its disk, is full; see CHATWOOT_CACHE_WEBHOOK_SPOOL_MAX_BYTES"
-    )
-
-
-def _number(connection: sqlite3.Connection, query: str) -> int:
-    ((number,),) = connection.execute(query).fetchall()
-    return int(number)
 
 
 def _identity(path: Path) -> tuple[int, int]:

@@ -9,7 +9,7 @@ from worker.app import webhook_policy
 from worker.commands.checks.finding import Finding, ok, problem, warning
 from worker.commands.checks.subject import Subject, in_container
 from worker.commands.quantities import of_bytes
-from worker.store.spoolfile import NAME, look
+from worker.store.spooldatabase import NAME, look
 from worker.web.policy import is_loopback
 
 _DIR: Final = "CHATWOOT_CACHE_WEBHOOK_SPOOL_DIR"
