@@ -27,7 +27,7 @@ from worker.core.audit import examine_document, examine_key
 from worker.core.bindings import Bindings, inbox_key
 from worker.core.letter import DeadLetter
 from worker.core.model import Message
-from worker.pipeline.settle import Batch
+from worker.pipeline.batch import Batch
 from worker.store.bindings import BindingTable
 from worker.store.cache import CacheSettings
 from worker.store.connect import connect
