@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from subprocess import Popen
 
+import anyio
 import httpx
 import pytest
 
@@ -18,8 +19,8 @@ from tests.deploy import image
 from tests.deploy.image import Container
 from tests.deploy.tools import run
 from tests.e2e.place import Place
-from tests.events import PAYLOADS
-from tests.servers import free_port
+from tests.events import PAYLOADS, encode, message
+from tests.servers import Server, free_port
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.deploy
@@ -123,6 +124,54 @@ async def test_the_started_image_takes_the_samples_and_stops_on_its_signal(
     finally:
         started.process.kill()
         started.process.wait()
+
+
+async def test_an_outage_of_redis_restarts_nothing_and_loses_no_webhook(
+    container: Container, server_binary: Path, prefix: str, tmp_path: Path
+) -> None:
+    """Two minutes without Redis, a webhook every quarter of a second, as in compose.yaml."""
+    settings = {
+        "CHATWOOT_CACHE_WEBHOOK_SECRETS": json.dumps({"3": SECRET}),
+        "CHATWOOT_CACHE_WEBHOOK_SPOOL_DIR": "/var/lib/chatwoot-cache/spool",
+    }
+    with Server(server_binary, "--appendonly", "yes") as server:
+        place = Place(server.uri, prefix)
+        started = Started(container, place, tmp_path / "log", **settings)
+        try:
+            await started.until_ready()
+            server.kill()
+            sent = await _send_for(OUTAGE_S, started)
+            server.start()
+            await wait_until(lambda: _has_all(place, sent), "all came back", timeout_s=60)
+        finally:
+            started.process.terminate()
+            assert started.process.wait(20) == 0
+            place.redis.close()
+
+
+OUTAGE_S = 120.0
+EVERY_S = 0.25
+
+
+async def _send_for(outage_s: float, started: Started) -> list[int]:
+    """Post messages 1, 2, 3, …; each must be taken, and the container be healthy throughout."""
+    sent: list[int] = []
+    end = time.monotonic() + outage_s
+    while time.monotonic() < end:
+        number = len(sent) + 1
+        answer = started.post(encode(message(number)))
+        assert answer.status_code == 200, answer.text
+        sent.append(number)
+        if number % 40 == 1:
+            assert started.health() == 0
+            assert started.process.poll() is None
+        await anyio.sleep(EVERY_S)
+    return sent
+
+
+def _has_all(place: Place, numbers: Sequence[int]) -> bool:
+    keys = [place.key("loja-aurora", "message", number) for number in numbers]
+    return place.redis.exists(*keys) == len(numbers)
 
 
 async def test_an_image_without_a_secret_takes_no_webhook(
