@@ -39,12 +39,12 @@ def _chart(title: str, lines: Sequence[Series]) -> Iterator[str]:
         yield '<text x="8" y="80" fill="#e02f44">nothing</text>'
         return
     start, end = min(at for at, _ in every), max(at for at, _ in every)
-    top = max(value for _, value in every) or 1.0
+    top = max(value for _, value in every)
     yield f'<text x="8" y="28" fill="#888">up to {top:.4g}, {len(lines)} series</text>'
     for number, line in enumerate(lines):
         drawn = " ".join(
             f"{8 + (at - start) / (end - start or 1) * (_WIDTH - 24):.1f},"
-            f"{_HEIGHT - 10 - value / top * (_HEIGHT - 50):.1f}"
+            f"{_HEIGHT - 10 - value / (top or 1) * (_HEIGHT - 50):.1f}"
             for at, value in line
         )
         colour = _LINES[number % len(_LINES)]

@@ -1,7 +1,5 @@
 """The image is what the Dockerfile promises, and works as an orchestrator would start it."""
 
-import hashlib
-import hmac
 import json
 import os
 import signal
@@ -21,6 +19,7 @@ from tests.deploy.tools import run
 from tests.e2e.place import Place
 from tests.events import PAYLOADS, encode, message
 from tests.servers import Server, free_port
+from tests.signing import signed
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.deploy
@@ -80,13 +79,7 @@ class Started:
         return self.run(command).wait(10)
 
     def post(self, body: bytes) -> httpx.Response:
-        at = str(int(time.time()))
-        digest = hmac.new(SECRET.encode(), f"{at}.".encode() + body, hashlib.sha256).hexdigest()
-        headers = {
-            "Content-Type": "application/json",
-            "X-Chatwoot-Timestamp": at,
-            "X-Chatwoot-Signature": f"sha256={digest}",
-        }
+        headers = {"Content-Type": "application/json", **signed(body, SECRET)}
         url = f"http://127.0.0.1:{self.ports[0]}/chatwoot/webhook"
         return httpx.post(url, content=body, headers=headers, trust_env=False)
 

@@ -8,6 +8,7 @@ import yaml
 from prometheus_client.metrics_core import Metric
 
 from tests.deploy import files
+from worker import __main__
 from worker.metrics import Metrics
 from worker.settings import sources
 
@@ -111,3 +112,16 @@ def test_every_alert_has_a_test() -> None:
     }
 
     assert raised == set(files.rules("alert"))
+
+
+def test_every_file_the_runbook_names_is_there() -> None:
+    for path in re.findall(r"\]\(([^)#]+)\)", files.RUNBOOK.read_text()):
+        assert (files.DEPLOY / path).exists(), path
+
+
+def test_every_command_the_runbook_names_exists() -> None:
+    text = files.RUNBOOK.read_text()
+    named = set(re.findall(r"(?:^|`|\$ )chatwoot-cache ([a-z]+)", text, re.MULTILINE))
+
+    assert named
+    assert named <= set(__main__._COMMANDS)
