@@ -18,6 +18,7 @@ _CONNECTION: Final = (
 _WORKER: Final = (
     *_CONNECTION,
     "xgroup|create",
+    "xgroup|delconsumer",  # a name that nobody will use again
     "xreadgroup",
     "xinfo|groups",
     "xinfo|consumers",
@@ -33,7 +34,7 @@ _WORKER: Final = (
     "script|load",
     "time",  # in scripts, as what follows
     "get",
-    "getex",  # pointers are read and renewed at once
+    "getex",  # renews what it reads
     "set",
     "expire",
     "zadd",
