@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from bench import hotpath, progress, throughput
+from bench import hotpath, latency, progress, throughput
 from bench.course import StuckError
 from bench.process import ProcessFailedError
 from bench.stage import raised
@@ -36,6 +36,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     subparsers = parser.add_subparsers(metavar="WHAT", required=True)
     _add_throughput(subparsers)
+    _add_latency(subparsers)
     _add_profile(subparsers)
     for subparser in subparsers.choices.values():
         subparser.add_argument(
@@ -64,6 +65,17 @@ def _add_throughput(subparsers: "argparse._SubParsersAction[argparse.ArgumentPar
     parser.set_defaults(
         func=lambda options, stage, bar: throughput.measure(
             stage, bar, events=options.events, runs=options.runs, results=options.results
+        )
+    )
+
+
+def _add_latency(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = subparsers.add_parser("latency", help="time from an event to its place in the cache")
+    _number(parser, "rate", 1_000, "events a second")
+    _number(parser, "seconds", 30, "how long, by each way")
+    parser.set_defaults(
+        func=lambda options, stage, bar: latency.measure(
+            stage, bar, rate=options.rate, seconds=options.seconds, results=options.results
         )
     )
 

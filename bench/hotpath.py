@@ -79,7 +79,7 @@ def _shares(head: str, counted: Counter[str]) -> str:
 
 
 def _called(path: Path) -> str:
-    """Show the functions in which most time passed; what is awaited counts as time too."""
+    """Show the functions that took most CPU time, by cProfile."""
     found: Calls = vars(pstats.Stats(str(path)))["stats"]
     dearest = sorted(found.items(), key=lambda item: -item[1][2])[:SHOWN]
     rows = [
