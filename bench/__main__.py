@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from bench import hotpath, latency, progress, throughput
+from bench import growth, hotpath, latency, progress, throughput
 from bench.course import StuckError
 from bench.process import ProcessFailedError
 from bench.stage import raised
@@ -37,6 +37,7 @@ def _parser() -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(metavar="WHAT", required=True)
     _add_throughput(subparsers)
     _add_latency(subparsers)
+    _add_growth(subparsers)
     _add_profile(subparsers)
     for subparser in subparsers.choices.values():
         subparser.add_argument(
@@ -76,6 +77,23 @@ def _add_latency(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
     parser.set_defaults(
         func=lambda options, stage, bar: latency.measure(
             stage, bar, rate=options.rate, seconds=options.seconds, results=options.results
+        )
+    )
+
+
+def _add_growth(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = subparsers.add_parser("growth", help="speed and memory as data and workers grow")
+    _number(parser, "runs", 3, "runs in each world")
+    parser.add_argument(
+        "--scale",
+        type=float,
+        default=os.environ.get("BENCH_SCALE", "1"),
+        metavar="X",
+        help="times all sizes, for a short run (BENCH_SCALE; 1)",
+    )
+    parser.set_defaults(
+        func=lambda options, stage, bar: growth.measure(
+            stage, bar, runs=options.runs, scale=options.scale, results=options.results
         )
     )
 
