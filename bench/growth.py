@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from statistics import median
 from typing import Final
 
@@ -13,6 +12,7 @@ from bench.course import PORTION, Course
 from bench.events import FIRST_ID, Traffic, bodies, instance
 from bench.heat import Heat
 from bench.progress import Bar
+from bench.report import Report
 from bench.score import score
 from bench.stage import Stage
 from bench.targets import Verdict
@@ -85,8 +85,8 @@ class Ground:
         self._held = cached
 
 
-def measure(stage: Stage, bar: Bar, *, runs: int, scale: float, results: Path) -> None:
-    """Go through every axis and both extremes; print and write what they gave."""
+def measure(stage: Stage, bar: Bar, *, runs: int, scale: float) -> Report:
+    """Go through every axis and both extremes; report what they gave."""
     found = machine.described(stage)
     begun = time.monotonic()
     ground = Ground(stage, bar)
@@ -99,26 +99,23 @@ def measure(stage: Stage, bar: Bar, *, runs: int, scale: float, results: Path) -
     share = extremes[1].events_per_s / extremes[0].events_per_s
     title = "10⁶ cached, 10⁶ waiting, 1,000 instances : 10⁴, 10⁴, 1"
     verdict = Verdict(title, share, targets.AT_SCALE, remark=_remark(scale))
-    report.say(
-        f"\nmedians of {runs} runs, sizes times {scale:g}, {found['server']}, {found['processor']},"
+    heading = (
+        f"medians of {runs} runs, sizes times {scale:g}, {found['server']}, {found['processor']},"
         f" load at start {found['load_at_start']:.2f}, {time.monotonic() - begun:.0f} s\n"
     )
-    report.say(_table([*points, *extremes]))
-    report.say("\n" + report.verdicts([verdict]))
     figures = {
         "machine": found,
         "scale": scale,
         "points": [asdict(point) for point in (*points, *extremes)],
         "targets": [{**asdict(verdict), "verdict": verdict.word}],
     }
-    report.keep(
-        results,
-        {
-            "growth.json": report.as_json(figures),
-            "growth.svg": _chart("Events per second", points, _speed),
-            "growth-memory.svg": _chart("Memory of the server, MB", points, _memory),
-        },
-    )
+    files = {
+        "growth.json": report.as_json(figures),
+        "growth.svg": _chart("Events per second", points, _speed),
+        "growth-memory.svg": _chart("Memory of the server, MB", points, _memory),
+    }
+    text = (heading, _table([*points, *extremes]), "", report.verdicts([verdict]))
+    return Report("\n".join(text), files)
 
 
 def _extremes(ground: Ground, scale: float, runs: int) -> tuple[Point, Point]:

@@ -8,7 +8,6 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from subprocess import Popen
 from typing import Final
 
@@ -20,6 +19,7 @@ from bench.observer import Observer, Seen
 from bench.process import Process, cpu_s
 from bench.producer import Sent
 from bench.progress import Advance, Bar
+from bench.report import Report
 from bench.stage import Stage
 from bench.targets import Verdict
 from worker.core.keys import Keys
@@ -51,21 +51,15 @@ class Delays:
         return cls(what, len(rising), p50, p99, p999, rising[-1] / _MS)
 
 
-def measure(stage: Stage, bar: Bar, *, rate: int, seconds: int, results: Path) -> None:
-    """Send by XADD, then through the webhook; print and write how long each took."""
+def measure(stage: Stage, bar: Bar, *, rate: int, seconds: int) -> Report:
+    """Send by XADD, then through the webhook; report how long each took."""
     found = machine.described(stage)
     rows = [*run(stage, bar, "xadd", rate, seconds), *run(stage, bar, "http", rate, seconds)]
-    report.say(
-        f"\n{rate:,} events/s for {seconds} s each, {found['server']}, {found['processor']},"
-        f" load at start {found['load_at_start']:.2f}\n"
-    )
-    report.say(_table(rows))
     verdicts = [
         Verdict(f"p99 {row.what}", row.p99_ms, targets.P99_MS, " ms", at_most=True)
         for row in rows
         if row.what.endswith("readable")
     ]
-    report.say("\n" + report.verdicts(verdicts))
     figures = {
         "machine": found,
         "rate": rate,
@@ -73,12 +67,17 @@ def measure(stage: Stage, bar: Bar, *, rate: int, seconds: int, results: Path) -
         "delays": [asdict(row) for row in rows],
         "targets": [{**asdict(verdict), "verdict": verdict.word} for verdict in verdicts],
     }
-    report.keep(results, {"latency.json": report.as_json(figures)})
+    heading = (
+        f"{rate:,} events/s for {seconds} s each, {found['server']}, {found['processor']},"
+        f" load at start {found['load_at_start']:.2f}\n"
+    )
+    text = "\n".join((heading, _table(rows), "", report.verdicts(verdicts)))
+    return Report(text, {"latency.json": report.as_json(figures)})
 
 
 def run(stage: Stage, bar: Bar, how: str, rate: int, seconds: int) -> list[Delays]:
     """Start a worker on an empty stream, send at that pace, and match what is seen."""
-    prefix = f"bench-{time.time_ns()}"
+    prefix, name = f"bench-{time.time_ns()}", "XADD" if how == "xadd" else "POST"
     course = Course(stage.client)
     course.close_gate()
     keys = Keys(prefix)
@@ -90,7 +89,7 @@ def run(stage: Stage, bar: Bar, how: str, rate: int, seconds: int) -> list[Delay
         bar.doing(f"sending by {how}", count) as advance,
     ):
         course.await_waiting(1, worker.check)
-        own = Delays.of("the method's own", observer.own_delays_ns())
+        own = Delays.of(f"{name}: the method's own", observer.own_delays_ns())
         before_s, begun = cpu_s(worker.pid), time.monotonic()
         address = stage.server.uri if how == "xadd" else _webhook(worker)
         sent, seen = _watched(observer, (how, address, prefix, str(rate), str(count)), advance)
@@ -99,7 +98,6 @@ def run(stage: Stage, bar: Bar, how: str, rate: int, seconds: int) -> list[Delay
     stage.drop(prefix)
     course.clear()
     bar.say(f"{how}: the worker was busy {busy:.0%} of the time")
-    name = "XADD" if how == "xadd" else "POST"
     steady = sorted(sent, key=lambda one: one.sent_ns)[rate * WARM_S :]
     return [
         own,
