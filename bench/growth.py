@@ -98,7 +98,8 @@ def measure(stage: Stage, bar: Bar, *, runs: int, scale: float) -> Report:
     extremes = _extremes(ground, scale, runs)
     share = extremes[1].events_per_s / extremes[0].events_per_s
     title = "10⁶ cached, 10⁶ waiting, 1,000 instances : 10⁴, 10⁴, 1"
-    verdict = Verdict(title, share, targets.AT_SCALE, remark=_remark(scale))
+    remark = "" if scale == 1 else f"; all sizes times {scale:g}"
+    verdict = Verdict(title, share, targets.AT_SCALE, remark=remark.removeprefix("; "))
     heading = (
         f"medians of {runs} runs, sizes times {scale:g}, {found['server']}, {found['processor']},"
         f" load at start {found['load_at_start']:.2f}, {time.monotonic() - begun:.0f} s\n"
@@ -111,8 +112,8 @@ def measure(stage: Stage, bar: Bar, *, runs: int, scale: float) -> Report:
     }
     files = {
         "growth.json": report.as_json(figures),
-        "growth.svg": _chart("Events per second", points, _speed),
-        "growth-memory.svg": _chart("Memory of the server, MB", points, _memory),
+        "growth.svg": _chart("Events per second", points, _speed, remark),
+        "growth-memory.svg": _chart("Memory of the server, MB", points, _memory, remark),
     }
     text = (heading, _table([*points, *extremes]), "", report.verdicts([verdict]))
     return Report("\n".join(text), files)
@@ -141,10 +142,6 @@ def _summed(axis: str, world: World, heats: Sequence[Heat]) -> Point:
         worker_rss_bytes=of.peak_rss_bytes,
         server_memory_bytes=int(median(one.server_memory_bytes for one in heats)),
     )
-
-
-def _remark(scale: float) -> str:
-    return "" if scale == 1 else f"of worlds scaled by {scale:g}"
 
 
 def _table(points: Sequence[Point]) -> str:
@@ -177,11 +174,12 @@ def _memory(point: Point) -> float:
     return point.server_memory_bytes / MB
 
 
-def _chart(title: str, points: Sequence[Point], value: Callable[[Point], float]) -> str:
+def _chart(
+    title: str, points: Sequence[Point], value: Callable[[Point], float], remark: str
+) -> str:
     panels = []
     for axis in AXES:
         of = [point for point in points if point.axis == axis]
         panels.append(chart.Panel(axis, [p.world.label for p in of], [value(p) for p in of]))
-    return chart.panels(
-        title, "One thing grown at a time; the rest is 10⁴ cached, 10⁵ waiting.", panels
-    )
+    subtitle = "One thing grown at a time; of the rest, 10⁴ documents are cached, 10⁵ events wait"
+    return chart.panels(title, subtitle + remark, panels)

@@ -65,7 +65,7 @@ AXES: Final[Mapping[str, Sequence[World]]] = {
         World("10⁵", backlog=100_000),
         World("10⁶", backlog=1_000_000),
     ),
-    "instances": tuple(World(str(n), traffic=Traffic(instances=n)) for n in (1, 10, 100, 1_000)),
+    "instances": tuple(World(f"{n:,}", traffic=Traffic(instances=n)) for n in (1, 10, 100, 1_000)),
     "events per conversation": tuple(
         World(f"{n:,}", per_conversation=n) for n in (1, 10, 100, 1_000, 10_000)
     ),
