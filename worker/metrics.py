@@ -255,8 +255,15 @@ class Metrics:
         self.stream_trimmed_entries = self._counter(
             "stream_trimmed_entries", "Entries this worker trimmed from the stream."
         )
+        self.stream_trim_held_back = self._gauge(
+            "stream_trim_held_back",
+            "1 while another group keeps entries beyond the retention by not acknowledging them.",
+        )
         self.stream_lost_entries = self._counter(
-            "stream_lost_entries", "Entries gone before they were settled, by reason.", reason=LOST
+            "stream_lost_entries",
+            "Entries gone before they were settled, by reason; one worker counts for its group. "
+            "trimmed_unread and group_recreated are estimates.",
+            reason=LOST,
         )
         self.stream_group_recreations = self._counter(
             "stream_group_recreations", "How often the consumer group was gone and made again."

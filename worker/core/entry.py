@@ -67,16 +67,6 @@ class Buried:
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
-    """What the server says of stream and group; None where it does not know."""
-
-    length: int
-    pending: int
-    lag: int | None
-    oldest_pending_s: float | None
-
-
-@dataclass(frozen=True, slots=True)
 class Statement:
     """What an entry says around its payload.
 

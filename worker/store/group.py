@@ -1,0 +1,143 @@
+"""The consumer group as a whole: how it stands, where it resumes, who is in it."""
+
+from typing import Any, Final
+
+from msgspec import Struct
+
+from worker.core.group import START, Figures, Tally, lag
+from worker.core.stream_keys import StreamKeys
+from worker.errors import GroupMissing
+from worker.store.connect import Client, register
+from worker.store.edge import told
+
+POSITION_TTL_S: Final = 7 * 86_400
+"""How long a group's position outlives the last worker that measured it."""
+
+
+class Created(Struct, frozen=True, gc=False):
+    """A group that was just created, and from which id it is read.
+
+    `again` when there had been one; then `lost` entries were never settled, at a guess.
+    """
+
+    position: str
+    again: bool
+    lost: int
+
+
+class Group:
+    """One group of one stream, seen by one of its consumers."""
+
+    def __init__(self, client: Client, stream: str, group: str, consumer: str) -> None:
+        self._client = client
+        self._stream = stream
+        self._group = group
+        self._consumer = consumer
+        self._position_key = StreamKeys(stream, group).position
+        self._create = register(client, "create")
+        self._retire = register(client, "retire")
+        # What a flushed server does not know any more.
+        self._known: dict[str, str | int] = {}
+
+    async def create(self) -> Created | None:
+        """Create stream and group where the group is missing, from its last position if known.
+
+        None when the group exists. A group that never was begins at the stream's beginning.
+        """
+        known = [self._known.get(name, "") for name in ("id", "read", "witness", "unsettled")]
+        async with told(self._client, self._stream):
+            reply = await self._create(
+                [self._stream, self._position_key], [self._group, POSITION_TTL_S, *known]
+            )
+        self._known = self._known or {"id": START.decode()}
+        if not reply:
+            return None
+        position, again, lost = reply
+        return Created(position.decode(), bool(again), lost)
+
+    async def figures(self) -> Figures:
+        """Ask the server how stream and group stand."""
+        async with (
+            told(self._client, self._stream),
+            self._client.pipeline(transaction=True) as pipeline,
+        ):
+            pipeline.xinfo_stream(self._stream)
+            pipeline.xinfo_groups(self._stream)
+            pipeline.xpending(self._stream, self._group)
+            stream, groups, pending = await pipeline.execute()
+        group = next((g for g in groups if g["name"] == self._group.encode()), None)
+        if group is None:
+            raise GroupMissing(f"consumer group {self._group!r} is gone")
+        figures = _figures(stream, group, pending)
+        self._known = _position(figures, None)
+        return figures
+
+    async def tally(self) -> Tally | None:
+        """Return what was counted as lost already, by whichever worker did it."""
+        async with told(self._client, self._stream):
+            seen, cursor, mends = await self._client.hmget(
+                self._position_key, ("seen", "cursor", "mends")
+            )
+        if seen is None:
+            return None
+        return Tally(int(seen), cursor, bool(int(mends)) if mends else None)
+
+    async def remember(self, figures: Figures, tally: Tally | None) -> None:
+        """Keep the group's position beside the stream, and what was counted as lost."""
+        self._known = _position(figures, tally)
+        kept = self._known | ({} if tally is None else _row(tally))
+        async with (
+            told(self._client, self._stream),
+            self._client.pipeline(transaction=True) as pipeline,
+        ):
+            pipeline.hset(self._position_key, mapping=kept)
+            pipeline.expire(self._position_key, POSITION_TTL_S)
+            await pipeline.execute()
+
+    async def consumer_idle_ms(self) -> int | None:
+        """Return how long our consumer name has not been used, None when it never was."""
+        async with told(self._client, self._stream):
+            consumers = await self._client.xinfo_consumers(self._stream, self._group)
+        name = self._consumer.encode()
+        return next((int(c["idle"]) for c in consumers if c["name"] == name), None)
+
+    async def retire(self, idle_s: float) -> int:
+        """Delete other consumers that hold nothing and gave no sign of life for so long."""
+        async with told(self._client, self._stream):
+            return int(
+                await self._retire(
+                    [self._stream], [self._group, self._consumer, round(idle_s * 1000)]
+                )
+            )
+
+
+def _figures(stream: Any, group: Any, pending: Any) -> Figures:
+    first, newest = stream["first-entry"], stream["last-entry"]
+    return Figures(
+        length=stream["length"],
+        first=first[0] if first else None,
+        newest=newest[0] if newest else None,
+        added=stream.get("entries-added"),
+        delivered=group["last-delivered-id"],
+        read=group.get("entries-read"),
+        stated_lag=group.get("lag"),
+        pending=pending["pending"],
+        oldest_pending=pending["min"],
+    )
+
+
+def _position(figures: Figures, tally: Tally | None) -> dict[str, str | int]:
+    """Return what the group needs to be created again where it stood."""
+    is_done = figures.is_caught_up and figures.pending == 0
+    return {
+        "id": figures.position.decode(),
+        # The server's own count may be wrong; only here it is certain what it should be.
+        "read": figures.added if is_done and figures.added is not None else "",
+        "witness": figures.newest.decode() if figures.newest else "",
+        "unsettled": figures.pending + (lag(figures, tally) or 0),
+    }
+
+
+def _row(tally: Tally) -> dict[str, str | int]:
+    mends = "" if tally.mends is None else int(tally.mends)
+    return {"seen": tally.seen, "cursor": tally.cursor.decode(), "mends": mends}
