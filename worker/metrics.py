@@ -257,7 +257,8 @@ class Metrics:
         )
         self.stream_trim_held_back = self._gauge(
             "stream_trim_held_back",
-            "1 while another group keeps entries beyond the retention by not acknowledging them.",
+            "1 while another group keeps entries beyond the retention by not acknowledging them. "
+            "Only the worker that trims knows: use max, not sum.",
         )
         self.stream_lost_entries = self._counter(
             "stream_lost_entries",

@@ -369,7 +369,13 @@ class Consumer:
         if created.again:
             self._metrics.stream_group_recreations.inc()
             self._metrics.stream_lost_entries.labels(reason="group_recreated").inc(created.lost)
-            log.warning("group.recreated", position=created.position, lost_estimate=created.lost)
+            self._say_recreated(created)
         else:
             log.info("group.created", position=created.position)
         return True
+
+    def _say_recreated(self, created: CreatedGroup) -> None:
+        count = self._throttle.ready("group.recreated")
+        if count is not None:
+            about = {"position": created.position, "lost_estimate": created.lost}
+            log.warning("group.recreated", suppressed=count, **about)
