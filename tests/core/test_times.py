@@ -7,7 +7,7 @@ from hypothesis import given, strategies as st
 
 from worker.core import times
 from worker.core.merge import MAX_TIME_US
-from worker.core.times import to_iso, to_us
+from worker.core.times import spelled_once, to_iso, to_us
 
 ISO = "2026-10-01T14:01:10.498Z"
 ISO_US = 1_790_863_270_498_000
@@ -111,3 +111,15 @@ class TestWriting:
     @given(*[st.integers(1, MAX_TIME_US)] * 2)
     def test_one_time_has_one_spelling(self, a: int, b: int) -> None:
         assert (to_iso(a) == to_iso(b)) is (a == b)
+
+    @given(
+        st.none()
+        | st.text()
+        | st.datetimes().map(lambda time: time.isoformat(timespec="milliseconds") + "Z")
+        | st.from_regex(r"\A(19|20|99)\d\d-[01]\d-[0-3]\d[T ][0-2]\d:\d\d:\d\d[.,]\d{3}Z\Z")
+        | st.from_regex(r"\A20\d\d-W[0-5]\d-[1-7]T[0-2]\d:\d\d:\d\d\.\d{3}Z\Z")
+    )
+    def test_a_time_in_our_spelling_is_left_as_it_is(self, time: str | None) -> None:
+        us = to_us(time)
+
+        assert spelled_once(time, us) == to_iso(us)

@@ -110,7 +110,8 @@ class Keys:
 
 def digits_of(phone_number: str) -> str:
     """Return the ASCII digits of a phone number, without `+`, spaces and dashes."""
-    return "".join(_DIGITS.findall(phone_number))
+    digits = phone_number.removeprefix("+")
+    return digits if digits.isascii() and digits.isdigit() else "".join(_DIGITS.findall(digits))
 
 
 def contact_names(contact: Contact | None) -> list[str]:

@@ -22,9 +22,10 @@ from worker.core.entry import Entry, Letter, Pending, Source
 from worker.errors import Error, Unavailable, Unusable
 from worker.logs import Throttle, where
 from worker.metrics import Metrics
+from worker.pipeline.batch import Batch
 from worker.pipeline.naming import HEARTBEAT_S, NamedConsumer, refuse_a_rival
 from worker.pipeline.patience import Patience, Stopped, jitter
-from worker.pipeline.settle import Acknowledger, Batch, Settler
+from worker.pipeline.settle import Acknowledger, Settler
 from worker.pipeline.upkeep import every
 
 log = structlog.get_logger()
