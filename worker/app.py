@@ -23,8 +23,9 @@ from worker.core.stream_keys import StreamKeys
 from worker.health import Health
 from worker.metrics import Metrics
 from worker.notify import Notifier
-from worker.pipeline.consumer import Consumer
+from worker.pipeline.consumer import Consumer, ConsumerSettings
 from worker.pipeline.directory import Directory
+from worker.pipeline.ledger import Ledger
 from worker.pipeline.settle import Settler
 from worker.pipeline.upkeep import MEASURE_S, SELDOM_S, Charges, Upkeep, every
 from worker.settings import RedisUri, Settings
@@ -113,6 +114,7 @@ class _Worker:
         self._metrics = Metrics(__version__, settings.metrics_max_instances)
 
         stream = self._build_stream()
+        self._ledger = Ledger(stream.group, self._metrics)
         self._consumer = self._build_consumer(stream)
         self._upkeep = self._build_upkeep(stream)
         self._producer = Producer(self._connect(settings.stream_uri), settings.stream_key)
@@ -153,7 +155,7 @@ class _Worker:
             max_entries=settings.stream_max_entries,
         )
         lease = Lease(client, StreamKeys(key, group).lease("upkeep"))
-        charges = Charges(stream.group, trimmer, stream.letters, lease, stream)
+        charges = Charges(stream.group, self._ledger, trimmer, stream.letters, lease, stream)
         return Upkeep(charges, self._metrics)
 
     def _build_consumer(self, stream: Stream) -> Consumer:
@@ -180,10 +182,13 @@ class _Worker:
         return Consumer(
             stream,
             settler,
+            self._ledger,
             self._metrics,
-            name=settings.consumer_name,
-            max_attempts=settings.stream_max_attempts,
-            reclaim_after_s=settings.stream_reclaim_after_s,
+            ConsumerSettings(
+                name=settings.consumer_name,
+                max_attempts=settings.stream_max_attempts,
+                reclaim_after_s=settings.stream_reclaim_after_s,
+            ),
         )
 
     async def run(

@@ -298,7 +298,7 @@ class Metrics:
         )
         self.stream_lost_entries = self._counter(
             "stream_lost_entries",
-            "Entries gone before they were settled, by reason; one worker counts for its group. "
+            "Entries gone before they were settled, by reason; each is counted by one worker. "
             "trimmed_unread and group_recreated are estimates.",
             reason=LOST,
         )

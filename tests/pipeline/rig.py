@@ -16,8 +16,9 @@ from worker.core.fold import Written
 from worker.core.model import Draft
 from worker.core.stream_keys import StreamKeys
 from worker.metrics import Metrics
-from worker.pipeline.consumer import Consumer
+from worker.pipeline.consumer import Consumer, ConsumerSettings
 from worker.pipeline.directory import Directory
+from worker.pipeline.ledger import Ledger
 from worker.pipeline.settle import DocumentCache, Settler
 from worker.pipeline.upkeep import Charges, Upkeep
 from worker.store.bindings import BindingTable
@@ -37,6 +38,7 @@ class Rig:
     stream: Stream
     documents: Reader
     consumer: Consumer
+    ledger: Ledger
     metrics: Metrics
     key: str
     max_entries: int | None
@@ -46,6 +48,7 @@ class Rig:
     def __post_init__(self) -> None:
         charges = Charges(
             self.stream.group,
+            self.ledger,
             Trimmer(self.client, self.key, "g", retention_s=3600, max_entries=self.max_entries),
             self.stream.letters,
             Lease(self.client, StreamKeys(self.key, "g").lease("upkeep")),
@@ -134,18 +137,18 @@ async def rigged(  # noqa: PLR0913 - what a test may want to vary
             metrics,
             max_document_bytes=max_document_bytes,
         )
+        ledger = Ledger(stream.group, metrics)
         loop = Consumer(
             stream,
             settler,
+            ledger,
             metrics,
-            name=consumer,
-            max_attempts=max_attempts,
-            reclaim_after_s=reclaim_after_s,
+            ConsumerSettings(consumer, max_attempts, reclaim_after_s),
         )
         # By hand: what this user may not do is for the consumer to find out.
         with contextlib.suppress(ResponseError):
             await own.xgroup_create(key, "g", "0", mkstream=True)
-        yield Rig(own, stream, Reader(own, prefix), loop, metrics, key, max_entries)
+        yield Rig(own, stream, Reader(own, prefix), loop, ledger, metrics, key, max_entries)
 
 
 class Fragile:

@@ -40,8 +40,8 @@ async def left(client: Client, key: str) -> list[bytes]:
 
 async def measured(group: Group) -> Figures:
     """Look as upkeep does."""
-    figures = await group.figures()
-    await group.remember(figures, None)
+    figures, tally = await group.look()
+    assert await group.remember(figures, tally, instead_of=tally)
     return figures
 
 
@@ -157,10 +157,10 @@ async def test_entries_trimmed_unread_are_counted_once(
     lost: list[int] = []
 
     async def look() -> int | None:
-        figures, tally = await group.figures(), await group.tally()
+        figures, tally = await group.look()
         shown = lag(figures, tally)
-        count, tally = count_unread(figures, tally)
-        await group.remember(figures, tally)
+        count, new = count_unread(figures, tally)
+        assert await group.remember(figures, new, instead_of=tally)
         lost.append(count)
         return shown
 
@@ -186,6 +186,16 @@ async def test_entries_trimmed_unread_are_counted_once(
     assert await look() == 0
 
     assert lost == ([0, 0, 3, 0, 0, 5, 0, 0, 0] if counts else [0] * 9)
+
+
+async def test_of_two_that_saw_one_loss_one_counts(group: Group) -> None:
+    """Whoever comes second is told that its look was out of date."""
+    figures, tally = await group.look()
+    assert await group.remember(figures, Tally(3, b"1-0", mends=True), instead_of=tally)
+    assert not await group.remember(figures, Tally(3), instead_of=tally)
+    assert (await group.look())[1] == Tally(3, b"1-0", mends=True)
+    assert not await group.remember(figures, Tally(), instead_of=Tally(3, b"1-0", mends=False))
+    assert await group.remember(figures, Tally(), instead_of=Tally(3, b"1-0", mends=True))
 
 
 async def test_what_went_before_the_group_existed_is_not_its_loss(

@@ -17,7 +17,8 @@ class Figures(Struct, frozen=True, gc=False):
     """What the server says of stream and group; None where it does not know, or there is none.
 
     `added` and `read` count entries since stream and group exist (Redis 7.0 and later);
-    `stated_lag` is what the server takes for the group's lag. `first` and `newest` are ids.
+    `stated_lag` is what the server takes for the group's lag. `first` and `newest` are ids,
+    `delivered` is the last one that the group was handed.
     """
 
     length: int

@@ -11,6 +11,7 @@ and what is in hand stays pending for the next start.
 import contextlib
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Final, Protocol, TypeVar
 
@@ -98,6 +99,22 @@ class EntryStream(Acknowledger, NamedConsumer, Protocol):
         """Let a read that waits return with nothing, if that can be."""
 
 
+class Book(Protocol):
+    """What the group lost."""
+
+    async def glance(self) -> None:
+        """Count what was trimmed unread, unless that was done a moment ago."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumerSettings:
+    """As whom, how often an entry is tried, and when what others left is taken over."""
+
+    name: str
+    max_attempts: int = 5
+    reclaim_after_s: float = 60.0
+
+
 class Consumer:
     """One consumer of the group."""
 
@@ -105,22 +122,23 @@ class Consumer:
         self,
         stream: EntryStream,
         settler: Settler,
+        ledger: Book,
         metrics: Metrics,
-        *,
-        name: str,
-        max_attempts: int,
-        reclaim_after_s: float,
+        settings: ConsumerSettings,
     ) -> None:
         self._stream = stream
         self._settler = settler
+        self._ledger = ledger
         self._metrics = metrics
-        self._name = name
-        self._max_attempts = max_attempts
-        self._reclaim_after_s = reclaim_after_s
+        self._name = settings.name
+        self._max_attempts = settings.max_attempts
+        self._reclaim_after_s = settings.reclaim_after_s
         self._sweep_at = time.monotonic()
         self._in_hand: dict[bytes, Entry] = {}
         self._throttle = Throttle(10.0)
         self._in_doubt = True
+        # While we read all that comes, nothing can be trimmed ahead of us.
+        self._may_have_lost = True
         self._patience = Patience(metrics, on_group_missing=self._recreate_group)
 
     def stop(self) -> None:
@@ -190,7 +208,11 @@ class Consumer:
         async with to_prepare:
             while not self._is_pause_due():
                 await self._patience.calm()
-                if entries := await self._patience.insist(self._read):
+                if self._may_have_lost:
+                    await self._patience.insist(self._ledger.glance)
+                entries = await self._patience.insist(self._read)
+                self._may_have_lost = bool(entries)
+                if entries:
                     self._take_in_hand(entries, "new")
                     await to_prepare.send(entries)
 
@@ -222,7 +244,7 @@ class Consumer:
         try:
             return await self._stream.read()
         except Unavailable:
-            self._in_doubt = True
+            self._in_doubt = self._may_have_lost = True
             raise
 
     async def _take_up_what_waits(self) -> None:

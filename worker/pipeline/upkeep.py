@@ -8,7 +8,7 @@ from typing import Final, Protocol
 import anyio
 import structlog
 
-from worker.core.group import Figures, Tally, count_unread, lag
+from worker.core.group import Figures, Tally, lag
 from worker.errors import Error, GroupMissing, Refused, Unavailable
 from worker.logs import Throttle, where
 from worker.metrics import Metrics
@@ -22,23 +22,20 @@ LEASE_S: Final = 3 * MEASURE_S
 RETIRE_AFTER_S: Final = 3600.0
 
 _HOURLY_S: Final = 3600.0
-_LOSS_LINES_S: Final = 60.0
 
 
-class MeasuredGroup(Protocol):
-    """The group that is looked after."""
-
-    async def figures(self) -> Figures:
-        """Ask the server how stream and group stand."""
-
-    async def tally(self) -> Tally | None:
-        """Return what was counted as lost already."""
-
-    async def remember(self, figures: Figures, tally: Tally | None) -> None:
-        """Keep the group's position, and what was counted as lost."""
+class Membership(Protocol):
+    """Who is in the group."""
 
     async def retire(self, idle_s: float) -> int:
         """Delete other consumers that hold nothing and gave no sign of life for so long."""
+
+
+class Book(Protocol):
+    """How the group stands, and what it lost."""
+
+    async def keep(self, *, known: int = 0) -> tuple[Figures, Tally | None]:
+        """Count what was lost, keep how the group stands, and return that."""
 
 
 class Step(Protocol):
@@ -89,7 +86,8 @@ class Server(Protocol):
 class Charges:
     """All that upkeep looks after."""
 
-    group: MeasuredGroup
+    group: Membership
+    ledger: Book
     stream: TrimmedStream
     letters: DeadLetters
     lease: Lease
@@ -118,20 +116,22 @@ async def every(period_s: float, task: Callable[[], Awaitable[None]]) -> None:
 
 
 class Upkeep:
-    """The tasks, each to be run by `every`. Of all workers one alone trims, retires and counts."""
+    """The tasks, each to be run by `every`. Of all workers one alone trims and retires."""
 
     def __init__(self, charges: Charges, metrics: Metrics) -> None:
         self._of = charges
         self._metrics = metrics
-        self._losses = Throttle(_LOSS_LINES_S)
         self._holders = Throttle(_HOURLY_S)
 
     async def measure(self) -> None:
         """Show how stream and group stand; what the server does not know is absent."""
-        figures, tally = await self._look()
-        self._show(figures, tally)
-        if await self._of.lease.hold(LEASE_S):
-            self._count_unread(await self._reckon(figures, tally))
+        figures, tally = await self._of.ledger.keep()
+        metrics, to_read = self._metrics, lag(figures, tally)
+        metrics.stream_length.set(figures.length)
+        metrics.stream_pending_entries.set(figures.pending)
+        metrics.stream_lag_known.set(to_read is not None)
+        _show(metrics.stream_lag_entries, to_read)
+        _show(metrics.stream_oldest_pending_timestamp_seconds, figures.oldest_pending_s)
 
     async def trim(self) -> None:
         """Trim until nothing is left that nobody needs."""
@@ -139,9 +139,7 @@ class Upkeep:
             step = await self._of.stream.trim()
             self._metrics.stream_trimmed_entries.inc(step.entries)
             if step.unread:
-                # Known exactly, and part of what the next look would estimate.
-                estimate = await self._reckon(*await self._look())
-                self._count_unread(max(step.unread, estimate))
+                await self._of.ledger.keep(known=step.unread)
             self._tell_who_holds(step.held_by)
             if step.entries == 0:
                 return
@@ -166,31 +164,6 @@ class Upkeep:
             # INFO is a right that nothing else here needs.
             return
         self._metrics.redis_server_info.info({"server": name, "version": version})
-
-    def _show(self, figures: Figures, tally: Tally | None) -> None:
-        metrics, to_read = self._metrics, lag(figures, tally)
-        metrics.stream_length.set(figures.length)
-        metrics.stream_pending_entries.set(figures.pending)
-        metrics.stream_lag_known.set(to_read is not None)
-        _show(metrics.stream_lag_entries, to_read)
-        _show(metrics.stream_oldest_pending_timestamp_seconds, figures.oldest_pending_s)
-
-    async def _look(self) -> tuple[Figures, Tally | None]:
-        return await self._of.group.figures(), await self._of.group.tally()
-
-    async def _reckon(self, figures: Figures, tally: Tally | None) -> int:
-        """Return how many entries were lost since the last look, and keep how the group stands."""
-        lost, tally = count_unread(figures, tally)
-        await self._of.group.remember(figures, tally)
-        return lost
-
-    def _count_unread(self, lost: int) -> None:
-        if lost == 0:
-            return
-        self._metrics.stream_lost_entries.labels(reason="trimmed_unread").inc(lost)
-        count = self._losses.ready("trimmed_unread")
-        if count is not None:
-            log.warning("entries.lost", reason="trimmed_unread", entries=lost, suppressed=count)
 
     def _tell_who_holds(self, group: str | None) -> None:
         self._metrics.stream_trim_held_back.set(group is not None)

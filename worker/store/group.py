@@ -1,17 +1,19 @@
 """The consumer group as a whole: how it stands, where it resumes, who is in it."""
 
-from typing import Any, Final
+from typing import Final
 
 from msgspec import Struct
 
 from worker.core.group import START, Figures, Tally, lag
 from worker.core.stream_keys import StreamKeys
-from worker.errors import GroupMissing
 from worker.store.connect import Client, register
 from worker.store.edge import told
 
 POSITION_TTL_S: Final = 7 * 86_400
 """How long a group's position outlives the last worker that measured it."""
+
+
+_MENDS: Final = {b"": None, b"0": False, b"1": True}
 
 
 class Created(Struct, frozen=True, gc=False):
@@ -35,6 +37,8 @@ class Group:
         self._consumer = consumer
         self._position_key = StreamKeys(stream, group).position
         self._create = register(client, "create")
+        self._look = register(client, "look")
+        self._remember = register(client, "remember")
         self._retire = register(client, "retire")
         # What a flushed server does not know any more.
         self._known: dict[str, str | int] = {}
@@ -55,44 +59,36 @@ class Group:
         position, again, lost = reply
         return Created(position.decode(), bool(again), lost)
 
-    async def figures(self) -> Figures:
-        """Ask the server how stream and group stand."""
-        async with (
-            told(self._client, self._stream),
-            self._client.pipeline(transaction=True) as pipeline,
-        ):
-            pipeline.xinfo_stream(self._stream)
-            pipeline.xinfo_groups(self._stream)
-            pipeline.xpending(self._stream, self._group)
-            stream, groups, pending = await pipeline.execute()
-        group = next((g for g in groups if g["name"] == self._group.encode()), None)
-        if group is None:
-            raise GroupMissing(f"consumer group {self._group!r} is gone")
-        figures = _figures(stream, group, pending)
-        self._known = _position(figures, None)
-        return figures
-
-    async def tally(self) -> Tally | None:
-        """Return what was counted as lost already, by whichever worker did it."""
+    async def look(self) -> tuple[Figures, Tally | None]:
+        """Ask how stream and group stand, and what was counted as lost by whichever worker."""
         async with told(self._client, self._stream):
-            seen, cursor, mends = await self._client.hmget(
-                self._position_key, ("seen", "cursor", "mends")
+            *figures, seen, cursor, mends = await self._look(
+                [self._stream, self._position_key], [self._group]
             )
-        if seen is None:
-            return None
-        return Tally(int(seen), cursor, bool(int(mends)) if mends else None)
+        found = Figures(*figures)
+        self._known = _position(found, None)
+        tally = None if seen is None else Tally(int(seen), cursor, _MENDS[mends])
+        return found, tally
 
-    async def remember(self, figures: Figures, tally: Tally | None) -> None:
-        """Keep the group's position beside the stream, and what was counted as lost."""
+    async def figures(self) -> Figures:
+        """Ask how stream and group stand."""
+        return (await self.look())[0]
+
+    async def remember(
+        self, figures: Figures, tally: Tally | None, *, instead_of: Tally | None
+    ) -> bool:
+        """Keep the group's position beside the stream, and what was counted as lost.
+
+        False when another worker counted since the tally was `instead_of`.
+        """
         self._known = _position(figures, tally)
         kept = self._known | ({} if tally is None else _row(tally))
-        async with (
-            told(self._client, self._stream),
-            self._client.pipeline(transaction=True) as pipeline,
-        ):
-            pipeline.hset(self._position_key, mapping=kept)
-            pipeline.expire(self._position_key, POSITION_TTL_S)
-            await pipeline.execute()
+        expected = ("", "", "") if instead_of is None else _row(instead_of).values()
+        fields = [part for pair in kept.items() for part in pair]
+        async with told(self._client, self._stream):
+            return bool(
+                await self._remember([self._position_key], [POSITION_TTL_S, *expected, *fields])
+            )
 
     async def consumer_idle_ms(self) -> int | None:
         """Return how long our consumer name has not been used, None when it never was."""
@@ -109,21 +105,6 @@ class Group:
                     [self._stream], [self._group, self._consumer, round(idle_s * 1000)]
                 )
             )
-
-
-def _figures(stream: Any, group: Any, pending: Any) -> Figures:
-    first, newest = stream["first-entry"], stream["last-entry"]
-    return Figures(
-        length=stream["length"],
-        first=first[0] if first else None,
-        newest=newest[0] if newest else None,
-        added=stream.get("entries-added"),
-        delivered=group["last-delivered-id"],
-        read=group.get("entries-read"),
-        stated_lag=group.get("lag"),
-        pending=pending["pending"],
-        oldest_pending=pending["min"],
-    )
 
 
 def _position(figures: Figures, tally: Tally | None) -> dict[str, str | int]:
