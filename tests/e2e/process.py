@@ -118,6 +118,11 @@ class Worker:
         """Its log, of which every whole line must be JSON."""
         return [json.loads(line) for line in self.log.split("\n")[:-1]]
 
+    @property
+    def lines_before_the_last(self) -> list[str]:
+        """What it logged before the line that says why it ended."""
+        return self.log.splitlines()[:-1]
+
     def logged(self, event: str) -> list[dict[str, Any]]:
         """The log lines of one event."""
         return [line for line in self.lines if line["event"] == event]
