@@ -111,12 +111,15 @@ async def test_what_is_in_hand_when_redis_goes_costs_no_attempt(
     assert place.letters()[0][b"_attempts"] == b"1"
 
 
-async def test_what_a_lost_reply_handed_out_is_taken_up(place: Place, tmp_path: Path) -> None:
+@pytest.mark.parametrize("fault", ["swallow", "cut"])
+async def test_what_a_lost_reply_handed_out_is_taken_up(
+    place: Place, tmp_path: Path, fault: str
+) -> None:
     """The server counts it as handed out; no later read for new entries would give it again."""
     async with proxied(urlsplit(place.uri).port or 0) as proxy:
         settings = place.settings() | {"CACHE_REDIS_URI": f"redis://127.0.0.1:{proxy.port}/0"}
         async with running(tmp_path, settings) as worker:
-            proxy.swallow = b"this reply is lost"
+            setattr(proxy, fault, b"this reply is lost")
             place.add(message(1, content="this reply is lost"))
             await cached(place, 1)
             place.add(message(2))
