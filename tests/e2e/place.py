@@ -61,6 +61,11 @@ class Place:
         rows: Any = self.redis.xpending_range(self.stream, GROUP, "-", "+", 1000)
         return list(rows)
 
+    def has_blocked(self) -> bool:
+        """Tell whether a worker waits for new entries of this stream's server."""
+        clients: Any = self.redis.client_list()
+        return any(c["cmd"] == "xreadgroup" and "b" in c["flags"] for c in clients)
+
     def is_settled(self) -> bool:
         """Tell whether everything was read and nothing is pending."""
         if not self.redis.exists(self.stream):

@@ -29,16 +29,11 @@ async def test_an_idle_worker_ends_at_once_with_0(place: Place, tmp_path: Path) 
 async def test_a_read_that_waits_is_not_waited_for(place: Place, tmp_path: Path) -> None:
     """PM2 kills after 1.6 s, which is less than a read waits."""
     async with running(tmp_path, place.settings(STREAM_BLOCK_S="20")) as worker:
-        await wait_until(lambda: has_blocked(place), "it waits for entries")
+        await wait_until(place.has_blocked, "it waits for entries")
         started = time.monotonic()
         assert await worker.stop(within_s=10) == 0
         assert time.monotonic() - started < 1.5
         assert place.pending() == []
-
-
-def has_blocked(place: Place) -> bool:
-    clients: Any = place.redis.client_list()
-    return any(c["cmd"] == "xreadgroup" and "b" in c["flags"] for c in clients)
 
 
 async def test_without_the_right_to_end_a_read_it_is_waited_for(

@@ -75,6 +75,7 @@ async def test_03_and_12_what_was_trimmed_unread_is_counted_and_the_lag_is_right
     async with running(tmp_path, place.settings()) as worker:
         place.add(message(1))
         await place.settled()
+        await wait_until(place.has_blocked, "it waits for entries")
         worker.process.send_signal(signal.SIGSTOP)
         place.add(*(message(number) for number in range(2, 400)))
         place.redis.xtrim(place.stream, maxlen=100, approximate=False)

@@ -38,7 +38,6 @@ SUSPECT_ATTEMPTS: Final = 2
 
 _GIVE_BACK_S: Final = 1.0
 _UNBLOCK_S: Final = 0.05
-_ABREAST_S: Final = 0.05
 _RECREATE_PAUSE_S: Final = 0.1
 
 
@@ -138,7 +137,6 @@ class Consumer:
         self._in_hand: dict[bytes, Entry] = {}
         self._throttle = Throttle(10.0)
         self._in_doubt = True
-        self._abreast_until = 0.0
         self._patience = Patience(metrics, on_group_missing=self._recreate_group)
 
     def stop(self) -> None:
@@ -208,8 +206,7 @@ class Consumer:
         async with to_prepare:
             while not self._is_pause_due():
                 await self._patience.calm()
-                if time.monotonic() > self._abreast_until:
-                    await self._patience.insist(self._ledger.glance)
+                await self._patience.insist(self._ledger.glance)
                 if entries := await self._patience.insist(self._read):
                     self._take_in_hand(entries, "new")
                     await to_prepare.send(entries)
@@ -239,16 +236,11 @@ class Consumer:
         A read that failed may have been done by the server, and its reply lost: then what it
         handed out is pending under our name, and no read for new entries gives it again.
         """
-        self._abreast_until = 0.0
         try:
-            entries = await self._stream.read()
+            return await self._stream.read()
         except Unavailable:
             self._in_doubt = True
             raise
-        if not entries:
-            # Whoever reads on at once sees all that comes before anybody can trim it.
-            self._abreast_until = time.monotonic() + _ABREAST_S
-        return entries
 
     async def _take_up_what_waits(self) -> None:
         """Settle what is pending already: ours at first and when in doubt, at times anybody's."""

@@ -47,7 +47,7 @@ class Ledger:
             return
         figures, tally = await self._group.look()
         self._looked_at = time.monotonic()
-        if count_unread(figures, tally)[1] != tally:
+        if _is_news(figures, tally):
             await self._count(figures, tally, known=0)
 
     async def keep(self, *, known: int = 0) -> tuple[Figures, Tally | None]:
@@ -69,3 +69,11 @@ class Ledger:
         count = self._throttle.ready("trimmed_unread")
         if count is not None:
             log.warning("entries.lost", reason="trimmed_unread", entries=lost, suppressed=count)
+
+
+def _is_news(figures: Figures, tally: Tally | None) -> bool:
+    """Say whether a look changes what is counted; that the cursor moved alone does not."""
+    lost, new = count_unread(figures, tally)
+    if new is None or tally is None:
+        return new is not tally
+    return lost > 0 or (new.seen, new.mends) != (tally.seen, tally.mends)
