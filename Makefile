@@ -13,7 +13,7 @@ CACHE_REDIS_URI ?= embedded://.data
 export CACHE_REDIS_URI
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-servers check format lock clean
+.PHONY: help install run test test-servers soak soak-memory check format lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,12 @@ test: $(VENV)/.dev ## Run every test on a real server, with branch coverage
 
 test-servers: $(VENV)/.servers ## Run the integration tests on Redis 6.2, 7.0, 8.2 and Valkey 8.1, 9.1
 	@env -u CACHE_REDIS_URI $(BIN)/python -m tests.servers $(ARGS)
+
+soak: $(VENV)/.dev ## Break things for MINUTES=2 and see that nothing is lost (ARGS=--help)
+	@env -u CACHE_REDIS_URI $(BIN)/python -m tests.soak --minutes $(or $(MINUTES),2) $(ARGS)
+
+soak-memory: $(VENV)/.dev ## See that memory is flat over ENTRIES=2000000 entries
+	@env -u CACHE_REDIS_URI $(BIN)/python -m tests.soak.memory --entries $(or $(ENTRIES),2000000)
 
 check: $(VENV)/.dev ## Lint, format, types, import arrows, spelling
 	@$(BIN)/ruff check --quiet .

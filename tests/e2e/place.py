@@ -97,6 +97,16 @@ class Place:
         value: Any = self.redis.get(self.key(*path))
         return None if value is None else json.loads(value)
 
+    def length(self) -> int:
+        """Entries in the stream."""
+        length: Any = self.redis.xlen(self.stream)
+        return int(length)
+
+    def values(self, keys: list[str]) -> list[bytes | None]:
+        """What stands under many keys."""
+        found: Any = self.redis.mget(keys)
+        return list(found)
+
     def key(self, *path: str | int) -> str:
         """A key of the cache."""
         return ":".join((self.name, "chatwoot", *map(str, path)))

@@ -181,9 +181,17 @@ class Worker:
     @property
     def rss_bytes(self) -> int:
         """The most memory it has had."""
+        return self._memory("VmHWM:")
+
+    @property
+    def rss_now_bytes(self) -> int:
+        """The memory it has."""
+        return self._memory("VmRSS:")
+
+    def _memory(self, name: str) -> int:
         status = Path(f"/proc/{self.process.pid}/status").read_text()
-        (peak,) = (line for line in status.splitlines() if line.startswith("VmHWM:"))
-        return int(peak.split()[1]) * 1024
+        (found,) = (line for line in status.splitlines() if line.startswith(name))
+        return int(found.split()[1]) * 1024
 
     @property
     def _urls(self) -> dict[str, Any]:
