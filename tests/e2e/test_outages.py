@@ -219,7 +219,7 @@ REFUSED = [
     ("", "Authentication required"),
     ("reader:s3cret-password", "no permissions to run the '"),
 ]
-RIGHTS = ["xreadgroup", "xack", "evalsha", "hgetall", "xpending"]
+RIGHTS = ["xreadgroup", "xack", "evalsha", "hgetall", "xpending", "xtrim", "xinfo"]
 
 
 def all_ended(

@@ -67,3 +67,18 @@ async def test_goes_on_when_stream_and_group_are_deleted(rig: Rig) -> None:
 
     assert [m.id for m in await rig.documents.messages("loja-aurora", 1584, 9)] == [1, 2]
     assert await rig.client.hget(rig.documents.keys.bindings, "3/12") == b"loja-aurora"
+
+
+async def test_what_is_in_hand_is_not_lost_with_its_stream(redis_uri: str, prefix: str) -> None:
+    """It is settled from memory, though there is nothing left to acknowledge."""
+    gate = Gate()
+    async with rigged(redis_uri, prefix, cache=gate) as rig, rig.running():
+        await rig.add(events.message(1))
+        await wait_until(lambda: gate.waiting, "it is in hand")
+        await rig.upkeep.measure()
+        await rig.client.delete(rig.key)
+        await wait_until(lambda: rig.count("stream_group_recreations_total"), "the group is new")
+        gate.open.set()
+        await wait_until(lambda: rig.outcomes() == {"applied": 1}, "it is settled")
+
+        assert rig.lost("group_recreated") == 0

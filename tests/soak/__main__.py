@@ -91,8 +91,7 @@ async def _run(
             settled_s = time.monotonic() - started
             after.cancel_scope.cancel()
         verdict = events.judge(place)
-        lines = sum(len(worker.log.splitlines()) for worker in crew.workers.values())
-    run = Run(plan, version, posting, crew.kills, gauges, verdict, settled_s, lines)
+        run = Run(plan, version, posting, crew.kills, gauges, verdict, settled_s, crew.failures())
     console.print(table(run))
     return verdict.is_good
 

@@ -1,5 +1,8 @@
 """Workers that are killed and started again, as a supervisor would; one is left alone."""
 
+import contextlib
+import json
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -47,6 +50,18 @@ class Crew:
     def steady(self) -> Worker:
         """The worker that nobody kills."""
         return self.workers[STEADY]
+
+    def failures(self) -> Counter[str]:
+        """What was logged as an error by any worker, dead ones too."""
+        found: Counter[str] = Counter()
+        for log in self._directory.glob("*/stderr.log"):
+            for line in log.read_bytes().splitlines():
+                # A killed worker's last line may be half of one.
+                with contextlib.suppress(ValueError):
+                    said = json.loads(line)
+                    if said["level"] in ("error", "critical"):
+                        found[f"{said['event']}: {said.get('error')}"] += 1
+        return found
 
     async def kill_every(self, period_s: float) -> None:
         """Kill one after the other until cancelled."""

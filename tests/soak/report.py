@@ -1,5 +1,6 @@
 """How a run went, as a table."""
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Final
 
@@ -24,7 +25,7 @@ class Run:
     gauges: Gauges
     verdict: Verdict
     settled_s: float
-    log_lines: int
+    failures: Counter[str]
 
 
 def table(run: Run) -> Table:
@@ -67,5 +68,5 @@ def _flat(run: Run) -> dict[str, str]:
     return {
         "memory of the worker left alone": f"{early:.0f} MiB early, {late:.0f} MiB at the end",
         "entries in the stream": f"{max(lengths):,} at most, {lengths[-1]:,} at the end",
-        "log lines of the workers at the end": f"{run.log_lines:,}",
+        "logged as errors": "\n".join(f"{n} {what}" for what, n in run.failures.items()) or "none",
     }

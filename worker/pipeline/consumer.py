@@ -385,15 +385,17 @@ class Consumer:
         if created is None:
             return False
         if created.again:
-            self._metrics.stream_group_recreations.inc()
-            self._metrics.stream_lost_entries.labels(reason="group_recreated").inc(created.lost)
-            self._say_recreated(created)
+            self._count_recreated(created)
         else:
             log.info("group.created", position=created.position)
         return True
 
-    def _say_recreated(self, created: CreatedGroup) -> None:
+    def _count_recreated(self, created: CreatedGroup) -> None:
+        # What is in hand was not settled either, but will be.
+        lost = max(0, created.lost - len(self._in_hand))
+        self._metrics.stream_group_recreations.inc()
+        self._metrics.stream_lost_entries.labels(reason="group_recreated").inc(lost)
         count = self._throttle.ready("group.recreated")
         if count is not None:
-            about = {"position": created.position, "lost_estimate": created.lost}
+            about = {"position": created.position, "lost_estimate": lost}
             log.warning("group.recreated", suppressed=count, **about)
