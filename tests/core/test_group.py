@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from hypothesis import given, strategies as st
 
-from worker.core.group import START, Figures, Tally, before, count_unread, lag, parts
+from worker.core.group import START, Figures, Losses, before, count_unread, lag, parts
 
 STEPS = st.lists(
     st.tuples(st.sampled_from(["add", "read", "trim"]), st.integers(1, 6)), max_size=40
@@ -59,16 +59,16 @@ class Modelled:
 
 def looked_at(server: Modelled, steps: list[tuple[str, int]]) -> int:
     """Do the steps and look after each; what was counted as lost in all."""
-    counted, tally = 0, Tally()
+    counted, losses = 0, Losses()
     for what, number in steps:
         server.do(what, number)
-        shown = lag(server.figures(), tally)
-        lost, known = count_unread(server.figures(), tally)
+        shown = lag(server.figures(), losses)
+        lost, known = count_unread(server.figures(), losses)
         assert known is not None
-        counted, tally = counted + lost, known
-        # An older tally may leave the lag unknown, or too high for one look; never too low.
+        counted, losses = counted + lost, known
+        # An older losses may leave the lag unknown, or too high for one look; never too low.
         assert shown is None or shown >= server.lag
-        assert lag(server.figures(), tally) in (None, server.lag)
+        assert lag(server.figures(), losses) in (None, server.lag)
     return counted
 
 

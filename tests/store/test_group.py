@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.waiting import wait_until
-from worker.core.group import Figures, Tally, count_unread, lag
+from worker.core.group import Figures, Losses, count_unread, lag
 from worker.core.stream_keys import StreamKeys
 from worker.errors import GroupMissing
 from worker.store.connect import Client, connect
@@ -40,8 +40,8 @@ async def left(client: Client, key: str) -> list[bytes]:
 
 async def measured(group: Group) -> Figures:
     """Look as upkeep does."""
-    figures, tally = await group.look()
-    assert await group.remember(figures, tally, instead_of=tally)
+    figures, losses = await group.look()
+    assert await group.remember(figures, losses, instead_of=losses)
     return figures
 
 
@@ -157,10 +157,10 @@ async def test_entries_trimmed_unread_are_counted_once(
     lost: list[int] = []
 
     async def look() -> int | None:
-        figures, tally = await group.look()
-        shown = lag(figures, tally)
-        count, new = count_unread(figures, tally)
-        assert await group.remember(figures, new, instead_of=tally)
+        figures, losses = await group.look()
+        shown = lag(figures, losses)
+        count, new = count_unread(figures, losses)
+        assert await group.remember(figures, new, instead_of=losses)
         lost.append(count)
         return shown
 
@@ -190,12 +190,12 @@ async def test_entries_trimmed_unread_are_counted_once(
 
 async def test_of_two_that_saw_one_loss_one_counts(group: Group) -> None:
     """Whoever comes second is told that its look was out of date."""
-    figures, tally = await group.look()
-    assert await group.remember(figures, Tally(3, b"1-0", mends=True), instead_of=tally)
-    assert not await group.remember(figures, Tally(3), instead_of=tally)
-    assert (await group.look())[1] == Tally(3, b"1-0", mends=True)
-    assert not await group.remember(figures, Tally(), instead_of=Tally(3, b"1-0", mends=False))
-    assert await group.remember(figures, Tally(), instead_of=Tally(3, b"1-0", mends=True))
+    figures, losses = await group.look()
+    assert await group.remember(figures, Losses(3, b"1-0", mends=True), instead_of=losses)
+    assert not await group.remember(figures, Losses(3), instead_of=losses)
+    assert (await group.look())[1] == Losses(3, b"1-0", mends=True)
+    assert not await group.remember(figures, Losses(), instead_of=Losses(3, b"1-0", mends=False))
+    assert await group.remember(figures, Losses(), instead_of=Losses(3, b"1-0", mends=True))
 
 
 async def test_what_went_before_the_group_existed_is_not_its_loss(
@@ -207,10 +207,10 @@ async def test_what_went_before_the_group_existed_is_not_its_loss(
         group = Group(own, prefix, "g", "c")
         await group.create()
         figures = await group.figures()
-        lost, tally = count_unread(figures, None)
-        assert (lost, lag(figures, tally)) == (0, 4)
+        lost, losses = count_unread(figures, None)
+        assert (lost, lag(figures, losses)) == (0, 4)
         await left(client, prefix)
-        lost, _ = count_unread(await group.figures(), tally)
+        lost, _ = count_unread(await group.figures(), losses)
         assert lost == 0
 
 
@@ -222,7 +222,7 @@ async def test_entries_deleted_one_by_one_make_the_lag_unknown_or_right(
     await read(client, prefix, 1, ack=1)
     await client.xdel(prefix, ids[2])
 
-    assert lag(await group.figures(), Tally()) in (None, 3)
+    assert lag(await group.figures(), Losses()) in (None, 3)
 
 
 async def test_dead_consumers_are_retired_and_no_others(

@@ -54,7 +54,7 @@ class Figures(Struct, frozen=True, gc=False):
         return self.first is not None and parts(self.delivered) < parts(self.first)
 
 
-class Tally(Struct, frozen=True, gc=False):
+class Losses(Struct, frozen=True, gc=False):
     """What of the entries that were trimmed unread was counted already.
 
     `seen` is the shortfall when it was last looked at, `cursor` where the group stood then.
@@ -67,42 +67,42 @@ class Tally(Struct, frozen=True, gc=False):
     mends: bool | None = None
 
 
-def count_unread(figures: Figures, tally: Tally | None) -> tuple[int, Tally | None]:
-    """Return how many more entries were trimmed before the group read them, and the new tally.
+def count_unread(figures: Figures, losses: Losses | None) -> tuple[int, Losses | None]:
+    """Return how many more entries were trimmed before the group read them, and what is counted.
 
     An estimate: nothing where the server does not count (before Redis 7.0), too little where a
     gap opened and was passed between two looks, too much where entries were deleted one by one.
-    Without a tally, a group that has read nothing yet has lost nothing.
+    Without `losses`, a group that has read nothing yet has lost nothing.
     """
     read = 0 if figures.delivered == START else figures.read
     if figures.added is None or read is None or not (figures.is_caught_up or figures.is_cut_off):
-        return 0, tally
+        return 0, losses
     short = figures.added - read - (0 if figures.is_caught_up else figures.length)
-    mends = None if tally is None else _mends(figures, tally, short)
-    base = _counted(figures, tally, short, mends=mends)
-    return max(0, short - base), Tally(max(0, short), figures.delivered, mends)
+    mends = None if losses is None else _mends(figures, losses, short)
+    base = _counted(figures, losses, short, mends=mends)
+    return max(0, short - base), Losses(max(0, short), figures.delivered, mends)
 
 
-def _mends(figures: Figures, tally: Tally, short: int) -> bool | None:
+def _mends(figures: Figures, losses: Losses, short: int) -> bool | None:
     """Say whether the server mends its count, once the group has passed a gap."""
-    has_moved = figures.delivered != tally.cursor
-    if tally.seen == 0 or not has_moved:
-        return tally.mends
-    if short < tally.seen:
+    has_moved = figures.delivered != losses.cursor
+    if losses.seen == 0 or not has_moved:
+        return losses.mends
+    if short < losses.seen:
         return True
-    return False if figures.is_caught_up else tally.mends
+    return False if figures.is_caught_up else losses.mends
 
 
-def _counted(figures: Figures, tally: Tally | None, short: int, *, mends: bool | None) -> int:
+def _counted(figures: Figures, losses: Losses | None, short: int, *, mends: bool | None) -> int:
     """Return how much of a shortfall was counted before."""
-    if tally is None:
+    if losses is None:
         return max(0, short) if figures.delivered == START else 0
-    if mends and figures.delivered != tally.cursor:
+    if mends and figures.delivered != losses.cursor:
         return 0
-    return tally.seen
+    return losses.seen
 
 
-def lag(figures: Figures, tally: Tally | None) -> int | None:
+def lag(figures: Figures, losses: Losses | None) -> int | None:
     """Return how many entries the group has still to read, None where that cannot be told.
 
     The server's own figure counts entries that were trimmed, for good on Redis 7.0.
@@ -111,11 +111,11 @@ def lag(figures: Figures, tally: Tally | None) -> int | None:
         return 0
     if figures.is_cut_off:
         return figures.length
-    if figures.stated_lag is None or tally is None:
+    if figures.stated_lag is None or losses is None:
         return _possible(figures, figures.stated_lag)
-    if tally.mends is None and tally.seen:
+    if losses.mends is None and losses.seen:
         return None
-    return _possible(figures, figures.stated_lag - (0 if tally.mends else tally.seen))
+    return _possible(figures, figures.stated_lag - (0 if losses.mends else losses.seen))
 
 
 def _possible(figures: Figures, stated: int | None) -> int | None:

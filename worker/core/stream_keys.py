@@ -1,6 +1,5 @@
-"""The keys beside a stream. Nothing else in the project formats one.
+"""The keys that a consumer group has beside its stream. Nothing else formats one.
 
-    <stream>:dead                               the dead letters
     <stream>:group:<group>:position             how far the group is settled, should it vanish
     <stream>:group:<group>:lease:<task>         who does what only one worker should do
 
@@ -16,13 +15,17 @@ Task = Literal["sweep", "upkeep"]
 
 
 class StreamKeys:
-    """Builds the keys beside one stream, for one group."""
+    """Builds the keys of one group."""
 
     def __init__(self, stream: str, group: str) -> None:
-        self._group: Final = f"{stream}:group:{escape(group)}"
-        self.dead: Final = f"{stream}:dead"
+        self._group: Final = group_root(stream) + escape(group)
         self.position: Final = f"{self._group}:position"
 
     def lease(self, task: Task) -> str:
         """Return the key that names the worker which does a task now."""
         return f"{self._group}:lease:{task}"
+
+
+def group_root(stream: str) -> str:
+    """Return what the keys of every group of a stream begin with."""
+    return f"{stream}:group:"

@@ -5,7 +5,7 @@ from typing import Final, Protocol
 
 import structlog
 
-from worker.core.group import Figures, Tally, count_unread
+from worker.core.group import Figures, Losses, count_unread
 from worker.logs import Throttle
 from worker.metrics import Metrics
 
@@ -23,13 +23,13 @@ time is missed on servers that mend their count.
 class WatchedGroup(Protocol):
     """The group whose losses are counted."""
 
-    async def look(self) -> tuple[Figures, Tally | None]:
+    async def look(self) -> tuple[Figures, Losses | None]:
         """Ask how stream and group stand, and what was counted as lost already."""
 
     async def remember(
-        self, figures: Figures, tally: Tally | None, *, instead_of: Tally | None
+        self, figures: Figures, losses: Losses | None, *, instead_of: Losses | None
     ) -> bool:
-        """Keep position and tally; False when another worker counted meanwhile."""
+        """Keep position and losses; False when another worker counted meanwhile."""
 
 
 class Ledger:
@@ -45,23 +45,23 @@ class Ledger:
         """Count what was lost, unless that was done a moment ago."""
         if time.monotonic() - self._looked_at < _GLANCE_S:
             return
-        figures, tally = await self._group.look()
+        figures, losses = await self._group.look()
         self._looked_at = time.monotonic()
-        if _is_news(figures, tally):
-            await self._count(figures, tally, known=0)
+        if _is_news(figures, losses):
+            await self._count(figures, losses, known=0)
 
-    async def keep(self, *, known: int = 0) -> tuple[Figures, Tally | None]:
+    async def keep(self, *, known: int = 0) -> tuple[Figures, Losses | None]:
         """Count what was lost, keep how the group stands, and return that.
 
         `known` entries were trimmed unread by ourselves, and are part of what the look estimates.
         """
-        figures, tally = await self._group.look()
-        await self._count(figures, tally, known=known)
-        return figures, tally
+        figures, losses = await self._group.look()
+        await self._count(figures, losses, known=known)
+        return figures, losses
 
-    async def _count(self, figures: Figures, tally: Tally | None, *, known: int) -> None:
-        estimate, new = count_unread(figures, tally)
-        is_ours = await self._group.remember(figures, new, instead_of=tally)
+    async def _count(self, figures: Figures, losses: Losses | None, *, known: int) -> None:
+        estimate, new = count_unread(figures, losses)
+        is_ours = await self._group.remember(figures, new, instead_of=losses)
         lost = max(known, estimate if is_ours else 0)
         if lost == 0:
             return
@@ -71,9 +71,9 @@ class Ledger:
             log.warning("entries.lost", reason="trimmed_unread", entries=lost, suppressed=count)
 
 
-def _is_news(figures: Figures, tally: Tally | None) -> bool:
+def _is_news(figures: Figures, losses: Losses | None) -> bool:
     """Say whether a look changes what is counted; that the cursor moved alone does not."""
-    lost, new = count_unread(figures, tally)
-    if new is None or tally is None:
-        return new is not tally
-    return lost > 0 or (new.seen, new.mends) != (tally.seen, tally.mends)
+    lost, new = count_unread(figures, losses)
+    if new is None or losses is None:
+        return new is not losses
+    return lost > 0 or (new.seen, new.mends) != (losses.seen, losses.mends)

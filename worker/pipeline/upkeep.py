@@ -8,7 +8,7 @@ from typing import Final, Protocol
 import anyio
 import structlog
 
-from worker.core.group import Figures, Tally, lag
+from worker.core.group import Figures, Losses, lag
 from worker.errors import Error, GroupMissing, Refused, Unavailable
 from worker.logs import Throttle, where
 from worker.metrics import Metrics
@@ -34,7 +34,7 @@ class Membership(Protocol):
 class Book(Protocol):
     """How the group stands, and what it lost."""
 
-    async def keep(self, *, known: int = 0) -> tuple[Figures, Tally | None]:
+    async def keep(self, *, known: int = 0) -> tuple[Figures, Losses | None]:
         """Count what was lost, keep how the group stands, and return that."""
 
 
@@ -125,8 +125,8 @@ class Upkeep:
 
     async def measure(self) -> None:
         """Show how stream and group stand; what the server does not know is absent."""
-        figures, tally = await self._of.ledger.keep()
-        metrics, to_read = self._metrics, lag(figures, tally)
+        figures, losses = await self._of.ledger.keep()
+        metrics, to_read = self._metrics, lag(figures, losses)
         metrics.stream_length.set(figures.length)
         metrics.stream_pending_entries.set(figures.pending)
         metrics.stream_lag_known.set(to_read is not None)

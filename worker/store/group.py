@@ -4,7 +4,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from worker.core.group import START, Figures, Tally, lag
+from worker.core.group import START, Figures, Losses, lag
 from worker.core.stream_keys import StreamKeys
 from worker.store.connect import Client, register
 from worker.store.edge import told
@@ -59,7 +59,7 @@ class Group:
         position, again, lost = reply
         return Created(position.decode(), bool(again), lost)
 
-    async def look(self) -> tuple[Figures, Tally | None]:
+    async def look(self) -> tuple[Figures, Losses | None]:
         """Ask how stream and group stand, and what was counted as lost by whichever worker."""
         async with told(self._client, self._stream):
             *figures, seen, cursor, mends = await self._look(
@@ -67,22 +67,22 @@ class Group:
             )
         found = Figures(*figures)
         self._known = _position(found, None)
-        tally = None if seen is None else Tally(int(seen), cursor, _MENDS[mends])
-        return found, tally
+        losses = None if seen is None else Losses(int(seen), cursor, _MENDS[mends])
+        return found, losses
 
     async def figures(self) -> Figures:
         """Ask how stream and group stand."""
         return (await self.look())[0]
 
     async def remember(
-        self, figures: Figures, tally: Tally | None, *, instead_of: Tally | None
+        self, figures: Figures, losses: Losses | None, *, instead_of: Losses | None
     ) -> bool:
         """Keep the group's position beside the stream, and what was counted as lost.
 
-        False when another worker counted since the tally was `instead_of`.
+        False when another worker counted since the losses were `instead_of`.
         """
-        self._known = _position(figures, tally)
-        kept = self._known | ({} if tally is None else _row(tally))
+        self._known = _position(figures, losses)
+        kept = self._known | ({} if losses is None else _row(losses))
         expected = ("", "", "") if instead_of is None else _row(instead_of).values()
         fields = [part for pair in kept.items() for part in pair]
         async with told(self._client, self._stream):
@@ -107,7 +107,7 @@ class Group:
             )
 
 
-def _position(figures: Figures, tally: Tally | None) -> dict[str, str | int]:
+def _position(figures: Figures, losses: Losses | None) -> dict[str, str | int]:
     """Return what the group needs to be created again where it stood."""
     is_done = figures.is_caught_up and figures.pending == 0
     return {
@@ -115,10 +115,10 @@ def _position(figures: Figures, tally: Tally | None) -> dict[str, str | int]:
         # The server's own count may be wrong; only here it is certain what it should be.
         "read": figures.added if is_done and figures.added is not None else "",
         "witness": figures.newest.decode() if figures.newest else "",
-        "unsettled": figures.pending + (lag(figures, tally) or 0),
+        "unsettled": figures.pending + (lag(figures, losses) or 0),
     }
 
 
-def _row(tally: Tally) -> dict[str, str | int]:
-    mends = "" if tally.mends is None else int(tally.mends)
-    return {"seen": tally.seen, "cursor": tally.cursor.decode(), "mends": mends}
+def _row(losses: Losses) -> dict[str, str | int]:
+    mends = "" if losses.mends is None else int(losses.mends)
+    return {"seen": losses.seen, "cursor": losses.cursor.decode(), "mends": mends}

@@ -8,6 +8,7 @@ from typing import Any, Final
 from redis.exceptions import ResponseError
 
 from worker.core.entry import Buried, Entry, Letter, Pending
+from worker.core.keys import dead_key
 from worker.core.stream_keys import StreamKeys
 from worker.errors import Unavailable
 from worker.store.connect import Client
@@ -52,7 +53,7 @@ class Stream:
         self.group = Group(writer, settings.key, settings.group, settings.consumer)
         self.letters = Letters(
             writer,
-            StreamKeys(settings.key, settings.group).dead,
+            dead_key(settings.key),
             stream=settings.key,
             group=settings.group,
             consumer=settings.consumer,
