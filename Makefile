@@ -14,7 +14,7 @@ CACHE_REDIS_URI ?= embedded://.data
 export CACHE_REDIS_URI
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-servers soak soak-memory check bench bench-latency bench-growth bench-profile format lock clean
+.PHONY: $(shell sed -n 's/^\([a-z-]*\):.*\#\# .*/\1/p' $(MAKEFILE_LIST))
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,11 @@ soak: $(VENV)/.dev ## Break things for MINUTES=2 and see that nothing is lost (A
 
 soak-memory: $(VENV)/.dev ## See that memory is flat over ENTRIES=2000000 entries
 	@env -u CACHE_REDIS_URI $(BIN)/python -m tests.soak.memory --entries $(or $(ENTRIES),2000000)
+
+mix: $(VENV)/.dev ## Send EVENTS (1000000) over 1,000 instances through 3 workers, and audit
+	@env -u CACHE_REDIS_URI $(BIN)/python -m tests.mix --events $(or $(EVENTS),1000000) $(ARGS)
+	@env -u CACHE_REDIS_URI CHATWOOT_CACHE_TEST_RUNS=200 \
+	  $(BIN)/python -m pytest -n 0 tests/pipeline/test_never_mixed.py
 
 check: $(VENV)/.dev ## Lint, format, types, import arrows, spelling
 	@$(BIN)/ruff check --quiet .
