@@ -37,6 +37,7 @@ _WORKER: Final = (
     "script|load",
     "time",  # in scripts, as what follows
     "get",
+    "getex",
     "set",
     "del",  # of a lease
     "expire",
