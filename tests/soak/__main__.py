@@ -25,6 +25,7 @@ from tests.soak.plan import Plan, parsed
 from tests.soak.posting import Posting
 from tests.soak.report import Run, table
 from tests.waiting import wait_until
+from worker.store.spooldatabase import look
 
 _SETTLE_S: Final = 120.0
 _DELAY_S: Final = 0.005
@@ -73,6 +74,14 @@ async def _run(
     events, gauges = Events(), Gauges()
     settings = place.settings(STREAM_RECLAIM_AFTER_S="3", STREAM_RETENTION_S=str(_RETENTION_S))
     settings["CACHE_REDIS_URI"] = uri
+    spool = directory / "spool"
+    if plan.spool:
+        settings["CHATWOOT_CACHE_WEBHOOK_SPOOL_DIR"] = str(spool)
+
+    def is_settled() -> bool:
+        held = look(spool)
+        return (held is None or held.entries == 0) and place.is_settled()
+
     async with Crew(directory, settings) as crew:
         posting = Posting(events, crew.ports, rate=plan.rate)
         async with anyio.create_task_group() as faults:
@@ -87,7 +96,7 @@ async def _run(
         async with anyio.create_task_group() as after:
             after.start_soon(crew.keep_up)
             started = time.monotonic()
-            await wait_until(place.is_settled, "everything is settled", timeout_s=_SETTLE_S)
+            await wait_until(is_settled, "everything is settled", timeout_s=_SETTLE_S)
             settled_s = time.monotonic() - started
             after.cancel_scope.cancel()
         verdict = events.judge(place)

@@ -18,6 +18,7 @@ class Plan:
     kill_server_every_s: float | None
     server_away_s: float
     proxy: bool
+    spool: bool
     fsync: str
     binary: Path
 
@@ -41,6 +42,7 @@ def parsed(arguments: Sequence[str]) -> Plan:
     parser.add_argument("--kill-server", type=float, default=20.0, help="the same (20)")
     parser.add_argument("--server-away", type=float, default=1.0, help="seconds each time (1)")
     parser.add_argument("--no-proxy", action="store_true", help="do not spoil connections")
+    parser.add_argument("--spool", action="store_true", help="give the workers a spool")
     parser.add_argument("--fsync", choices=("always", "everysec"), default="always")
     parser.add_argument("--server", type=Path, help="redis-server or valkey-server to use")
     parser.add_argument(
@@ -51,7 +53,17 @@ def parsed(arguments: Sequence[str]) -> Plan:
     given = parser.parse_args(arguments)
     binary = given.server or servers.default_binary()
     if given.judged:
-        return Plan(60, 1000, 3, 25, 0, proxy=False, fsync=given.fsync, binary=binary)
+        return Plan(
+            seconds=60,
+            rate=1000,
+            kill_worker_every_s=3,
+            kill_server_every_s=25,
+            server_away_s=0,
+            proxy=False,
+            spool=given.spool,
+            fsync=given.fsync,
+            binary=binary,
+        )
     return Plan(
         seconds=given.minutes * 60,
         rate=given.rate,
@@ -59,6 +71,7 @@ def parsed(arguments: Sequence[str]) -> Plan:
         kill_server_every_s=given.kill_server or None,
         server_away_s=given.server_away,
         proxy=not given.no_proxy,
+        spool=given.spool,
         fsync=given.fsync,
         binary=binary,
     )

@@ -31,9 +31,9 @@ class Run:
 def table(run: Run) -> Table:
     """Every figure of a run."""
     proxy = ", through a proxy that delays and cuts" if run.plan.proxy else ""
-    shown = Table(
-        title=f"{run.server}, append-only, fsync {run.plan.fsync}{proxy}", show_header=False
-    )
+    spool = ", with a spool" if run.plan.spool else ""
+    title = f"{run.server}, append-only, fsync {run.plan.fsync}{proxy}{spool}"
+    shown = Table(title=title, show_header=False)
     for name, text in {**_posted(run), **_judged(run), **_flat(run)}.items():
         shown.add_row(name, text)
     return shown
