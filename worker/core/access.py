@@ -37,7 +37,7 @@ _WORKER: Final = (
     "script|load",
     "time",  # in scripts, as what follows
     "get",
-    "getex",
+    "getex",  # pointers are read and renewed at once
     "set",
     "del",  # of a lease
     "expire",
