@@ -115,11 +115,16 @@ async def translated(client: Client) -> AsyncIterator[None]:
     """
     try:
         yield
-    except (exceptions.RedisError, OSError, RuntimeError) as error:
+    except (exceptions.RedisError, OSError) as error:
         ours = _translate(error)
         if isinstance(ours, Unavailable):
             await _leave_idle(client)
         raise ours from error
+    except RuntimeError as error:
+        if _CLOSED not in str(error):
+            raise
+        await _leave_idle(client)
+        raise Unavailable("connection", _describe(error)) from error
 
 
 async def _leave_idle(client: Client) -> None:
