@@ -31,6 +31,12 @@ test: $(VENV)/.dev ## Run every test on a real server, with branch coverage
 test-servers: $(VENV)/.servers ## Run the integration tests on Redis 6.2, 7.0, 8.2 and Valkey 8.1, 9.1
 	@env -u CACHE_REDIS_URI $(BIN)/python -m tests.servers $(ARGS)
 
+soak: $(VENV)/.dev ## Break things for MINUTES=2 and see that nothing is lost (ARGS=--help)
+	@env -u CACHE_REDIS_URI $(BIN)/python -m tests.soak --minutes $(or $(MINUTES),2) $(ARGS)
+
+soak-memory: $(VENV)/.dev ## See that memory is flat over ENTRIES=2000000 entries
+	@env -u CACHE_REDIS_URI $(BIN)/python -m tests.soak.memory --entries $(or $(ENTRIES),2000000)
+
 mix: $(VENV)/.dev ## Send EVENTS (1000000) over 1,000 instances through 3 workers, and audit
 	@env -u CACHE_REDIS_URI $(BIN)/python -m tests.mix --events $(or $(EVENTS),1000000) $(ARGS)
 	@env -u CACHE_REDIS_URI CHATWOOT_CACHE_TEST_RUNS=200 \
