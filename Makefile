@@ -38,9 +38,15 @@ test-servers: $(VENV)/.servers ## Run the integration tests on Redis 6.2, 7.0, 8
 test-deploy: $(VENV)/.deploy ## Try everything in deploy/ with the real tools; a missing one fails, by name
 	@env -u CACHE_REDIS_URI $(BIN)/python -m pytest -n 0 -m deploy $(ARGS) tests/deploy
 
-image: ## Build the container image; BUILD='buildah bud' builds it without Docker
+image: ## Build the container image (BUILD='buildah bud --format docker': without Docker)
 	$(BUILD) -t $(IMAGE) --build-arg VERSION=$(VERSION) \
 	  --build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) .
+
+soak: $(VENV)/.dev ## Break things for MINUTES=2 and see that nothing is lost (ARGS=--help)
+	@env -u CACHE_REDIS_URI $(BIN)/python -m tests.soak --minutes $(or $(MINUTES),2) $(ARGS)
+
+soak-memory: $(VENV)/.dev ## See that memory is flat over ENTRIES=2000000 entries
+	@env -u CACHE_REDIS_URI $(BIN)/python -m tests.soak.memory --entries $(or $(ENTRIES),2000000)
 
 mix: $(VENV)/.dev ## Send EVENTS (1000000) over 1,000 instances through 3 workers, and audit
 	@env -u CACHE_REDIS_URI $(BIN)/python -m tests.mix --events $(or $(EVENTS),1000000) $(ARGS)

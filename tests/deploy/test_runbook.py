@@ -75,7 +75,7 @@ async def test_the_secrets_of_the_runbook_open_the_compose_files_redis(
     health = health.replace("redis-cli ", f"redis-cli -p {redis['port']} ")
 
     await wait_until(
-        lambda: subprocess.run(["bash", "-c", health], check=False).returncode == 0,
+        lambda: subprocess.run(["/bin/bash", "-c", health], check=False).returncode == 0,
         "the health check passes",
         timeout_s=20,
     )

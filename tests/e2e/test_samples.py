@@ -14,6 +14,7 @@ import pytest
 from tests.e2e.place import Place
 from tests.e2e.process import command, running
 from tests.events import PAYLOADS, message
+from tests.signing import signed
 
 EVOLUTION = sorted((PAYLOADS / "evolution").glob("*.json"))
 CLOUD = sorted((PAYLOADS / "whatsapp-cloud").glob("*.json"))

@@ -47,6 +47,8 @@ _REFUSED: Final = (
     "can't run this command",
 )
 _GROUP: Final = ("NOGROUP", "UNBLOCKED", "no such key")
+_CLOSED: Final = "the handler is closed"
+"""How uvloop says that the server cut the connection before a command was sent."""
 _CLUSTER: Final = ("MOVED", "ASK", "CROSSSLOT")
 _CODE = re.compile(rf"\b({'|'.join((*_KINDS, *_REFUSED, *_GROUP, *_CLUSTER))})\b")
 
@@ -116,8 +118,23 @@ async def translated(client: Client) -> AsyncIterator[None]:
     except (exceptions.RedisError, OSError) as error:
         ours = _translate(error)
         if isinstance(ours, Unavailable):
-            await client.connection_pool.disconnect(inuse_connections=False)
+            await _leave_idle(client)
         raise ours from error
+    except RuntimeError as error:
+        if _CLOSED not in str(error):
+            raise
+        await _leave_idle(client)
+        raise Unavailable("connection", _describe(error)) from error
+
+
+async def _leave_idle(client: Client) -> None:
+    """Close the connections that nobody uses, without waiting for the other side.
+
+    The pool's own way waits for each in several tasks at once, where the cancellation of one
+    comes out of all others, as if they had been cancelled.
+    """
+    for connection in list(client.connection_pool._available_connections):  # noqa: SLF001  (as said)
+        await connection.disconnect(nowait=True)
 
 
 def _translate(error: exceptions.RedisError | OSError) -> Exception:

@@ -1,0 +1,27 @@
+"""How errors of a connection are told apart."""
+
+import pytest
+
+from worker.errors import Unavailable
+from worker.store.connect import connect, translated
+
+
+async def test_a_connection_that_was_cut_before_a_command_is_an_outage(redis_uri: str) -> None:
+    """Neither asyncio nor the library call it one; the next command has a new connection."""
+    async with connect(redis_uri) as client:
+        await client.ping()
+        (connection,) = client.connection_pool._available_connections
+        connection._writer.transport.abort()
+        with pytest.raises(Unavailable) as caught:
+            async with translated(client):
+                await client.ping()
+
+        assert caught.value.kind == "connection"
+        assert await client.ping()
+
+
+async def test_a_defect_of_ours_is_none(redis_uri: str) -> None:
+    async with connect(redis_uri) as client:
+        with pytest.raises(RuntimeError, match="ours"):
+            async with translated(client):
+                raise RuntimeError("ours")
