@@ -1,12 +1,19 @@
 """systemd reads the unit without a word, and finds it well sealed."""
 
+import os
 import re
+import signal
+import socket
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.deploy.files import DEPLOY
-from tests.deploy.tools import run
+from tests.deploy.tools import run, tool
+from tests.e2e.place import Place
+from tests.e2e.process import PROGRAM, environment
+from tests.events import message
 from worker.health import STALLED_AFTER_S
 from worker.settings.knobs import Settings
 
@@ -44,6 +51,60 @@ def test_the_unit_waits_longer_than_the_worker_takes() -> None:
     assert _seconds("TimeoutStopSec", unit) > _default("shutdown_timeout_s") + GRACE_S
     # Half of it is how often the watchdog is fed, and only while the loop is not stalled.
     assert _seconds("WatchdogSec", unit) > STALLED_AFTER_S
+
+
+async def test_a_worker_under_the_units_filter_is_ready_fed_and_stopped(
+    redis_uri: str, prefix: str, tmp_path: Path
+) -> None:
+    """There is no systemd to start it: strace refuses the same calls in the same way."""
+    place = Place(redis_uri, prefix)
+    settings = place.settings(WEBHOOK_SPOOL_DIR=str(tmp_path / "spool"))
+    address = tmp_path / "notify"
+    watched = {"NOTIFY_SOCKET": str(address), "WATCHDOG_USEC": "200000"}
+    refused = ",".join(f"?{call}" for call in sorted(_calls("@known") - _allowed()))
+    with place.redis, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(address))
+        manager.settimeout(30)
+        strace = [tool("strace"), "-f", "-qq", "-o", "/dev/null"]
+        process = subprocess.Popen(
+            [*strace, "-e", f"inject={refused}:error=EPERM", *PROGRAM, "run"],
+            cwd=tmp_path,
+            env=environment({**settings, **watched}),
+        )
+        try:
+            heard = [manager.recv(64), manager.recv(64)]
+            place.add(message(1))
+            await place.settled()
+            # strace passes no signal on: the worker itself is told.
+            (worker,) = _children(process.pid)
+            os.kill(worker, signal.SIGTERM)
+            assert process.wait(20) == 0
+        finally:
+            process.kill()
+            process.wait()
+
+    assert sorted(heard) == [b"READY=1", b"WATCHDOG=1"]
+
+
+def _allowed() -> set[str]:
+    """The system calls that the unit's filter lets through."""
+    allowed: set[str] = set()
+    for line in re.findall(r"(?m)^SystemCallFilter=(.*)$", UNIT.read_text()):
+        named = {call for group in line.lstrip("~").split() for call in _calls(group)}
+        allowed = allowed - named if line.startswith("~") else allowed | named
+    return allowed
+
+
+def _calls(group: str) -> set[str]:
+    """The system calls of a group, as systemd knows them."""
+    text = run("systemd-analyze", "syscall-filter", group)
+    names = [line.strip() for line in text.splitlines()[1:] if not line.strip().startswith("#")]
+    nested = [_calls(name) for name in names if name.startswith("@")]
+    return {name for name in names if name and not name.startswith("@")}.union(*nested)
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def _default(field: str) -> float:

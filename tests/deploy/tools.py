@@ -25,6 +25,7 @@ PACKAGES: Final = {
     "node": "nodejs",
     "prometheus": "prometheus",
     "promtool": "prometheus",
+    "strace": "strace",
     "systemd-analyze": "systemd",
     "unshare": "util-linux",
 }
