@@ -90,7 +90,9 @@ async def test_a_worker_does_all_its_work_with_its_rights(
         place.add(events.message(4, inbox_id=14, channel="Channel::Email"), instance=b"a b")
         place.add(b"no json")
         await place.settled()
-        await wait_until(lambda: worker.metric("stream_length") == 6, "it has measured")
+        await wait_until(
+            lambda: worker.metric("stream_length") == 6, "it has measured", timeout_s=15
+        )
 
         assert worker.metric("redis_up") == 1
         assert worker.ops("/readyz").status_code == 200
