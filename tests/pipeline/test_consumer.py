@@ -12,6 +12,7 @@ import anyio
 import pytest
 
 from tests import events
+from tests.reading import Documents
 from tests.servers import Server
 from tests.waiting import wait_until
 from worker.core.fold import Written
@@ -25,7 +26,6 @@ from worker.pipeline.upkeep import Upkeep
 from worker.store.bindings import BindingTable
 from worker.store.cache import Cache, CacheSettings
 from worker.store.connect import Client, connect
-from worker.store.reader import Reader
 from worker.store.stream import Stream, StreamSettings
 
 
@@ -35,7 +35,7 @@ class Rig:
 
     client: Client
     stream: Stream
-    documents: Reader
+    documents: Documents
     consumer: Consumer
     metrics: Metrics
     key: str
@@ -130,7 +130,7 @@ async def rigged(  # noqa: PLR0913 - what a test may want to vary
             reclaim_after_s=reclaim_after_s,
         )
         await stream.create_group()
-        yield Rig(own, stream, Reader(own, prefix), loop, metrics, key)
+        yield Rig(own, stream, Documents(own, prefix), loop, metrics, key)
 
 
 @pytest.fixture

@@ -50,20 +50,24 @@ class Location(NamedTuple):
 
 
 class Keys:
-    """Builds the keys of one prefix."""
+    """Builds the keys of one prefix, which all begin with `root`."""
 
     def __init__(self, prefix: str) -> None:
-        self._root = f"{prefix}:chatwoot:"
-        self.bindings = f"{self._root}%bindings"
-        self.accounts = f"{self._root}%accounts"
+        self.root = f"{prefix}:chatwoot:"
+        self.bindings = f"{self.root}%bindings"
+        self.accounts = f"{self.root}%accounts"
         self._of = lru_cache(maxsize=4096)(self._namespace)
 
     def _namespace(self, instance: str) -> str:
-        return f"{self._root}{escape(instance)}:"
+        return f"{self.root}{escape(instance)}:"
 
     def message(self, instance: str, message_id: int) -> str:
         """Return the key of a message document."""
-        return f"{self._of(instance)}message:{message_id}"
+        return f"{self.message_stem(instance)}{message_id}"
+
+    def message_stem(self, instance: str) -> str:
+        """Return what stands before the id in the key of a message document."""
+        return f"{self._of(instance)}message:"
 
     def source(self, instance: str, source_id: str) -> str:
         """Return the key that holds the id of the message with this source id."""
