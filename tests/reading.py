@@ -4,8 +4,9 @@ import msgspec
 
 from worker.core.keys import Keys
 from worker.core.model import Conversation, Message
+from worker.core.page import Range
 from worker.store.connect import Client
-from worker.store.reader import Range, redis_reader
+from worker.store.reader import redis_reader
 
 
 class Documents:

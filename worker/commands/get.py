@@ -10,12 +10,12 @@ import msgspec
 from rich.console import Console
 
 from worker.core.entry import MAX_ID
-from worker.core.page import as_json
+from worker.core.page import Range, as_json
 from worker.core.views import ConversationView, MessageView
 from worker.errors import Misconfigured
 from worker.settings import Loaded
 from worker.store.connect import joined
-from worker.store.reader import InstanceReader, Range, redis_reader
+from worker.store.reader import InstanceReader, redis_reader
 
 _MAX_LIMIT: Final = 200
 

@@ -25,11 +25,8 @@ PREFIX: Final = "CHATWOOT_CACHE_"
 """Before the name of every setting that is not Evolution's own."""
 
 UNBUILT: Final = (
-    "CHATWOOT_CACHE_LOCAL_MAX_BYTES",
     "CHATWOOT_CACHE_STREAM_RETENTION_S",
     "CHATWOOT_CACHE_STREAM_MAX_ENTRIES",
-    "CHATWOOT_CACHE_HTTP_API_KEY",
-    "CHATWOOT_CACHE_HTTP_INSTANCE_KEYS",
     "CHATWOOT_CACHE_WEBHOOK_SPOOL_DIR",
     "CHATWOOT_CACHE_WEBHOOK_SPOOL_MAX_BYTES",
 )
@@ -100,6 +97,10 @@ Instances = Annotated[Mapping[str, str], PlainValidator(maps.instances), PlainSe
 Secrets = Annotated[
     Mapping[int, tuple[SecretStr, ...]], PlainValidator(maps.secrets), PlainSerializer(dict)
 ]
+InstanceKeys = Annotated[
+    Mapping[str, tuple[SecretStr, ...]], PlainValidator(maps.instance_keys), PlainSerializer(dict)
+]
+ReadKey = Annotated[SecretStr, AfterValidator(maps.read_key)]
 
 
 class Settings(BaseSettings):
@@ -127,6 +128,12 @@ class Settings(BaseSettings):
     )
     cache_local_ttl: float = Field(
         default=DAY_S, ge=1, le=TEN_YEARS_S, description="Seconds a document stays in memory."
+    )
+    local_max_bytes: int = Field(
+        default=64 * MIB,
+        ge=MIB,
+        le=64 * 1024 * MIB,
+        description="Most memory that documents take in this process.",
     )
     conversation_messages: int = Field(
         default=200,
@@ -177,9 +184,15 @@ class Settings(BaseSettings):
         default=True, description="Believe the name of an API inbox to be its instance's."
     )
 
-    http_host: Name = Field(default="127.0.0.1", description="Address of the webhook.")
+    http_host: Name = Field(default="127.0.0.1", description="Address of webhook and reads.")
     http_port: int = Field(
-        default=9850, ge=0, le=65535, description="Port of the webhook; 0 takes any free one."
+        default=9850, ge=0, le=65535, description="Port of webhook and reads; 0 takes any free one."
+    )
+    http_api_key: ReadKey | None = Field(
+        default=None, description="Key that reads every instance, and private notes."
+    )
+    http_instance_keys: InstanceKeys = Field(
+        default_factory=_nothing, description="Keys that read one instance each, by instance."
     )
     ops_host: Name = Field(default="127.0.0.1", description="Address of probes and metrics.")
     ops_port: int = Field(
@@ -244,6 +257,11 @@ class Settings(BaseSettings):
         return self.stream_redis_uri or self.cache_uri
 
     @property
+    def reads_enabled(self) -> bool:
+        """Whether anybody has a key to read over HTTP."""
+        return self.http_api_key is not None or bool(self.http_instance_keys)
+
+    @property
     def consumer_name(self) -> str:
         """Name of this worker in the group: as set, else the host name and PM2's number."""
         if self.stream_consumer is not None:
@@ -253,7 +271,11 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
-        contradictions = [*self._tier_contradictions(), *self._place_contradictions()]
+        contradictions = [
+            *self._tier_contradictions(),
+            *self._place_contradictions(),
+            *self._key_contradictions(),
+        ]
         if contradictions:
             raise ValueError("\n".join(contradictions))
         return self
@@ -279,6 +301,16 @@ class Settings(BaseSettings):
             )
         return found
 
+    def _key_contradictions(self) -> list[str]:
+        given = [key for keys in self.http_instance_keys.values() for key in set(keys)]
+        given += [self.http_api_key] if self.http_api_key else []
+        if len(set(given)) == len(given):
+            return []
+        return [
+            "CHATWOOT_CACHE_HTTP_INSTANCE_KEYS: a key opens one instance only, so no other"
+            " instance may have it, and it must not be CHATWOOT_CACHE_HTTP_API_KEY"
+        ]
+
 
 FIELDS: Final[Mapping[str, str]] = MappingProxyType(
     {name_of(field): field for field in Settings.model_fields}
@@ -293,6 +325,8 @@ FROM_FILE: Final = tuple(
         "instances",
         "webhook_secrets",
         "webhook_token",
+        "http_api_key",
+        "http_instance_keys",
     )
 )
 """Settings that `<NAME>_FILE` can give: every secret, address and map."""

@@ -21,6 +21,9 @@ from worker.settings.uris import MASK, RedisUri
 
 DEFAULT: Final = "default"
 
+_SECRET: Final = frozenset(
+    {"webhook_token", "webhook_secrets", "http_api_key", "http_instance_keys"}
+)
 _SHOWN_CHARACTERS: Final = 60
 
 
@@ -60,7 +63,7 @@ def load(
     found = sources.gather(given, (*FIELDS, *evolution.NAMES), directory)
     settings = _checked({name: found[name] for name in FIELDS if name in found})
     origins = {name: found[name].origin if name in found else DEFAULT for name in FIELDS}
-    warnings = (*_remarks(given), *evolution.check(found, settings), *_local_tier(settings))
+    warnings = (*_remarks(given), *evolution.check(found, settings))
     return Loaded(settings, MappingProxyType(origins), warnings)
 
 
@@ -111,7 +114,7 @@ def _allowed(field: FieldInfo) -> str:
 
 
 def _shown(field: str, value: object) -> str:
-    if field in {"webhook_token", "webhook_secrets"}:
+    if field in _SECRET:
         return MASK
     text = uris.mask(str(value)) if field.endswith("_uri") else str(value)
     text = sources.one_line(text)
@@ -147,9 +150,3 @@ def _unknown_line(name: str, origin: str) -> str:
     near = difflib.get_close_matches(name.upper().removeprefix(PREFIX), known, n=1, cutoff=0.5)
     advice = f"; did you mean {known[near[0]]}?" if near else ""
     return f"{sources.one_line(name)} ({origin}) is not a setting{advice}"
-
-
-def _local_tier(settings: Settings) -> tuple[str, ...]:
-    if not settings.cache_local_enabled:
-        return ()
-    return ("CACHE_LOCAL_ENABLED=true: the local cache is not in this version, and is ignored",)

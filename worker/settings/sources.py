@@ -177,8 +177,6 @@ NAMES: Final = frozenset(
         *FIELDS,
         *(f"{name}_FILE" for name in FROM_FILE),
         *UNBUILT,
-        "CHATWOOT_CACHE_HTTP_API_KEY_FILE",
-        "CHATWOOT_CACHE_HTTP_INSTANCE_KEYS_FILE",
     )
 )
 """Every name under which something of ours can be given."""

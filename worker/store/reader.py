@@ -5,15 +5,13 @@ in one round trip for most.
 """
 
 import time
-from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 from worker.core import contacts
 from worker.core.entry import MAX_ID
 from worker.core.keys import Keys
-from worker.core.page import Page
+from worker.core.page import Page, Range
 from worker.core.views import (
     ConversationView,
     MessageView,
@@ -39,30 +37,6 @@ _LATEST: Final = 20
 """Messages read in any case: they tell whether an agent is at work."""
 
 _MOST: Final = 200
-
-
-@dataclass(frozen=True, slots=True)
-class Range:
-    """Which messages of a conversation: those between two ids, both exclusive.
-
-    The newest `limit` of them, or the oldest where only `after` is given, to read on from there.
-    """
-
-    limit: int = 20
-    before: int | None = None
-    after: int | None = None
-
-    @property
-    def newest(self) -> bool:
-        """Whether the newest are meant."""
-        return self.after is None or self.before is not None
-
-    def of(self, ids: Sequence[int]) -> list[int]:
-        """Return those of the ascending ids that are meant, the first to be read first."""
-        first = bisect_right(ids, self.after or 0)
-        last = len(ids) if self.before is None else bisect_left(ids, self.before)
-        meant = ids[first:last]
-        return list(reversed(meant)) if self.newest else list(meant)
 
 
 class Reader:
