@@ -5,14 +5,13 @@ Shapes and types are those of Chatwoot 2.x to 4.17 (`Message#webhook_data` and
 any member may be missing or null that an event can be cached without.
 """
 
-from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal, cast, get_args
 
 import msgspec
 from msgspec import Meta, Struct
 
 from worker.core.entry import MAX_ID, Statement
-from worker.core.merge import UNKNOWN, stamp, status_stamp
+from worker.core.merge import UNKNOWN, stamp, stamp_tail, status_stamp
 from worker.core.model import (
     Attachment,
     Attributes,
@@ -50,17 +49,19 @@ MAX_NESTING = 100
 """Levels of arrays and objects that an attribute may hold."""
 
 _MESSAGE_TYPES = {0: "incoming", 1: "outgoing", 2: "activity", 3: "template"}
+_STATED_TYPES = frozenset((*_MESSAGE_TYPES, *_MESSAGE_TYPES.values()))
+_OF_MESSAGES = frozenset(("message_created", "message_updated"))
 
 Id = Annotated[int, Meta(ge=1, le=MAX_ID)]
 """An id of Chatwoot's."""
 
 
-class _Named(Struct):
+class _Named(Struct, gc=False):
     id: Id | None = None
     name: str | None = None
 
 
-class _Latest(Struct):
+class _Latest(Struct, gc=False):
     """An item of `messages`: the conversation's latest public message, whichever that is."""
 
     id: Id | None = None
@@ -70,13 +71,13 @@ class _Latest(Struct):
     status: str | None = None
 
 
-class _About(Struct):
+class _About(Struct, gc=False):
     sender: Contact | None = None
     assignee: Ref | None = None
     team: Ref | None = None
 
 
-class _Conversation(Struct):
+class _Conversation(Struct, gc=False):
     id: Id | None = None
     account: _Named | None = None
     inbox_id: Id | None = None
@@ -98,7 +99,7 @@ class _Conversation(Struct):
     snoozed_until: Time = None
 
 
-class _Body(_Conversation, kw_only=True):
+class _Body(_Conversation, kw_only=True, gc=False):
     """A webhook body: a conversation event *is* the conversation, a message event holds one."""
 
     event: str
@@ -123,8 +124,7 @@ _HEAD = msgspec.json.Decoder(_Head)
 _ANYTHING = msgspec.json.Decoder()
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(Struct, frozen=True, gc=False):
     """A cached event, decoded: where it says it belongs, and the body it came with."""
 
     name: EventName
@@ -143,8 +143,10 @@ def decode(payload: bytes) -> Event | None:
     Chatwoot's shapes.
     """
     try:
-        # As text, because the decoder does not check the UTF-8 of members that it skips.
-        body = _decode_body(payload.decode())
+        if not payload.isascii():
+            # The decoder does not check the UTF-8 of members that it skips.
+            payload.decode()
+        body = _decode_body(payload)
     except UnicodeDecodeError as error:
         raise Unusable("bad_json", f"the payload is not UTF-8 (byte {error.start})") from None
     except RecursionError:
@@ -156,7 +158,7 @@ def decode(payload: bytes) -> Event | None:
     return _event(body.event, body)
 
 
-def _decode_body(payload: str) -> _Body | None:
+def _decode_body(payload: bytes) -> _Body | None:
     """Decode in one pass; only what does not fit is looked at again, to say why."""
     try:
         return _BODY.decode(payload)
@@ -174,14 +176,14 @@ def _decode_body(payload: str) -> _Body | None:
 
 
 def _event(name: EventName, body: _Body) -> Event:
-    of_message = name.startswith("message_")
+    of_message = name in _OF_MESSAGES
     conversation = body.conversation if of_message else body
     if conversation is None or conversation.id is None:
         raise Unusable("bad_event", "the conversation's id is missing")
     if body.id is None:
         raise Unusable("bad_event", "the message's id is missing")
     _check_nesting(body, conversation)
-    if of_message and body.message_type not in (*_MESSAGE_TYPES, *_MESSAGE_TYPES.values()):
+    if of_message and body.message_type not in _STATED_TYPES:
         raise Unusable("bad_event", "`message_type` is missing or none of Chatwoot's")
 
     return Event(
@@ -245,8 +247,7 @@ def _contact(conversation: _Conversation) -> Contact | None:
     return conversation.meta.sender if conversation.meta else None
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
+class Address(Struct, frozen=True, gc=False):
     """Where an event's documents belong, as its binding says."""
 
     instance: str
@@ -259,7 +260,7 @@ def documents(
     """Return the documents that an event is: a message event carries its conversation too."""
     witness_us = min(_witness_us(event), statement.ms * 1000 + CLOCK_TOLERANCE_US)
     conversation = _conversation(event, statement, address, witness_us)
-    if not event.name.startswith("message_"):
+    if event.name not in _OF_MESSAGES:
         return None, conversation
     return _message(event, statement, address, witness_us), conversation
 
@@ -307,18 +308,11 @@ def _conversation(
 def _message(event: Event, statement: Statement, address: Address, witness_us: int) -> Message:
     body = event.body
     deleted = _is_deleted(body)
-    kind = int(event.name == "message_updated")
     status, updated_at, status_register = _status(event)
+    tail = stamp_tail(witness_us, int(event.name == "message_updated"), statement.order)
+    source_register = UNKNOWN if body.source_id is None else f"1{tail}"
     return Message(
-        revision="".join(
-            (
-                stamp(flag=deleted, witness_us=witness_us, kind=kind, order=statement.order),
-                status_register,
-                UNKNOWN
-                if body.source_id is None
-                else stamp(flag=True, witness_us=witness_us, kind=kind, order=statement.order),
-            )
-        ),
+        revision=f"{deleted:d}{tail}{status_register}{source_register}",
         instance=address.instance,
         account_id=address.account_id,
         inbox_id=event.inbox_id,
@@ -344,7 +338,8 @@ def _message_type(stated: str | int | None) -> str:
 
 
 def _is_deleted(body: _Body) -> bool:
-    return (body.content_attributes or {}).get("deleted") is True
+    attributes = body.content_attributes
+    return attributes is not None and attributes.get("deleted") is True
 
 
 def _status(event: Event) -> tuple[str | None, str | None, str]:

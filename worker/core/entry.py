@@ -10,10 +10,10 @@
 | `_id`      | no       | the first id of an entry that was replayed                         |
 """
 
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 from worker.core.keys import MAX_NAME_BYTES
 from worker.errors import Unusable
@@ -23,15 +23,14 @@ Source = Literal["new", "own", "reclaimed"]
 
 Fields = Mapping[bytes, bytes]
 
-_ID = re.compile(rb"([0-9]{1,20})-([0-9]{1,20})", re.ASCII)
+_MAX_ID_DIGITS = 20
 _MAX_MS_DIGITS = 13
 
 MAX_ID = 2**53 - 1
 """The greatest id of Chatwoot's: what a Redis score and JavaScript count exactly."""
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Struct, frozen=True, gc=False):
     """One entry of the stream; `attempts` is how often it was handed out, this time included.
 
     Without fields it is a pending entry that was trimmed from the stream.
@@ -42,32 +41,28 @@ class Entry:
     attempts: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Pending:
+class Pending(Struct, frozen=True, gc=False):
     """An entry that was handed out `attempts` times and never acknowledged."""
 
     id: bytes
     attempts: int
 
 
-@dataclass(frozen=True, slots=True)
-class Letter:
+class Letter(Struct, frozen=True, gc=False):
     """An entry that cannot be used, and why."""
 
     entry: Entry
     error: Unusable
 
 
-@dataclass(frozen=True, slots=True)
-class Buried:
+class Buried(Struct, frozen=True, gc=False):
     """What burying did: entries acknowledged, and old letters dropped for room."""
 
     acked: int
     dropped: int
 
 
-@dataclass(frozen=True, slots=True)
-class Figures:
+class Figures(Struct, frozen=True, gc=False):
     """What the server says of stream and group; None where it does not know."""
 
     length: int
@@ -76,8 +71,7 @@ class Figures:
     oldest_pending_s: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class Statement:
+class Statement(Struct, frozen=True, gc=False):
     """What an entry says around its payload.
 
     `order` is the entry's id in 33 digits, `ms` its time in Unix milliseconds;
@@ -116,14 +110,18 @@ def time_s(entry_id: bytes) -> float:
 
 
 def _parse_id(entry_id: bytes) -> tuple[int, int]:
-    match = _ID.fullmatch(entry_id)
-    if match is None:
+    ms, _, sequence = entry_id.partition(b"-")
+    if not (_is_number(ms) and _is_number(sequence)):
         raise Unusable("bad_entry", "the entry's `_id` is not of the form milliseconds-sequence")
 
-    ms = int(match[1])
-    if len(str(ms)) > _MAX_MS_DIGITS:
+    time_ms = int(ms)
+    if time_ms >= 10**_MAX_MS_DIGITS:
         raise Unusable("bad_entry", "the entry's id has more than 13 digits of milliseconds")
-    return ms, int(match[2])
+    return time_ms, int(sequence)
+
+
+def _is_number(digits: bytes) -> bool:
+    return digits.isdigit() and len(digits) <= _MAX_ID_DIGITS
 
 
 def _name(fields: Fields, field: bytes) -> str | None:

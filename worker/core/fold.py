@@ -2,6 +2,8 @@
 
 from typing import Any, Literal, NamedTuple, cast
 
+from msgspec import Struct
+
 from worker.core.merge import merge
 from worker.core.model import Document, Draft
 
@@ -17,7 +19,7 @@ class Written(NamedTuple):
     conflicts: int
 
 
-class Part(NamedTuple):
+class Part(Struct, frozen=True, gc=False):
     """One event's share in a folded draft: which draft, and whether it added anything to it."""
 
     draft: int

@@ -39,7 +39,12 @@ def stamp(*, flag: bool, witness_us: int, kind: int, order: str) -> str:
     `kind` is 0 for a created and 1 for an updated message.
     `order` is the entry's id in 33 digits; it only breaks ties.
     """
-    return f"{flag:d}{witness_us:017d}{kind}{order}"
+    return f"{flag:d}{stamp_tail(witness_us, kind, order)}"
+
+
+def stamp_tail(witness_us: int, kind: int, order: str) -> str:
+    """Return what follows the flag in a stamp: the same for all registers of one event."""
+    return f"{witness_us:017d}{kind}{order}"
 
 
 def status_stamp(status: str, updated_us: int) -> str:

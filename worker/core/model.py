@@ -18,14 +18,14 @@ Attributes = dict[str, Any]
 """An open JSON object: whatever a Chatwoot user or integration put there."""
 
 
-class Ref(Struct, frozen=True):
+class Ref(Struct, frozen=True, gc=False):
     """Somebody or something of Chatwoot's, by id and name."""
 
     id: int | str | None = None
     name: str | None = None
 
 
-class Contact(Struct, frozen=True):
+class Contact(Struct, frozen=True, gc=False):
     """The person or group a conversation is with."""
 
     id: int | str | None = None
@@ -35,7 +35,7 @@ class Contact(Struct, frozen=True):
     email: str | None = None
 
 
-class Sender(Struct, frozen=True):
+class Sender(Struct, frozen=True, gc=False):
     """Who wrote a message. Chatwoot gives contacts no `type`."""
 
     type: str | None = "contact"
@@ -46,7 +46,7 @@ class Sender(Struct, frozen=True):
     email: str | None = None
 
 
-class Attachment(Struct, frozen=True):
+class Attachment(Struct, frozen=True, gc=False):
     """A file, place or card that came with a message; only what was present is kept."""
 
     id: int | UnsetType | None = UNSET
@@ -64,7 +64,7 @@ class Attachment(Struct, frozen=True):
 
 
 @final
-class Message(Struct, frozen=True):
+class Message(Struct, frozen=True, gc=False):
     """One message; `conversation_id` is the display id, unique within the account."""
 
     revision: str
@@ -88,7 +88,7 @@ class Message(Struct, frozen=True):
 
 
 @final
-class Conversation(Struct, frozen=True):
+class Conversation(Struct, frozen=True, gc=False):
     """One conversation; `id` is the display id, unique within the account."""
 
     revision: str
@@ -116,11 +116,17 @@ class Conversation(Struct, frozen=True):
 
 Document = Message | Conversation
 
+
+def is_tombstone(document: Document) -> bool:
+    """Say whether a document is a deleted message: it outlives any entry that could undo it."""
+    return isinstance(document, Message) and document.deleted
+
+
 encode = msgspec.json.Encoder().encode
 """Write a document as it is stored."""
 
 
-class Draft(Struct, frozen=True):
+class Draft(Struct, frozen=True, gc=False):
     """A document on its way to the cache, folded from one or more events.
 
     `born_ms` is the time of the newest of them, by entry id:

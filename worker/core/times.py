@@ -7,7 +7,7 @@ from worker.core.merge import MAX_TIME_US
 from worker.core.model import Time
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
+_DAY_US = 86_400_000_000
 _US = 1_000_000
 _MAX_CHARACTERS = 64
 
@@ -56,4 +56,5 @@ def _parse(text: str) -> int:
         return 0
     if time.tzinfo is None:
         time = time.replace(tzinfo=UTC)
-    return (time - _EPOCH) // _MICROSECOND
+    since = time - _EPOCH
+    return since.days * _DAY_US + since.seconds * _US + since.microseconds

@@ -1,23 +1,28 @@
 """The loop: take up what is ours, then read, settle and ack, until told to stop.
 
+New entries flow through three tasks: while one batch is written, the next is decoded, and the one
+after that is read. Nothing else flows: what is pending already is settled batch by batch.
+
 Redis may be away at any point: the step in hand is tried again until it succeeds, and nothing
-else is begun meanwhile. Told to stop while Redis is away, the loop ends at once,
+more is read meanwhile. Told to stop while Redis is away, the loop ends at once,
 and what is in hand stays pending for the next start.
 """
 
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Final, Protocol, TypeVar
 
 import anyio
 import structlog
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from worker.core.entry import Entry, Letter, Pending, Source
 from worker.errors import Error, GroupMissing, Unavailable, Unusable
 from worker.logs import Throttle, where
 from worker.metrics import Metrics
+from worker.pipeline.batch import Batch
 from worker.pipeline.naming import HEARTBEAT_S, NamedConsumer, refuse_a_rival
 from worker.pipeline.patience import Patience, Stopped, jitter
 from worker.pipeline.settle import Acknowledger, Settler
@@ -79,13 +84,13 @@ class Consumer:
         self._max_attempts = max_attempts
         self._reclaim_after_s = reclaim_after_s
         self._sweep_at = time.monotonic() + reclaim_after_s
-        self._in_hand: Sequence[bytes] = ()
+        self._in_hand: dict[bytes, Entry] = {}
         self._throttle = Throttle(10.0)
         self._in_doubt = True
         self._patience = Patience(metrics, on_group_missing=self._recreate_group)
 
     def stop(self) -> None:
-        """End after the batch in hand."""
+        """End after what is in hand."""
         self._patience.stop.set()
 
     @property
@@ -115,15 +120,54 @@ class Consumer:
                 await self._consume()
                 beside.cancel_scope.cancel()
         except* Stopped:
+            await self._give_back()
             log.warning("worker.stopped_without_redis", in_hand="stays pending")
 
     async def _consume(self) -> None:
         while not self._patience.stop.is_set():
             await self._take_up_what_waits()
-            if self._patience.stop.is_set():
-                return
-            if batch := await self._patience.insist(self._read):
-                await self._take(batch, "new")
+            await self._flow()
+
+    async def _flow(self) -> None:
+        """Settle new entries, reading and decoding the next ones meanwhile, until a pause is due.
+
+        Each task holds one batch at the most, and hands it over only to one that has none.
+        """
+        to_prepare, read = anyio.create_memory_object_stream[Sequence[Entry]]()
+        to_settle, prepared = anyio.create_memory_object_stream[
+            tuple[Sequence[Entry], Batch | None]
+        ]()
+        async with read, prepared, anyio.create_task_group() as flow:
+            flow.start_soon(self._prepare_each, read, to_settle)
+            flow.start_soon(self._settle_each, prepared)
+            await self._read_new(to_prepare)
+
+    async def _read_new(self, to_prepare: MemoryObjectSendStream[Sequence[Entry]]) -> None:
+        async with to_prepare:
+            while not self._is_pause_due():
+                await self._patience.calm()
+                if entries := await self._patience.insist(self._read):
+                    self._take_in_hand(entries, "new")
+                    await to_prepare.send(entries)
+
+    async def _prepare_each(
+        self,
+        read: MemoryObjectReceiveStream[Sequence[Entry]],
+        to_settle: MemoryObjectSendStream[tuple[Sequence[Entry], Batch | None]],
+    ) -> None:
+        async with to_settle:
+            async for entries in read:
+                await to_settle.send((entries, await self._prepare(entries)))
+
+    async def _settle_each(
+        self, prepared: MemoryObjectReceiveStream[tuple[Sequence[Entry], Batch | None]]
+    ) -> None:
+        async for entries, batch in prepared:
+            await self._settle(entries, batch)
+
+    def _is_pause_due(self) -> bool:
+        is_sweep_due = time.monotonic() >= self._sweep_at
+        return self._patience.stop.is_set() or self._in_doubt or is_sweep_due
 
     async def _read(self) -> list[Entry]:
         """Read new entries.
@@ -186,49 +230,62 @@ class Consumer:
             else:
                 await self._take([entry], source)
 
-    async def _take(self, batch: Sequence[Entry], source: Source) -> None:
+    async def _take(self, entries: Sequence[Entry], source: Source) -> None:
         """Settle entries that were just handed out to us."""
-        if not batch:
-            return
-        self._metrics.entries_read.labels(source=source).inc(len(batch))
-        self._metrics.last_read_timestamp_seconds.set(time.time())
-        self._metrics.inflight_entries.set(len(batch))
-        self._in_hand = [entry.id for entry in batch]
-        try:
-            await self._settle(batch)
-        except Stopped:
-            await self._give_back(batch)
-            raise
-        finally:
-            self._in_hand = ()
-            self._metrics.inflight_entries.set(0)
+        if entries:
+            self._take_in_hand(entries, source)
+            await self._settle(entries, await self._prepare(entries))
 
-    async def _give_back(self, batch: Sequence[Entry]) -> None:
+    def _take_in_hand(self, entries: Sequence[Entry], source: Source) -> None:
+        self._metrics.entries_read.labels(source=source).inc(len(entries))
+        self._metrics.last_read_timestamp_seconds.set(time.time())
+        self._in_hand.update((entry.id, entry) for entry in entries)
+        self._metrics.inflight_entries.set(len(self._in_hand))
+
+    def _let_go(self, entries: Sequence[Entry]) -> None:
+        for entry in entries:
+            self._in_hand.pop(entry.id, None)
+        self._metrics.inflight_entries.set(len(self._in_hand))
+
+    async def _give_back(self) -> None:
         """Take back the attempt of entries that an outage kept us from trying, if that can be."""
-        with anyio.move_on_after(_GIVE_BACK_S), contextlib.suppress(Unavailable, GroupMissing):
-            await self._stream.give_back(batch)
+        if self._in_hand:
+            with anyio.move_on_after(_GIVE_BACK_S), contextlib.suppress(Unavailable, GroupMissing):
+                await self._stream.give_back(list(self._in_hand.values()))
 
     async def _keep_in_hand(self) -> None:
-        await self._stream.keep(self._in_hand)
+        await self._stream.keep(list(self._in_hand))
 
-    async def _settle(self, batch: Sequence[Entry]) -> None:
+    async def _prepare(self, entries: Sequence[Entry]) -> Batch | None:
+        return await self._unless_defect(entries, partial(self._settler.prepare, entries))
+
+    async def _settle(self, entries: Sequence[Entry], batch: Batch | None) -> None:
         """Settle a batch; where a defect of ours stops it, settle its entries one by one."""
-        if await self._patience.insist(partial(self._try, batch)):
-            return
-        for entry in batch if len(batch) > 1 else ():
-            await self._patience.insist(partial(self._try, [entry]))
+        if not await self._is_settled(entries, batch) and len(entries) > 1:
+            for entry in entries:
+                await self._is_settled([entry], await self._prepare([entry]))
+        self._let_go(entries)
 
-    async def _try(self, batch: Sequence[Entry]) -> bool:
-        """Say whether a batch was settled: an entry with a defect stays pending, for later."""
+    async def _is_settled(self, entries: Sequence[Entry], batch: Batch | None) -> bool:
+        if batch is None:
+            return False
+        return bool(await self._unless_defect(entries, partial(self._settler.settle, batch)))
+
+    async def _unless_defect(
+        self, entries: Sequence[Entry], step: Callable[[], Awaitable[T]]
+    ) -> T | None:
+        """Do a step until it succeeds; None where a defect of ours stops it.
+
+        An entry that meets a defect even when it is alone stays pending, for later.
+        """
         try:
-            await self._settler.settle(batch)
-        except Error:
+            return await self._patience.insist(step)
+        except (Error, Stopped):
             raise
         except Exception as error:  # noqa: BLE001 - the one place that catches everything
-            if len(batch) == 1:
-                self._report_defect(batch[0], error)
-            return False
-        return True
+            if len(entries) == 1:
+                self._report_defect(entries[0], error)
+            return None
 
     def _report_defect(self, entry: Entry, error: Exception) -> None:
         count = self._throttle.ready(where(error))

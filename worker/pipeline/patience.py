@@ -35,10 +35,16 @@ class Patience:
         self._metrics = metrics
         self._on_group_missing = on_group_missing
         self._throttle = Throttle(10.0)
+        self._troubles: dict[object, Unavailable] = {}
+        self._over = anyio.Event()
         self.stop = anyio.Event()
         self.tried = anyio.Event()
         self.progressed_at = time.monotonic()
-        self.trouble: Unavailable | None = None
+
+    @property
+    def trouble(self) -> Unavailable | None:
+        """Why Redis cannot be used now, None when it can."""
+        return next(iter(self._troubles.values()), None)
 
     async def insist(self, step: Callable[[], Awaitable[T]]) -> T:
         """Do a step until it succeeds; raises `Stopped` when told to stop while it cannot.
@@ -46,19 +52,29 @@ class Patience:
         When the consumer group is missing, that is mended before the step is done again.
         """
         tries = 0
-        while True:
-            self.progressed_at = time.monotonic()
-            try:
-                result = await step()
-            except GroupMissing as error:
-                self._say("group.lost", "group", error=str(error))
-                await self._on_group_missing()
-            except Unavailable as error:
-                await self._wait(error, tries)
-                tries += 1
-            else:
-                self._recovered()
-                return result
+        trying = object()
+        try:
+            while True:
+                self.progressed_at = time.monotonic()
+                try:
+                    result = await step()
+                except GroupMissing as error:
+                    self._say("group.lost", "group", error=str(error))
+                    await self._on_group_missing()
+                except Unavailable as error:
+                    self._troubles[trying] = error
+                    await self._wait(error, tries)
+                    tries += 1
+                else:
+                    self._recovered(trying)
+                    return result
+        finally:
+            self._troubles.pop(trying, None)
+
+    async def calm(self) -> None:
+        """Return once no step is being tried again."""
+        while self._troubles:
+            await self._over.wait()
 
     async def pause(self, seconds: float) -> bool:
         """Wait, no longer than until told to stop; says whether that came."""
@@ -67,7 +83,6 @@ class Patience:
         return self.stop.is_set()
 
     async def _wait(self, error: Unavailable, tries: int) -> None:
-        self.trouble = error
         self.tried.set()
         self._metrics.redis_up.set(0)
         self._metrics.redis_errors.labels(kind=error.kind).inc()
@@ -75,11 +90,15 @@ class Patience:
         if await self.pause(_BACKOFF_S[min(tries, len(_BACKOFF_S) - 1)] * jitter()):
             raise Stopped
 
-    def _recovered(self) -> None:
+    def _recovered(self, trying: object) -> None:
+        trouble = self._troubles.pop(trying, None)
+        if self._troubles:
+            return
         self._metrics.redis_up.set(1)
-        if self.trouble is not None:
-            log.info("redis.recovered", after=self.trouble.kind)
-            self.trouble = None
+        if trouble is not None:
+            log.info("redis.recovered", after=trouble.kind)
+            self._over.set()
+            self._over = anyio.Event()
 
     def _say(self, event: str, cause: str, **details: str) -> None:
         count = self._throttle.ready(cause)

@@ -9,7 +9,7 @@ import msgspec
 from worker.core.fold import Answer, Written
 from worker.core.keys import Keys
 from worker.core.merge import STAMP_DIGITS, merge
-from worker.core.model import Conversation, Document, Draft, Message, encode
+from worker.core.model import Conversation, Document, Draft, Message, encode, is_tombstone
 from worker.store.connect import Client, register, translated
 
 _ANSWERS: Mapping[bytes, Answer] = {
@@ -36,14 +36,6 @@ class CacheSettings:
     conversation_messages: int = 200
 
 
-@dataclass(frozen=True, slots=True)
-class _Request:
-    """A document that the server has not settled yet."""
-
-    draft: Draft
-    unreadable: bytes = b""
-
-
 class Cache:
     """The documents of one prefix."""
 
@@ -58,55 +50,58 @@ class Cache:
 
         Such a draft is merged with what is stored, and sent again.
         """
-        answers: dict[int, Answer] = {}
-        waiting = {index: _Request(draft) for index, draft in enumerate(drafts)}
+        answers: list[Answer] = ["stale"] * len(drafts)
+        waiting = dict(enumerate(drafts))
+        unreadable: list[bytes] = []
         conflicts = 0
         while waiting:
-            replies = await self._send(waiting.values())
-            for (index, request), reply in zip(list(waiting.items()), replies, strict=True):
-                if reply in _ANSWERS:
-                    answers[index] = _ANSWERS[reply]
-                    del waiting[index]
+            replies = await self._send(waiting.values(), unreadable)
+            conflicting: dict[int, Draft] = {}
+            for (index, draft), reply in zip(waiting.items(), replies, strict=True):
+                answer = _ANSWERS.get(reply)
+                if answer is None:
+                    conflicting[index] = _merged(draft, reply, unreadable)
                 else:
-                    conflicts += 1
-                    waiting[index] = _merged(request.draft, reply)
-        return Written([answers[index] for index in range(len(drafts))], conflicts)
+                    answers[index] = answer
+            conflicts += len(conflicting)
+            waiting = conflicting
+        return Written(answers, conflicts)
 
-    async def _send(self, requests: Iterable[_Request]) -> list[bytes]:
+    async def _send(self, drafts: Iterable[Draft], unreadable: Sequence[bytes]) -> list[bytes]:
         keys: list[str] = []
         arguments: list[bytes | str | int] = [
             STAMP_DIGITS,
             self._of.ttl_s,
+            self._of.ttl_s + TOMBSTONE_EXTRA_S,
             self._of.conversation_messages,
+            b",".join((b"", *unreadable, b"")),
         ]
-        for request in requests:
-            self._add(keys, arguments, request)
+        for draft in drafts:
+            document = draft.document
+            own_key, timeline, pointers = self.keys.locate(document)
+            keys.append(own_key)
+            if timeline:
+                keys.append(timeline)
+            keys += pointers
+            arguments += (
+                encode(document),
+                document.id,
+                1 if timeline else 0,
+                len(pointers),
+                "" if is_tombstone(document) else draft.born_ms,
+            )
         async with translated(self._client):
             return cast("list[bytes]", await self._write(keys, arguments))
 
-    def _add(self, keys: list[str], arguments: list[bytes | str | int], request: _Request) -> None:
-        document = request.draft.document
-        deleted = isinstance(document, Message) and document.deleted
-        key, timeline, pointers = self.keys.locate(document)
-        keys += (key, *([timeline] if timeline else []), *pointers)
-        arguments += (
-            encode(document),
-            document.id,
-            self._of.ttl_s + TOMBSTONE_EXTRA_S if deleted else self._of.ttl_s,
-            "" if deleted else request.draft.born_ms,
-            1 if timeline else 0,
-            len(pointers),
-            request.unreadable,
-        )
 
-
-def _merged(draft: Draft, stored: bytes) -> _Request:
+def _merged(draft: Draft, stored: bytes, unreadable: list[bytes]) -> Draft:
     """Return a draft that holds what is stored too; what cannot be read is to be replaced."""
     document = decode(stored, type(draft.document))
     if document is None:
-        return _Request(draft, unreadable=stored[_REVISION].partition(b'"')[0])
+        unreadable.append(stored[_REVISION].partition(b'"')[0])
+        return draft
     merged: Document = merge(cast("Any", draft.document), document)
-    return _Request(Draft(merged, draft.born_ms))
+    return Draft(merged, draft.born_ms)
 
 
 def decode(value: bytes, kind: type[Any]) -> Any:

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from importlib.resources import files
 from typing import Any, Final
 
+import hiredis
 from redis import asyncio as redis, exceptions
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -19,6 +20,9 @@ adapters state what comes back, and tests hold them to it."""
 
 READ_MARGIN_S: Final = 5.0
 """What a socket waits beyond the time a command may take on the server."""
+
+_READ_BYTES: Final = 262_144
+"""What is taken from a socket at once: a batch of entries is half a megabyte."""
 
 _KINDS: Final = {
     "OOM": "oom",
@@ -54,14 +58,31 @@ def connect(uri: str, *, block_s: float = 0.0) -> Client:
     Replies have one shape in RESP2 (the default, which every proxy speaks) and RESP3
     (`?protocol=3` in the URI). `block_s` is the longest time that a command may block.
     """
-    return redis.Redis.from_url(
+    client = redis.Redis.from_url(
         _resolved(uri),
         protocol=2,
         legacy_responses=False,
         retry=Retry(NoBackoff(), 0),
         socket_timeout=block_s + READ_MARGIN_S,
         socket_connect_timeout=READ_MARGIN_S,
+        socket_read_size=_READ_BYTES,
     )
+    pool = client.connection_pool
+    pool.connection_class = type("Connection", (_PackingInC, pool.connection_class), {})
+    return client
+
+
+class _PackingInC:
+    """Packs commands with hiredis, as the library does only in its synchronous client.
+
+    Packing in Python took a third of the worker's time.
+    """
+
+    def pack_command(self, *args: Any) -> list[bytes]:
+        """Return a command in the form of the wire; a first argument may be two words."""
+        name, *rest = args
+        words = name.split() if isinstance(name, str) else (name,)
+        return [hiredis.pack_command((*words, *rest))]
 
 
 @asynccontextmanager

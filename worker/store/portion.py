@@ -4,7 +4,8 @@ Redis can bound a reply by its entries alone. Two hundred entries of 5 MB are a 
 a small container has, and more than comes before any sensible time-out.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Final
 
 from worker.core.entry import Entry, Letter
@@ -24,11 +25,12 @@ class Portion:
         self._most = most
         self.count = min(most, _FIRST)
 
-    def learn(self, entries: Iterable[Entry]) -> None:
+    def learn(self, entries: Sequence[Entry]) -> None:
         """Let the next portion be what would have fitted of entries like these."""
-        sizes = [size_of(entry) for entry in entries]
-        if sizes:
-            fitting = max(1, MAX_BYTES * len(sizes) // max(1, sum(sizes)))
+        if entries:
+            pairs = chain.from_iterable(entry.fields.items() for entry in entries)
+            size = sum(map(len, chain.from_iterable(pairs)))
+            fitting = max(1, MAX_BYTES * len(entries) // max(1, size))
             self.count = min(self._most, 2 * self.count, fitting)
 
     def shrink(self) -> None:

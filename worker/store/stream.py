@@ -48,6 +48,8 @@ class Stream:
         self._dead_key = f"{settings.key}:dead"
         self._bury = register(writer, "bury")
         self._portion = Portion(settings.batch_size)
+        # One pass from the reply to entries: the library's own makes three.
+        reader.set_response_callback("XREADGROUP", _entries)
 
     async def create_group(self) -> bool:
         """Create stream and group from the stream's beginning; False when the group exists."""
@@ -80,14 +82,13 @@ class Stream:
     async def read(self) -> list[Entry]:
         """Return the next entries, as many as a batch holds; none when none came in time."""
         async with self._shrinking(), _told(self._reader, self._of.key):
-            reply = await self._reader.xreadgroup(
+            entries: list[Entry] = await self._reader.xreadgroup(
                 self._of.group,
                 self._of.consumer,
                 {self._of.key: ">"},
                 count=self._portion.count,
                 block=max(1, round(self._of.block_s * 1000)),
             )
-        entries = [Entry(entry_id, fields or {}) for entry_id, fields in _only_stream(reply)]
         self._portion.learn(entries)
         return entries
 
@@ -295,9 +296,18 @@ async def _told(client: Client, key: str) -> AsyncIterator[None]:
             ) from error
 
 
-def _only_stream(reply: Any) -> list[tuple[bytes, dict[bytes, bytes] | None]]:
+def _entries(reply: Any, **_options: Any) -> list[Entry]:
     """Return the entries of the one stream in a reply, which is empty when there are none."""
-    return next(iter(reply.values())) if reply else []
+    if not reply:
+        return []
+    # RESP3 answers with a map, RESP2 with pairs.
+    (rows,) = reply.values() if isinstance(reply, dict) else [rows for _, rows in reply]
+    return [Entry(entry_id, _pairs(fields)) for entry_id, fields in rows]
+
+
+def _pairs(fields: list[bytes] | None) -> dict[bytes, bytes]:
+    """Return names and values as the wire has them; nothing for an entry that was trimmed."""
+    return dict(zip(fields[::2], fields[1::2], strict=True)) if fields else {}
 
 
 def _bounded(fields: Mapping[bytes, bytes]) -> dict[bytes, bytes]:

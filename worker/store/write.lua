@@ -6,37 +6,46 @@
 --
 -- KEYS     for each document: its own key, its timeline (if it has one), its pointers
 -- ARGV[1]  digits of a stamp
--- ARGV[2]  time to live in seconds: of indexes, and the age beyond which nothing is created
--- ARGV[3]  members of a timeline
+-- ARGV[2]  time to live in seconds: also of indexes, and the age beyond which nothing is created
+-- ARGV[3]  time to live of a tombstone in seconds
+-- ARGV[4]  members of a timeline
+-- ARGV[5]  revisions of stored documents that cannot be read and are to be replaced: ',a,b,' or ','
 -- then for each document:
---   the document; its id; its time to live in seconds;
---   the time of its newest event in milliseconds, or '' where its age does not matter;
---   1 or 0 for a timeline; the number of pointers;
---   '', or the revision of a stored document that cannot be read and is to be replaced
+--   the document; its id; 1 or 0 for a timeline; the number of pointers;
+--   the time of its newest event in milliseconds, or '' for a tombstone, whose age does not matter
 --
 -- Answers for each document: 'applied', 'stale', 'wrong_type', or the stored document.
 
-local width, ttl, length = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local now = redis.call('TIME')
-local oldest = (now[1] - ttl) * 1000
+local call, pcall, sub, find = redis.call, redis.pcall, string.sub, string.find
+local width, ttl, tombstone_ttl, length = tonumber(ARGV[1]), ARGV[2], ARGV[3], tonumber(ARGV[4])
+local unreadable = ARGV[5]
+local oldest = (call('TIME')[1] - ttl) * 1000
 
--- Returns the string at a key, nil where there is none, and whether it is of another type.
-local function get(key)
-    local value = redis.pcall('GET', key)
-    if type(value) ~= 'table' then
-        return value or nil, false
+local HEAD = '{"revision":"'
+local FIRST = #HEAD + 1
+
+-- Returns a reply, and whether the key holds a value of another type instead.
+local function typed(reply)
+    if type(reply) ~= 'table' then
+        return reply, false
     end
-    if string.find(value.err, 'WRONGTYPE', 1, true) then
+    if find(reply.err, 'WRONGTYPE', 1, true) then
         return nil, true
     end
-    error(value.err)
+    error(reply.err)
 end
 
--- Returns revision and account of a value, or nothing when the value is not ours, or not whole.
--- In JSON no name can hold an unescaped quote, so what follows the first one is the account.
-local function read(value)
-    if value and string.sub(value, -1) == '}' then
-        return string.match(value, '^{"revision":"(%d+)","instance":".-","account_id":(%d+),')
+-- Returns the revision of a stored document, nil when it is none of ours, or not whole, or another
+-- account's: what that left under the same name is no state of this document.
+-- `owner` is what follows the revision in ours, up to the account: no name in JSON can end it early.
+local function revision_of(stored, digits, owner)
+    local last = FIRST + digits - 1
+    local is_ours = sub(stored, 1, #HEAD) == HEAD
+        and sub(stored, last + 1, last + #owner) == owner
+        and sub(stored, -1) == '}'
+    local revision = is_ours and sub(stored, FIRST, last)
+    if revision and not find(revision, '%D') and not find(unreadable, ',' .. revision .. ',', 1, true) then
+        return revision
     end
 end
 
@@ -44,80 +53,78 @@ end
 local function compare(mine, theirs)
     local ahead, behind = false, false
     for from = 1, #mine, width do
-        local a, b = string.sub(mine, from, from + width - 1), string.sub(theirs, from, from + width - 1)
+        local a, b = sub(mine, from, from + width - 1), sub(theirs, from, from + width - 1)
         ahead = ahead or a > b
         behind = behind or a < b
     end
     return ahead, behind
 end
 
--- Lets a pointer hold the greatest id.
-local function point(key, id, target)
-    local held = tonumber(target)
-    if held and held >= tonumber(id) then
-        redis.call('EXPIRE', key, ttl)
-    else
-        redis.call('SET', key, id, 'EX', ttl)
-    end
-end
-
 -- Decides what becomes of a document: nil when it is to be written, else the answer.
-local function judge(stored, document, born, unreadable)
-    local mine, account = read(document)
-    local theirs, owner = read(stored)
-    -- What another account left under the same name is no state of this document.
-    if theirs and #theirs == #mine and owner == account and theirs ~= unreadable then
-        local ahead, behind = compare(mine, theirs)
+local function judge(stored, document, born)
+    if not stored then
+        return born ~= '' and tonumber(born) < oldest and 'stale' or nil
+    end
+    local closing = find(document, '"', FIRST, true)
+    local owner = sub(document, closing, find(document, ',"inbox_id":', closing, true))
+    local theirs = revision_of(stored, closing - FIRST, owner)
+    if theirs then
+        local ahead, behind = compare(sub(document, FIRST, closing - 1), theirs)
         return not ahead and 'stale' or behind and stored or nil
     end
-    if not stored and born ~= '' and tonumber(born) < oldest then
-        return 'stale'
-    end
-    return nil
 end
 
--- Writes a document and its index; every type is looked at before anything is written.
-local function write(keys, document, id, life, born, has_timeline, unreadable)
-    local stored, wrong = get(keys[1])
+-- Renews a pointer, which holds the greatest id; says whether ours is greater, and whether its key
+-- holds a value of another type instead.
+local function renew(key, id)
+    local held, wrong = typed(pcall('GETEX', key, 'EX', ttl))
+    return not (held and (tonumber(held) or 0) >= tonumber(id)), wrong
+end
+
+-- Adds an id to a timeline, and renews it; says whether its key is of another type.
+local function append(key, id)
+    local added, wrong = typed(pcall('ZADD', key, id, id))
     if wrong then
-        return 'wrong_type'
+        return true
     end
-    local answer = judge(stored, document, born, unreadable)
+    if added == 1 then
+        call('ZREMRANGEBYRANK', key, 0, -length - 1)
+    end
+    call('EXPIRE', key, ttl)
+    return false
+end
+
+-- Writes a document and its index, once every key is known to be of the right type.
+local function write(key, document, id, timelines, pointers, born)
+    local stored, wrong = typed(pcall('GET', KEYS[key]))
+    local answer = wrong and 'wrong_type' or judge(stored, document, born)
     if answer then
         return answer
     end
 
-    local first = has_timeline and 3 or 2
-    local targets = {}
-    for i = first, #keys do
-        targets[i], wrong = get(keys[i])
+    local last, ahead = key + timelines + pointers, {}
+    for i = last - pointers + 1, last do
+        ahead[i], wrong = renew(KEYS[i], id)
         if wrong then
             return 'wrong_type'
         end
     end
-    if has_timeline then
-        local added = redis.pcall('ZADD', keys[2], id, id)
-        if type(added) == 'table' then
-            if string.find(added.err, 'WRONGTYPE', 1, true) then
-                return 'wrong_type'
-            end
-            error(added.err)
+    if timelines == 1 and append(KEYS[key + 1], id) then
+        return 'wrong_type'
+    end
+    for i = last - pointers + 1, last do
+        if ahead[i] then
+            call('SET', KEYS[i], id, 'EX', ttl)
         end
-        redis.call('ZREMRANGEBYRANK', keys[2], 0, -length - 1)
-        redis.call('EXPIRE', keys[2], ttl)
     end
-    for i = first, #keys do
-        point(keys[i], id, targets[i])
-    end
-    redis.call('SET', keys[1], document, 'EX', life)
+    call('SET', KEYS[key], document, 'EX', born == '' and tombstone_ttl or ttl)
     return 'applied'
 end
 
-local answers, key, arg = {}, 1, 4
-while arg <= #ARGV do
-    local document, id, life, born, timeline, pointers, unreadable = unpack(ARGV, arg, arg + 6)
-    local last = key + timeline + pointers
-    answers[#answers + 1] = write({unpack(KEYS, key, last)}, document, id, life, born, timeline == '1', unreadable)
-    key, arg = last + 1, arg + 7
+local answers, key = {}, 1
+for arg = 6, #ARGV, 5 do
+    local timelines, pointers = tonumber(ARGV[arg + 2]), tonumber(ARGV[arg + 3])
+    answers[#answers + 1] = write(key, ARGV[arg], ARGV[arg + 1], timelines, pointers, ARGV[arg + 4])
+    key = key + 1 + timelines + pointers
 end
 return answers

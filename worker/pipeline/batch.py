@@ -1,0 +1,34 @@
+"""A batch on its way: its entries as cases, each of which gets its outcome."""
+
+from collections.abc import Sequence
+
+from msgspec import Struct
+
+from worker.core.chatwoot import Address, Event
+from worker.core.entry import Entry, Statement
+from worker.core.fold import Part, Written
+from worker.core.model import Draft, Outcome
+from worker.errors import Unusable
+
+
+class Case(Struct, gc=False):
+    """An entry on its way to its outcome; `verdict` is set once that is known."""
+
+    entry: Entry
+    said: Statement | None = None
+    event: Event | None = None
+    address: Address | None = None
+    parts: tuple[Part, ...] = ()
+    verdict: Outcome | Unusable | None = None
+
+
+class Batch(Struct, gc=False):
+    """Entries, decoded and folded; `written` is set once the cache has their drafts.
+
+    An entry that was trimmed from the stream has no case.
+    """
+
+    entries: Sequence[Entry]
+    cases: Sequence[Case]
+    drafts: Sequence[Draft]
+    written: Written | None = None

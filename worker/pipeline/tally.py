@@ -1,0 +1,69 @@
+"""What is counted of a batch, once, when all of it is settled."""
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+
+from worker.core.entry import Entry, time_s
+from worker.core.fold import Written
+from worker.core.model import Draft, Message, Outcome
+from worker.errors import Unusable
+from worker.metrics import Metrics
+from worker.pipeline.batch import Batch, Case
+from worker.pipeline.burials import BurialLog
+
+
+class Tally:
+    """Counts by batch: a series is looked up once for all entries that it counts."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._burials = BurialLog()
+
+    def count(self, batch: Batch, written: Written) -> None:
+        """Count a batch that is settled."""
+        self._count_documents(batch.drafts, written)
+        self._count_outcomes(batch.cases)
+        self._count_events(batch.cases)
+        self._metrics.batch_entries.observe(len(batch.entries))
+        self._metrics.last_settled_timestamp_seconds.set(time.time())
+
+    def count_dead(self, entry: Entry, error: Unusable) -> None:
+        """Count one entry that was buried, and say why."""
+        self._metrics.entries_settled.labels(outcome=Outcome.DEAD).inc()
+        self._metrics.dead_letters.labels(reason=error.reason).inc()
+        self._burials.report(entry, error)
+
+    def _count_outcomes(self, cases: Sequence[Case]) -> None:
+        outcomes: Counter[Outcome] = Counter()
+        for case in cases:
+            if isinstance(case.verdict, Unusable):
+                self.count_dead(case.entry, case.verdict)
+            elif case.verdict is not None:
+                outcomes[case.verdict] += 1
+        for outcome, count in outcomes.items():
+            self._metrics.entries_settled.labels(outcome=outcome).inc(count)
+        now = time.time()
+        self._metrics.entry_age_seconds.observe_all(
+            [max(0.0, now - time_s(c.entry.id)) for c in cases if c.verdict is Outcome.APPLIED]
+        )
+
+    def _count_events(self, cases: Sequence[Case]) -> None:
+        events = Counter(
+            (case.event.name if case.event else "", case.address.instance if case.address else "")
+            for case in cases
+            if case.said is not None
+        )
+        for (name, instance), count in events.items():
+            self._metrics.count_event(name, instance, count)
+
+    def _count_documents(self, drafts: Sequence[Draft], written: Written) -> None:
+        self._metrics.write_conflicts.inc(written.conflicts)
+        kinds = Counter(
+            type(draft.document)
+            for draft, answer in zip(drafts, written.answers, strict=True)
+            if answer == "applied"
+        )
+        for kind, count in kinds.items():
+            name = "message" if kind is Message else "conversation"
+            self._metrics.documents_written.labels(kind=name).inc(count)
