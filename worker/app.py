@@ -19,11 +19,14 @@ from anyio.abc import TaskGroup
 from starlette.types import ASGIApp
 
 from worker import __version__
+from worker.core.keys import Keys
+from worker.errors import Misconfigured
 from worker.health import Health
 from worker.metrics import Metrics
 from worker.notify import Notifier
 from worker.pipeline.consumer import Consumer
 from worker.pipeline.directory import Directory
+from worker.pipeline.idle import Idle
 from worker.pipeline.settle import Settler
 from worker.pipeline.upkeep import MEASURE_S, SELDOM_S, Upkeep, every
 from worker.settings import RedisUri, Settings
@@ -31,9 +34,16 @@ from worker.store import embedded
 from worker.store.bindings import BindingTable
 from worker.store.cache import Cache, CacheSettings
 from worker.store.connect import Client, connect
+from worker.store.local import Local
+from worker.store.reader import Reader, redis_reader
 from worker.store.stream import Producer, Stream, StreamSettings
+from worker.store.tracking import Tracking
+from worker.web.keys import Keyring
 from worker.web.policy import WebhookPolicy, is_loopback
 from worker.web.probes import ops_app
+from worker.web.public import public_app
+from worker.web.question import ROOT
+from worker.web.reads import ReadsApp
 from worker.web.server import bind, bound_port, serve
 from worker.web.webhook import PATH, webhook_app
 
@@ -45,33 +55,50 @@ _GRACE_S: Final = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """Where a worker listens: the webhook's URL (None when it is off), and the ops port's."""
+    """Where a worker listens: the URLs of webhook and reads (None when off), and the ops port's."""
 
     webhook: str | None
+    reads: str | None
     ops: str
 
 
 async def run(
-    settings: Settings, environ: Mapping[str, str], on_started: Callable[[Started], None]
+    settings: Settings,
+    environ: Mapping[str, str],
+    on_started: Callable[[Started], None],
+    *,
+    consume: bool = True,
 ) -> None:
     """Work until SIGTERM, SIGINT or a closed terminal.
 
     What is in hand is settled within the shutdown time-out.
+    Without `consume` only reads are served: no group is joined, and no webhook taken.
 
     Raises `Misconfigured` and `Refused`, in a group when tasks run already.
     """
+    if not consume:
+        settings = _to_read_only(settings)
     notifier = Notifier.from_environment(environ)
     ops = bind(settings.ops_host, settings.ops_port, name="OPS")
     public = None
-    if settings.webhook_enabled:
+    if settings.webhook_enabled or settings.reads_enabled:
         public = bind(settings.http_host, settings.http_port, name="HTTP")
     with anyio.open_signal_receiver(*_ending_signals()) as signals:
         async with _own_servers(settings):
-            worker = _Worker(settings, notifier, ops, public)
+            worker = _Worker(settings, notifier, ops, public, consume=consume)
             try:
                 await worker.run(signals, on_started)
             finally:
                 await worker.close()
+
+
+def _to_read_only(settings: Settings) -> Settings:
+    if not settings.reads_enabled:
+        raise Misconfigured(
+            "--no-consume serves reads only, and nobody has a key for them: set"
+            " CHATWOOT_CACHE_HTTP_API_KEY or CHATWOOT_CACHE_HTTP_INSTANCE_KEYS"
+        )
+    return settings.model_copy(update={"webhook_enabled": False})
 
 
 def _ending_signals() -> Iterator[signal.Signals]:
@@ -100,6 +127,8 @@ class _Worker:
         notifier: Notifier,
         ops: socket.socket,
         public: socket.socket | None,
+        *,
+        consume: bool,
     ) -> None:
         self._settings = settings
         self._notifier = notifier
@@ -109,19 +138,38 @@ class _Worker:
         self._stop_serving = anyio.Event()
         self._metrics = Metrics(__version__, settings.metrics_max_instances)
 
-        stream = self._build_stream()
-        self._consumer = self._build_consumer(stream)
-        self._upkeep = Upkeep(stream, self._metrics)
-        self._producer = Producer(self._connect(settings.stream_uri), settings.stream_key)
+        self._tracking: Tracking | None = None
+        self._reader = self._build_reader()
         self._policy = _policy(settings)
+        self._upkeep: Upkeep | None = None
+        self._consumer: Consumer | Idle
+        if consume:
+            stream = self._build_stream()
+            self._consumer = self._build_consumer(stream)
+            self._upkeep = Upkeep(stream, self._metrics)
+        else:
+            self._consumer = Idle(self._reader)
+        self._producer = Producer(self._connect(settings.stream_uri), settings.stream_key)
         self._health = Health(
-            self._consumer, self._producer, closed=self._policy.closed if public else None
+            self._consumer,
+            self._producer if consume else self._reader,
+            closed=self._policy.closed if settings.webhook_enabled else None,
         )
 
     def _connect(self, uri: RedisUri, *, block_s: float = 0.0) -> Client:
         client = connect(uri.get_secret_value(), block_s=block_s)
         self._clients.append(client)
         return client
+
+    def _build_reader(self) -> Reader:
+        settings = self._settings
+        client, prefix = self._connect(settings.cache_uri), settings.cache_redis_prefix_key
+        if not (settings.cache_local_enabled and settings.reads_enabled):
+            return redis_reader(client, prefix)
+        local = Local(settings.local_max_bytes, settings.cache_local_ttl)
+        self._metrics.local_cache_entries.set_function(lambda: len(local))
+        self._tracking = Tracking(self._connect(settings.cache_uri), Keys(prefix).root, local)
+        return redis_reader(client, prefix, local)
 
     def _build_stream(self) -> Stream:
         settings = self._settings
@@ -178,6 +226,8 @@ class _Worker:
             async with anyio.create_task_group() as beside:
                 beside.start_soon(self._drain_on, signals, servers.cancel_scope)
                 beside.start_soon(self._announce, on_started)
+                if self._tracking:
+                    beside.start_soon(self._tracking.run)
                 self._start_upkeep(beside)
                 await self._consumer.run()
                 beside.cancel_scope.cancel()
@@ -193,17 +243,26 @@ class _Worker:
             (ops_app(self._health, self._metrics), self._ops)
         ]
         if self._public:
-            webhook = webhook_app(self._policy, self._producer, self._metrics)
-            apps.append((webhook, self._public))
+            apps.append((self._public_app(), self._public))
         for app, sock in apps:
             await servers.start(
                 partial(serve, app, sock, stop=self._stop_serving, grace_s=_GRACE_S)
             )
 
+    def _public_app(self) -> ASGIApp:
+        settings = self._settings
+        webhook = reads = None
+        if settings.webhook_enabled:
+            webhook = webhook_app(self._policy, self._producer, self._metrics)
+        if settings.reads_enabled:
+            reads = ReadsApp(_keyring(settings), self._reader, self._metrics)
+        return public_app(webhook, reads)
+
     def _start_upkeep(self, beside: TaskGroup) -> None:
-        beside.start_soon(every, MEASURE_S, self._upkeep.measure)
-        beside.start_soon(every, SELDOM_S, self._upkeep.drop_old_letters)
-        beside.start_soon(every, SELDOM_S, self._upkeep.identify_server)
+        if self._upkeep:
+            beside.start_soon(every, MEASURE_S, self._upkeep.measure)
+            beside.start_soon(every, SELDOM_S, self._upkeep.drop_old_letters)
+            beside.start_soon(every, SELDOM_S, self._upkeep.identify_server)
         if self._notifier.alive_every_s:
             beside.start_soon(every, self._notifier.alive_every_s, self._feed_watchdog)
 
@@ -216,8 +275,10 @@ class _Worker:
         await self._consumer.started.wait()
         self._notifier.ready()
         settings, public = self._settings, self._public
-        webhook = _url(settings.http_host, public) + PATH.decode() if public else None
-        on_started(Started(webhook, ops=_url(settings.ops_host, self._ops)))
+        url = _url(settings.http_host, public) if public else ""
+        webhook = url + PATH.decode() if settings.webhook_enabled else None
+        reads = url + ROOT.decode() if settings.reads_enabled else None
+        on_started(Started(webhook, reads, ops=_url(settings.ops_host, self._ops)))
 
     async def _drain_on(
         self, signals: AsyncIterator[signal.Signals], everything: anyio.CancelScope
@@ -241,6 +302,17 @@ def _policy(settings: Settings) -> WebhookPolicy:
         token=token.get_secret_value() if token else None,
         max_body_bytes=settings.webhook_max_body_bytes,
         loopback=is_loopback(settings.http_host),
+    )
+
+
+def _keyring(settings: Settings) -> Keyring:
+    api_key = settings.http_api_key
+    return Keyring(
+        api_key.get_secret_value() if api_key else None,
+        {
+            instance: [key.get_secret_value() for key in keys]
+            for instance, keys in settings.http_instance_keys.items()
+        },
     )
 
 

@@ -51,6 +51,11 @@ NO_TIER: Final = (
     " nothing would be cached; set CACHE_REDIS_ENABLED=true"
 )
 
+SHARED_KEY: Final = (
+    "CHATWOOT_CACHE_HTTP_INSTANCE_KEYS: a key opens one instance only, so no other instance may"
+    " have it, and it must not be CHATWOOT_CACHE_HTTP_API_KEY"
+)
+
 _FORBIDDEN_IN_PREFIX: Final = "*?[]{}\\%"
 
 LogLevel = Literal["debug", "info", "warning", "error", "critical"]
@@ -306,10 +311,7 @@ class Settings(BaseSettings):
         given += [self.http_api_key] if self.http_api_key else []
         if len(set(given)) == len(given):
             return []
-        return [
-            "CHATWOOT_CACHE_HTTP_INSTANCE_KEYS: a key opens one instance only, so no other"
-            " instance may have it, and it must not be CHATWOOT_CACHE_HTTP_API_KEY"
-        ]
+        return [SHARED_KEY]
 
 
 FIELDS: Final[Mapping[str, str]] = MappingProxyType(

@@ -18,7 +18,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from worker.errors import Misconfigured, Refused, Unavailable
 from worker.logs import Throttle
-from worker.store.connect import Client, connect, translated
+from worker.store.connect import Client, translated
 from worker.store.local import Local
 
 log = structlog.get_logger()
@@ -35,10 +35,15 @@ _LOG_EVERY_S: Final = 10.0
 
 
 class Tracking:
-    """Keeps a local tier true to the keys that begin with `prefix`, for as long as it runs."""
+    """Keeps a local tier true to the keys that begin with `prefix`, for as long as it runs.
 
-    def __init__(self, uri: str, prefix: str, local: Local) -> None:
-        self._client = _resp2(uri)
+    The client is for nothing else.
+    """
+
+    def __init__(self, client: Client, prefix: str, local: Local) -> None:
+        self._client = client
+        # Which a URI may ask otherwise: then news would come in another way.
+        client.connection_pool.connection_kwargs["protocol"] = 2
         self._prefix = prefix
         self._local = local
         self._asked_at: deque[float] = deque()
@@ -55,10 +60,6 @@ class Tracking:
                 self._say_lost(error)
             tries = 0 if time.monotonic() - began_at > _STOOD_S else tries + 1
             await anyio.sleep(_BACKOFF_S[min(tries, len(_BACKOFF_S) - 1)])
-
-    async def close(self) -> None:
-        """Give the connection back."""
-        await self._client.aclose()
 
     async def _track(self) -> None:
         """Track until the connection is lost."""
@@ -114,13 +115,6 @@ class Tracking:
         count = self._throttle.ready(error.kind)
         if count is not None:
             log.warning("tracking.lost", kind=error.kind, error=str(error), suppressed=count)
-
-
-def _resp2(uri: str) -> Client:
-    """Return a client for the channel: in RESP3, which a URI may ask for, news come otherwise."""
-    client = connect(uri)
-    client.connection_pool.connection_kwargs["protocol"] = 2
-    return client
 
 
 async def _ask(connection: Any, *command: Any) -> Any:
