@@ -170,9 +170,9 @@ class InstanceReader:
         return False
 
     async def _messages(self, ids: Iterable[int]) -> list[MessageView | None]:
-        wanted = [Wanted(self._keys.message(self._instance, i), message_view) for i in ids]
-        found = await self._look.at(wanted)
-        return [self._for_us(found[want.key]) for want in wanted]
+        keys = {i: self._keys.message(self._instance, i) for i in ids}
+        found = await self._look.at([Wanted(key, message_view) for key in keys.values()])
+        return [self._for_us(i, found[key]) for i, key in keys.items()]
 
     async def _pointers(self, keys: Sequence[str]) -> list[int | None]:
         found = await self._look.at([Wanted(key, pointer) for key in keys])
@@ -181,9 +181,10 @@ class InstanceReader:
     def _wanted_conversation(self, display_id: int) -> Wanted:
         return Wanted(self._keys.conversation(self._instance, display_id), conversation_view)
 
-    def _for_us(self, message: MessageView | None) -> MessageView | None:
-        visible = message is not None and (self._notes or not message.private)
-        return message if visible and self._is_ours(message) else None
+    def _for_us(self, message_id: int, message: MessageView | None) -> MessageView | None:
+        if message is None or message.id != message_id or not self._is_ours(message):
+            return None
+        return message if self._notes or not message.private else None
 
     def _is_ours(self, document: Any) -> bool:
         """What another account left under an instance's name is nobody's to read."""

@@ -11,6 +11,9 @@ from worker.store.connect import Client, register, translated
 _CONNECTIONS: Final = 32
 """Questions to Redis at one time: each takes a connection of its own."""
 
+_ID_BYTES: Final = 40
+"""What a number in a list takes."""
+
 
 class Wanted(NamedTuple):
     """A key to read, and how to read its value; None stands for a value that is not one of ours."""
@@ -36,7 +39,7 @@ class Window(NamedTuple):
 class Value(NamedTuple):
     """What a key holds, read already, None where there is nothing of ours.
 
-    `size` is its length in bytes, `life_s` the seconds it has left; None without an end.
+    `size` is what it takes in memory, in bytes; `life_s` the seconds it has left, None without end.
     """
 
     value: Any
@@ -94,7 +97,9 @@ def _fetched(
     owner = Value(int(account) if account and account.isdigit() else None, 0, _seconds(life))
     found: dict[str, Value] = {}
     if window:
-        found[window.timeline] = Value(_ids(ids), len(ids), _seconds(lives.pop(0)))
+        timeline = _ids(ids)
+        size = _ID_BYTES * len(timeline)
+        found[window.timeline] = Value(timeline, size, _seconds(lives.pop(0)))
         wanted = [*wanted, *(Wanted(f"{window.stem}{i.decode()}", parse) for i in chosen)]
     for (key, read), value, left in zip(wanted, values, lives, strict=True):
         known = None if value is None else read(value)
