@@ -14,6 +14,8 @@ class Proxy:
         self._server_port = server_port
         self.port = 0
         self.swallow: bytes | None = None
+        self.is_mute = False
+        """Whether replies are lost while the connections stay, as on a broken network."""
 
     async def handle(self, client: SocketStream) -> None:
         """Serve one connection."""
@@ -32,7 +34,8 @@ class Proxy:
                 if replies and self.swallow is not None and self.swallow in chunk:
                     self.swallow = None
                     return
-                await sink.send(chunk)
+                if not (replies and self.is_mute):
+                    await sink.send(chunk)
         except (anyio.BrokenResourceError, anyio.ClosedResourceError):
             return
 

@@ -32,7 +32,7 @@ class Look:
         self._local = local
         self._instance = instance
         self._seen: dict[str, Any] = {}
-        self._owner_key = local.field(accounts, instance) if local else accounts
+        self._owner_key = accounts if local is None else local.field(accounts, instance)
         self.from_memory = True
 
     @property
@@ -51,7 +51,7 @@ class Look:
     def _knows(self, key: str) -> bool:
         if key in self._seen:
             return True
-        held = self._local.get(key) if self._local else None
+        held = None if self._local is None else self._local.get(key)
         if held is None:
             return False
         self._seen[key] = held.value

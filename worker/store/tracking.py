@@ -75,8 +75,8 @@ class Tracking:
                     await self._client.connection_pool.release(connection)
 
     async def _subscribe(self, connection: Any) -> None:
-        me = await _ask(connection, "CLIENT", "ID")
         try:
+            me = await _ask(connection, "CLIENT", "ID")
             await _ask(
                 connection,
                 *("CLIENT", "TRACKING", "ON", "REDIRECT", me, "BCAST", "PREFIX", self._prefix),
