@@ -13,7 +13,7 @@ CACHE_REDIS_URI ?= embedded://.data
 export CACHE_REDIS_URI
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-servers check format lock clean
+.PHONY: help install run test test-servers test-stale bench-reads check format lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,13 @@ test: $(VENV)/.dev ## Run every test on a real server, with branch coverage
 
 test-servers: $(VENV)/.servers ## Run the integration tests on Redis 6.2, 7.0, 8.2 and Valkey 8.1, 9.1
 	@env -u CACHE_REDIS_URI $(BIN)/python -m tests.servers $(ARGS)
+
+test-stale: $(VENV)/.dev ## Hold two local tiers to 100,000 random writes, deletes and reads
+	@env -u CACHE_REDIS_URI CHATWOOT_CACHE_TEST_OPERATIONS=100000 \
+	  $(BIN)/python -m pytest -s -n 0 tests/e2e/test_staleness.py $(ARGS)
+
+bench-reads: $(VENV)/.dev ## Measure reads over HTTP, beside Redis itself and a REST answer
+	@env -u CACHE_REDIS_URI $(BIN)/python -m bench.reads $(ARGS)
 
 check: $(VENV)/.dev ## Lint, format, types, import arrows, spelling
 	@$(BIN)/ruff check --quiet .
