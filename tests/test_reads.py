@@ -431,7 +431,6 @@ async def test_rights_on_one_instance_are_enough_to_read_it(
             await admin.execute_command(
                 *("ACL", "SETUSER", "reader", "on", ">pw", f"~{root}loja-aurora:*"),
                 *(f"~{root}%accounts", "+evalsha", "+script|load", "+hget", "+zrange", "+mget"),
-                *("+zrevrangebyscore", "+zrangebyscore", "+pttl"),
             )
         async with opened(f"redis://reader:pw@127.0.0.1:{server.port}", prefix) as desk:
             own = await desk.get(f"{HOME}/conversations/1584/messages", ALL)

@@ -15,7 +15,8 @@ from worker.core.views import ConversationView, MessageView
 from worker.errors import Misconfigured
 from worker.settings import Loaded
 from worker.store.connect import joined
-from worker.store.reader import InstanceReader, redis_reader
+from worker.store.plain import PlainValues
+from worker.store.reader import InstanceReader, Reader
 
 _MAX_LIMIT: Final = 200
 
@@ -60,7 +61,9 @@ def run(arguments: argparse.Namespace, loaded: Loaded) -> int:
 async def _read(arguments: argparse.Namespace, loaded: Loaded) -> bytes | None:
     settings = loaded.settings
     async with joined(settings.cache_uri.get_secret_value()) as client:
-        reader = redis_reader(client, settings.cache_redis_prefix_key).of(arguments.instance)
+        prefix = settings.cache_redis_prefix_key
+        # By plain commands: who may read one instance only may run no scripts.
+        reader = Reader(PlainValues(client, prefix), prefix).of(arguments.instance)
         return await _READERS[arguments.what](reader, arguments)
 
 

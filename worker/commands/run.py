@@ -11,7 +11,7 @@ import structlog
 from rich.console import Console
 from rich.table import Table
 
-from worker import __version__, app, logs
+from worker import __version__, app, logs, memory
 from worker.app import Started
 from worker.errors import Error
 from worker.settings import Loaded, RedisUri
@@ -44,6 +44,8 @@ def run(arguments: argparse.Namespace, loaded: Loaded) -> int:
     logs.configure(settings.log_level, settings.log_format)
     for warning in loaded.warnings:
         log.warning("settings.questioned", warning=warning)
+
+    memory.settle()
 
     async def main() -> None:
         await app.run(

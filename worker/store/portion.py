@@ -10,7 +10,7 @@ from typing import Final
 
 from worker.core.entry import Entry, Letter
 
-MAX_BYTES: Final = 16 * 1024 * 1024
+MAX_BYTES: Final = 8 * 1024 * 1024
 
 _FIRST: Final = 8
 

@@ -8,7 +8,7 @@
 -- and with a timeline:
 -- ARGV[3]  what stands before the id in a message's key
 -- ARGV[4]  'newest' or 'oldest': which of the window's messages to bring
--- ARGV[5]  how many              ARGV[6], ARGV[7]  the window's lower and upper end, as of ZRANGEBYSCORE
+-- ARGV[5]  how many              ARGV[6], ARGV[7]  the ids around the window
 --
 -- Answers: the account; the timeline's ids, in order and with spaces between; the window's ids;
 -- the strings' values and then those of the window's messages; and the milliseconds that the
@@ -36,14 +36,18 @@ local keys, lives = {unpack(KEYS, 2)}, {left(KEYS[1])}
 local ids, window = {}, {}
 if #ARGV > 2 then
     local timeline = table.remove(keys)
+    local most, after, before = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
     ids = unless_of_other_type(redis.pcall('ZRANGE', timeline, 0, -1), {})
     lives[2] = left(timeline)
-    if #ids == 0 then
-        window = {}
-    elseif ARGV[4] == 'newest' then
-        window = redis.call('ZREVRANGEBYSCORE', timeline, ARGV[7], ARGV[6], 'LIMIT', 0, ARGV[5])
-    else
-        window = redis.call('ZRANGEBYSCORE', timeline, ARGV[6], ARGV[7], 'LIMIT', 0, ARGV[5])
+    local first, last, step = 1, #ids, 1
+    if ARGV[4] == 'newest' then
+        first, last, step = #ids, 1, -1
+    end
+    for i = first, last, step do
+        local id = tonumber(ids[i])
+        if #window < most and id and id > after and id < before then
+            window[#window + 1] = ids[i]
+        end
     end
 end
 for _, id in ipairs(window) do

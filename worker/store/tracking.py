@@ -16,6 +16,7 @@ import anyio
 import structlog
 from redis.exceptions import RedisError, ResponseError
 
+from worker.core.access import INVALIDATIONS
 from worker.errors import Misconfigured, Refused, Unavailable
 from worker.logs import Throttle
 from worker.store.connect import Client, translated
@@ -28,7 +29,6 @@ PING_S: Final = 0.25
 LEASE_S: Final = 1.0
 """How long an answered PING vouches for what is in memory, counted from when it was sent."""
 
-_CHANNEL: Final = "__redis__:invalidate"
 _BACKOFF_S: Final = (0.05, 0.2, 0.5, 1.0)
 _STOOD_S: Final = 10.0
 _LOG_EVERY_S: Final = 10.0
@@ -81,7 +81,7 @@ class Tracking:
                 connection,
                 *("CLIENT", "TRACKING", "ON", "REDIRECT", me, "BCAST", "PREFIX", self._prefix),
             )
-            await _ask(connection, "SUBSCRIBE", _CHANNEL)
+            await _ask(connection, "SUBSCRIBE", INVALIDATIONS)
         except ResponseError as error:
             raise _explained(error) from error
 
@@ -126,7 +126,7 @@ def _explained(error: ResponseError) -> Exception:
     if "NOPERM" in str(error) or "no permissions" in str(error):
         return Refused(
             "CACHE_LOCAL_ENABLED=true needs the rights +client|id +client|tracking +subscribe +ping"
-            f" &{_CHANNEL} in Redis: {error}"
+            f" &{INVALIDATIONS} in Redis: {error}"
         )
     return Misconfigured(
         f"CACHE_LOCAL_ENABLED=true needs a server with CLIENT TRACKING: {error};"

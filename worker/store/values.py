@@ -1,6 +1,6 @@
 """What keys hold in Redis, by the script beside this module: always in one round trip."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 import anyio
@@ -87,17 +87,17 @@ class RedisValues:
 
 def _bounds(window: Window) -> tuple[str | int, ...]:
     order = "newest" if window.newest else "oldest"
-    return window.stem, order, window.most, f"({window.after}", f"({window.before}"
+    return window.stem, order, window.most, window.after, window.before
 
 
 def _fetched(
     reply: Any, wanted: Sequence[Wanted], window: Window | None, parse: Callable[[bytes], Any]
 ) -> Fetched:
     account, ids, chosen, values, (life, *lives) = reply
-    owner = Value(int(account) if account and account.isdigit() else None, 0, _seconds(life))
+    owner = Value(as_account(account), 0, _seconds(life))
     found: dict[str, Value] = {}
     if window:
-        timeline = _ids(ids)
+        timeline = as_ids(ids.split())
         size = _ID_BYTES * len(timeline)
         found[window.timeline] = Value(timeline, size, _seconds(lives.pop(0)))
         wanted = [*wanted, *(Wanted(f"{window.stem}{i.decode()}", parse) for i in chosen)]
@@ -107,8 +107,14 @@ def _fetched(
     return Fetched(owner, found)
 
 
-def _ids(members: bytes) -> list[int]:
-    return [int(member) for member in members.split() if member.isdigit()]
+def as_account(value: bytes | None) -> int | None:
+    """Read the account of an instance."""
+    return int(value) if value and value.isdigit() else None
+
+
+def as_ids(members: Iterable[bytes]) -> list[int]:
+    """Read the members of a timeline."""
+    return [int(member) for member in members if member.isdigit()]
 
 
 def _seconds(life_ms: int) -> float | None:
