@@ -456,7 +456,8 @@ class TestRefusals:
         assert "embedded://.data for a laptop" in message
 
     @pytest.mark.parametrize(
-        ("local", "words"), [("false", "nothing would be cached"), ("true", "local only is not in")]
+        ("local", "words"),
+        [("false", "nothing would be cached"), ("true", "set CHATWOOT_CACHE_STREAM_REDIS_URI")],
     )
     def test_a_cache_without_redis_is_refused(
         self, load_here: Load, local: str, words: str
@@ -464,6 +465,20 @@ class TestRefusals:
         message = refusal(lambda: load_here(CACHE_REDIS_ENABLED="false", CACHE_LOCAL_ENABLED=local))
 
         assert words in message
+
+    def test_memory_alone_needs_a_stream_and_somebody_to_read_it(self, load_here: Load) -> None:
+        environ = {
+            "CACHE_REDIS_ENABLED": "false",
+            "CACHE_LOCAL_ENABLED": "true",
+            "CHATWOOT_CACHE_STREAM_REDIS_URI": URI,
+        }
+        (warning,) = load_here(**environ).warnings
+        loaded = load_here(**environ, CHATWOOT_CACHE_HTTP_API_KEY="key")
+
+        assert "set CHATWOOT_CACHE_HTTP_API_KEY" in warning
+        assert loaded.warnings == ()
+        assert loaded.settings.local_only
+        assert "there is no cache in Redis" in refusal(lambda: loaded.settings.cache_uri)
 
     def test_two_servers_need_two_ports(self, load_here: Load) -> None:
         same = {"CHATWOOT_CACHE_HTTP_PORT": "80", "CHATWOOT_CACHE_OPS_PORT": "80"}

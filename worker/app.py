@@ -18,26 +18,21 @@ import structlog
 from anyio.abc import TaskGroup
 from starlette.types import ASGIApp
 
-from worker import __version__
-from worker.core.keys import Keys
+from worker import __version__, tiers
 from worker.errors import Misconfigured
 from worker.health import Health
 from worker.metrics import Metrics
 from worker.notify import Notifier
-from worker.pipeline.consumer import Consumer
+from worker.pipeline.consumer import Consumer, EntryStream
 from worker.pipeline.directory import Directory
 from worker.pipeline.idle import Idle
 from worker.pipeline.settle import Settler
 from worker.pipeline.upkeep import MEASURE_S, SELDOM_S, Upkeep, every
 from worker.settings import RedisUri, Settings
 from worker.store import embedded
-from worker.store.bindings import BindingTable
-from worker.store.cache import Cache, CacheSettings
 from worker.store.connect import Client, connect
-from worker.store.local import Local
-from worker.store.reader import Reader, redis_reader
-from worker.store.stream import Producer, Stream, StreamSettings
-from worker.store.tracking import Tracking
+from worker.store.stream import Producer
+from worker.tiers import Together
 from worker.web.keys import Keyring
 from worker.web.policy import WebhookPolicy, is_loopback
 from worker.web.probes import ops_app
@@ -98,6 +93,11 @@ def _to_read_only(settings: Settings) -> Settings:
             "--no-consume serves reads only, and nobody has a key for them: set"
             " CHATWOOT_CACHE_HTTP_API_KEY or CHATWOOT_CACHE_HTTP_INSTANCE_KEYS"
         )
+    if settings.local_only:
+        raise Misconfigured(
+            "--no-consume reads what others cache, and with CACHE_REDIS_ENABLED=false there is"
+            " nothing that others could have cached"
+        )
     return settings.model_copy(update={"webhook_enabled": False})
 
 
@@ -112,7 +112,7 @@ def _ending_signals() -> Iterator[signal.Signals]:
 async def _own_servers(settings: Settings) -> AsyncIterator[None]:
     """Run the servers of our own that the settings name, for as long as the block lasts."""
     async with AsyncExitStack() as stack:
-        for uri in {u.get_secret_value() for u in (settings.cache_uri, settings.stream_uri)}:
+        for uri in {u.get_secret_value() for u in settings.uris}:
             if uri.startswith(embedded.SCHEME):
                 await stack.enter_async_context(embedded.running(embedded.directory_of(uri)))
         yield
@@ -138,21 +138,20 @@ class _Worker:
         self._stop_serving = anyio.Event()
         self._metrics = Metrics(__version__, settings.metrics_max_instances)
 
-        self._tracking: Tracking | None = None
-        self._reader = self._build_reader()
+        self._tiers = tiers.build(settings, self._connect, self._metrics)
         self._policy = _policy(settings)
+        self._producer = Producer(self._connect(settings.stream_uri), settings.stream_key)
         self._upkeep: Upkeep | None = None
         self._consumer: Consumer | Idle
         if consume:
-            stream = self._build_stream()
+            stream = self._tiers.stream()
             self._consumer = self._build_consumer(stream)
             self._upkeep = Upkeep(stream, self._metrics)
         else:
-            self._consumer = Idle(self._reader)
-        self._producer = Producer(self._connect(settings.stream_uri), settings.stream_key)
+            self._consumer = Idle(self._tiers.reader)
         self._health = Health(
             self._consumer,
-            self._producer if consume else self._reader,
+            Together(self._producer if consume else self._tiers.reader, *self._tiers.ready),
             closed=self._policy.closed if settings.webhook_enabled else None,
         )
 
@@ -161,49 +160,17 @@ class _Worker:
         self._clients.append(client)
         return client
 
-    def _build_reader(self) -> Reader:
+    def _build_consumer(self, stream: EntryStream) -> Consumer:
         settings = self._settings
-        client, prefix = self._connect(settings.cache_uri), settings.cache_redis_prefix_key
-        if not (settings.cache_local_enabled and settings.reads_enabled):
-            return redis_reader(client, prefix)
-        local = Local(settings.local_max_bytes, settings.cache_local_ttl)
-        self._metrics.local_cache_entries.set_function(lambda: len(local))
-        self._tracking = Tracking(self._connect(settings.cache_uri), Keys(prefix).root, local)
-        return redis_reader(client, prefix, local)
-
-    def _build_stream(self) -> Stream:
-        settings = self._settings
-        return Stream(
-            self._connect(settings.stream_uri, block_s=settings.stream_block_s),
-            self._connect(settings.stream_uri),
-            StreamSettings(
-                key=settings.stream_key,
-                group=settings.stream_group,
-                consumer=settings.consumer_name,
-                batch_size=settings.stream_batch_size,
-                block_s=settings.stream_block_s,
-                dead_max_entries=settings.dead_max_entries,
-                dead_retention_s=settings.dead_retention_s,
-            ),
-        )
-
-    def _build_consumer(self, stream: Stream) -> Consumer:
-        settings = self._settings
-        client = self._connect(settings.cache_uri)
-        of = CacheSettings(
-            prefix=settings.cache_redis_prefix_key,
-            ttl_s=settings.cache_redis_ttl,
-            conversation_messages=settings.conversation_messages,
-        )
         directory = Directory(
-            BindingTable(client, of),
+            self._tiers.table,
             operator=settings.instances,
             from_inbox_name=settings.instance_from_inbox_name,
             clock=time.monotonic,
         )
         settler = Settler(
             stream,
-            Cache(client, of),
+            self._tiers.cache,
             directory,
             self._metrics,
             max_document_bytes=settings.max_document_bytes,
@@ -226,8 +193,8 @@ class _Worker:
             async with anyio.create_task_group() as beside:
                 beside.start_soon(self._drain_on, signals, servers.cancel_scope)
                 beside.start_soon(self._announce, on_started)
-                if self._tracking:
-                    beside.start_soon(self._tracking.run)
+                if self._tiers.tracking:
+                    beside.start_soon(self._tiers.tracking.run)
                 self._start_upkeep(beside)
                 await self._consumer.run()
                 beside.cancel_scope.cancel()
@@ -255,7 +222,7 @@ class _Worker:
         if settings.webhook_enabled:
             webhook = webhook_app(self._policy, self._producer, self._metrics)
         if settings.reads_enabled:
-            reads = ReadsApp(_keyring(settings), self._reader, self._metrics)
+            reads = ReadsApp(_keyring(settings), self._tiers.reader, self._metrics)
         return public_app(webhook, reads)
 
     def _start_upkeep(self, beside: TaskGroup) -> None:

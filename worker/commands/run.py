@@ -82,7 +82,7 @@ def _innermost(error: Exception) -> Exception:
 
 
 def _greet(loaded: Loaded, started: Started) -> None:
-    settings = loaded.settings
+    uri = loaded.settings.uris[0]
     log.info(
         "worker.started",
         version=__version__,
@@ -90,19 +90,19 @@ def _greet(loaded: Loaded, started: Started) -> None:
         reads=started.reads,
         ops=started.ops,
     )
-    if not (sys.stdout.isatty() or _is_own(settings.cache_uri)):
+    if not (sys.stdout.isatty() or _is_own(uri)):
         return
 
     table = Table.grid(padding=(0, 2))
     table.add_row("Webhook", f"POST {started.webhook}" if started.webhook else "off")
     table.add_row("Reads", f"GET  {started.reads}…" if started.reads else "off: no key is set")
     table.add_row("Metrics", f"{started.ops}/metrics   (probes: /livez, /readyz)")
-    table.add_row("Redis", str(settings.cache_uri))
+    table.add_row("Redis", str(uri))
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"\nchatwoot-cache {__version__} is running.\n")
     console.print(table)
-    if _is_own(settings.cache_uri) and _SAMPLES.is_dir():
-        _suggest(console, str(settings.cache_uri))
+    if _is_own(uri) and _SAMPLES.is_dir():
+        _suggest(console, str(uri))
     console.print("\nCtrl-C stops it.\n")
 
 

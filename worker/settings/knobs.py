@@ -43,9 +43,13 @@ NO_URI: Final = (
     "CACHE_REDIS_URI is not set: set CACHE_REDIS_URI=redis://host:6379/0,"
     " or CACHE_REDIS_URI=embedded://.data for a laptop"
 )
-LOCAL_ONLY: Final = (
-    "CACHE_REDIS_ENABLED=false with CACHE_LOCAL_ENABLED=true:"
-    " local only is not in this version; set CACHE_REDIS_ENABLED=true"
+NO_STREAM: Final = (
+    "CACHE_REDIS_ENABLED=false with CACHE_LOCAL_ENABLED=true keeps documents in memory alone:"
+    " set CHATWOOT_CACHE_STREAM_REDIS_URI, which says where the events are"
+)
+NO_CACHE: Final = (
+    "CACHE_REDIS_ENABLED=false: there is no cache in Redis; what a worker has in its memory is"
+    " read over HTTP"
 )
 NO_TIER: Final = (
     "CACHE_REDIS_ENABLED=false with CACHE_LOCAL_ENABLED=false:"
@@ -257,6 +261,8 @@ class Settings(BaseSettings):
     @property
     def cache_uri(self) -> RedisUri:
         """Where the cache is."""
+        if not self.cache_redis_enabled:
+            raise errors.Misconfigured(NO_CACHE)
         if self.cache_redis_uri is None:
             raise errors.Misconfigured(NO_URI)
         return self.cache_redis_uri
@@ -265,6 +271,16 @@ class Settings(BaseSettings):
     def stream_uri(self) -> RedisUri:
         """Where the stream is: the cache's server unless set otherwise."""
         return self.stream_redis_uri or self.cache_uri
+
+    @property
+    def uris(self) -> tuple[RedisUri, ...]:
+        """Every server that a worker uses."""
+        return (self.stream_uri,) if self.local_only else (self.cache_uri, self.stream_uri)
+
+    @property
+    def local_only(self) -> bool:
+        """Whether documents are in this process's memory alone."""
+        return not self.cache_redis_enabled and self.cache_local_enabled
 
     @property
     def reads_enabled(self) -> bool:
@@ -294,7 +310,7 @@ class Settings(BaseSettings):
         if self.cache_redis_enabled:
             return [] if self.cache_redis_uri else [NO_URI]
         if self.cache_local_enabled:
-            return [LOCAL_ONLY]
+            return [] if self.stream_redis_uri else [NO_STREAM]
         return [NO_TIER]
 
     def _place_contradictions(self) -> list[str]:

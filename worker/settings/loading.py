@@ -21,6 +21,10 @@ from worker.settings.uris import MASK, RedisUri
 
 DEFAULT: Final = "default"
 
+UNREAD: Final = (
+    "CACHE_REDIS_ENABLED=false: what this process keeps in its memory can be read over HTTP only,"
+    " and nobody has a key: set CHATWOOT_CACHE_HTTP_API_KEY"
+)
 _SECRET: Final = frozenset(
     {"webhook_token", "webhook_secrets", "http_api_key", "http_instance_keys"}
 )
@@ -63,7 +67,7 @@ def load(
     found = sources.gather(given, (*FIELDS, *evolution.NAMES), directory)
     settings = _checked({name: found[name] for name in FIELDS if name in found})
     origins = {name: found[name].origin if name in found else DEFAULT for name in FIELDS}
-    warnings = (*_remarks(given), *evolution.check(found, settings))
+    warnings = (*_remarks(given), *evolution.check(found, settings), *_unread(settings))
     return Loaded(settings, MappingProxyType(origins), warnings)
 
 
@@ -150,3 +154,9 @@ def _unknown_line(name: str, origin: str) -> str:
     near = difflib.get_close_matches(name.upper().removeprefix(PREFIX), known, n=1, cutoff=0.5)
     advice = f"; did you mean {known[near[0]]}?" if near else ""
     return f"{sources.one_line(name)} ({origin}) is not a setting{advice}"
+
+
+def _unread(settings: Settings) -> tuple[str, ...]:
+    if not settings.local_only or settings.reads_enabled:
+        return ()
+    return (UNREAD,)

@@ -15,7 +15,7 @@ from cachetools import LRUCache
 
 from worker.store.values import Value
 
-_OVERHEAD_BYTES: Final = 700
+OVERHEAD_BYTES: Final = 700
 """What an entry takes beside its text: key, objects, places in two dictionaries (measured)."""
 
 _MAX_RECENT: Final = 50_000
@@ -96,7 +96,7 @@ class Local:
 
     def _put(self, key: str, value: Value, started_at: float) -> None:
         life_s = self._ttl_s if value.life_s is None else min(self._ttl_s, value.life_s)
-        size = _OVERHEAD_BYTES + len(key) + value.size
+        size = OVERHEAD_BYTES + len(key) + value.size
         if size <= self._held.maxsize:
             self._held[key] = Held(value.value, size, started_at + life_s)
 

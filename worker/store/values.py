@@ -11,7 +11,7 @@ from worker.store.connect import Client, register, translated
 _CONNECTIONS: Final = 32
 """Questions to Redis at one time: each takes a connection of its own."""
 
-_ID_BYTES: Final = 40
+ID_BYTES: Final = 40
 """What a number in a list takes."""
 
 
@@ -98,7 +98,7 @@ def _fetched(
     found: dict[str, Value] = {}
     if window:
         timeline = as_ids(ids.split())
-        size = _ID_BYTES * len(timeline)
+        size = ID_BYTES * len(timeline)
         found[window.timeline] = Value(timeline, size, _seconds(lives.pop(0)))
         wanted = [*wanted, *(Wanted(f"{window.stem}{i.decode()}", parse) for i in chosen)]
     for (key, read), value, left in zip(wanted, values, lives, strict=True):
