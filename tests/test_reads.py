@@ -18,6 +18,7 @@ from tests.servers import Server
 from tests.serving import Served, served
 from tests.store.test_cache import drafts
 from tests.store.test_reader import note
+from tests.waiting import wait_until
 from worker.core.keys import Keys
 from worker.core.model import Draft
 from worker.metrics import Metrics
@@ -358,6 +359,25 @@ class TestWaiting:
 
         assert (reply.code, reply.body["arrived"]) == (200, False)
 
+    async def test_nobody_waits_for_a_worker_that_stops(self, redis_uri: str, prefix: str) -> None:
+        path = f"{HOME}/conversations/1584/messages?wait_for=99&wait_ms=5000"
+        replies: list[Reply] = []
+        async with connect(redis_uri) as own:
+            app = ReadsApp(KEYRING, redis_reader(own, prefix), Metrics("0", 10))
+            async with served(public_app(None, app)) as server:
+                desk = Desk(server, Cache(own, CacheSettings(prefix)), Metrics("0", 10), own)
+
+                async def ask() -> None:
+                    replies.append(await desk.get(path, ALL))
+
+                with anyio.fail_after(3):
+                    async with anyio.create_task_group() as tasks:
+                        tasks.start_soon(ask)
+                        await wait_until(lambda: app._waiting._count, "it waits")
+                        app.drain()
+
+        assert replies[0].headers["x-arrived"] == "false"
+
     async def test_only_so_many_wait(self, filled: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("worker.web.waiting.MAX_WAITING", 0)
         path = f"{HOME}/conversations/1584/messages"
@@ -365,6 +385,26 @@ class TestWaiting:
 
         assert (late.code, late.body["reason"]) == (503, "busy")
         assert (await filled.get(f"{path}?wait_for=1", AURORA)).code == 200
+
+
+class Broken:
+    """Documents with a defect."""
+
+    def of(self, instance: str, *, notes: bool) -> Any:
+        """Fail."""
+        raise RuntimeError(instance, notes)
+
+
+async def test_a_defect_of_ours_is_an_answer_too(caplog: pytest.LogCaptureFixture) -> None:
+    """Without a word of what was asked for."""
+    metrics = Metrics("0", 10)
+    end = f" HTTP/1.1\r\nHost: x\r\nConnection: close\r\napikey: {ALL}\r\n\r\n".encode()
+    async with served(ReadsApp(KEYRING, Broken(), metrics)) as server:
+        reply = parsed(await server.ask(b"GET /instances/shop/messages/1" + end))
+
+    assert (reply.code, reply.body["reason"]) == (500, "internal")
+    assert reads(metrics, result="failed") == 1
+    assert "shop" not in caplog.text
 
 
 class TestOutages:

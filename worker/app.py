@@ -139,6 +139,9 @@ class _Worker:
         self._metrics = Metrics(__version__, settings.metrics_max_instances)
 
         self._tiers = tiers.build(settings, self._connect, self._metrics)
+        self._reads: ReadsApp | None = None
+        if settings.reads_enabled:
+            self._reads = ReadsApp(_keyring(settings), self._tiers.reader, self._metrics)
         self._policy = _policy(settings)
         self._producer = Producer(self._connect(settings.stream_uri), settings.stream_key)
         self._upkeep: Upkeep | None = None
@@ -218,12 +221,10 @@ class _Worker:
 
     def _public_app(self) -> ASGIApp:
         settings = self._settings
-        webhook = reads = None
+        webhook = None
         if settings.webhook_enabled:
             webhook = webhook_app(self._policy, self._producer, self._metrics)
-        if settings.reads_enabled:
-            reads = ReadsApp(_keyring(settings), self._tiers.reader, self._metrics)
-        return public_app(webhook, reads)
+        return public_app(webhook, self._reads)
 
     def _start_upkeep(self, beside: TaskGroup) -> None:
         if self._upkeep:
@@ -256,6 +257,8 @@ class _Worker:
         self._health.draining = True
         self._notifier.stopping()
         self._consumer.stop()
+        if self._reads:
+            self._reads.drain()
         everything.deadline = anyio.current_time() + self._settings.shutdown_timeout_s
 
 

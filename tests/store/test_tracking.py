@@ -165,6 +165,24 @@ async def test_nothing_is_answered_from_memory_when_news_may_be_lost(
         assert not await is_from_memory(shelf)
 
 
+async def test_memory_answers_for_a_server_that_hangs_as_long_as_it_may(
+    server_binary: Path, prefix: str
+) -> None:
+    """For the time that the last sign of life vouches for, and no longer."""
+    with Server(server_binary) as server:
+        async with connect(server.uri) as own, tracked(server.uri, prefix) as local:
+            shelf = Shelf(own, prefix, local)
+            await shelf.write(events.message(1))
+            assert await content(shelf) is not None
+
+            server.pause()
+            assert await is_from_memory(shelf)
+            await wait_until(lambda: not is_trusted(local), "trust ends", timeout_s=2 * LEASE_S)
+            server.resume()
+            await wait_until(lambda: is_trusted(local), "trust is back")
+            assert await is_from_memory(shelf)
+
+
 async def test_a_server_that_restarts_is_tracked_again(server_binary: Path, prefix: str) -> None:
     with Server(server_binary) as server:
         async with connect(server.uri) as own, tracked(server.uri, prefix) as local:

@@ -51,6 +51,10 @@ class ReadsApp:
         self._waiting = Waiting()
         self._throttle = Throttle(_LOG_EVERY_S)
 
+    def drain(self) -> None:
+        """Answer those who wait for a message: the worker is stopping."""
+        self._waiting.close()
+
     async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
         """Answer one request."""
         started = time.perf_counter()

@@ -18,6 +18,11 @@ class Waiting:
 
     def __init__(self) -> None:
         self._count = 0
+        self._closed = anyio.Event()
+
+    def close(self) -> None:
+        """Let nobody wait any longer: the worker is stopping."""
+        self._closed.set()
 
     async def until(self, is_there: Callable[[], Awaitable[bool]], wait_s: float) -> bool:
         """Look until it is there, or the time is over; says whether it is.
@@ -38,8 +43,11 @@ class Waiting:
         deadline = anyio.current_time() + wait_s
         looks = 0
         while (left_s := deadline - anyio.current_time()) > 0:
-            await anyio.sleep(min(left_s, _LOOK_S[min(looks, len(_LOOK_S) - 1)]))
+            with anyio.move_on_after(min(left_s, _LOOK_S[min(looks, len(_LOOK_S) - 1)])):
+                await self._closed.wait()
             looks += 1
             if await is_there():
                 return True
+            if self._closed.is_set():
+                return False
         return False
