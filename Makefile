@@ -14,8 +14,7 @@ CACHE_REDIS_URI ?= embedded://.data
 export CACHE_REDIS_URI
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-servers test-stale test-node check bench bench-latency bench-growth \
-  bench-profile bench-reads format lock clean
+.PHONY: $(shell sed -n 's/^\([a-z-]*\):.*\#\# .*/\1/p' $(MAKEFILE_LIST))
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +40,11 @@ test-node: $(VENV)/.dev tests/node/node_modules ## Read and clear the cache as E
 
 bench-reads: $(VENV)/.dev ## Measure reads over HTTP, beside Redis itself and a REST answer
 	@env -u CACHE_REDIS_URI $(BIN)/python -m bench.reads $(ARGS)
+
+mix: $(VENV)/.dev ## Send EVENTS (1000000) over 1,000 instances through 3 workers, and audit
+	@env -u CACHE_REDIS_URI $(BIN)/python -m tests.mix --events $(or $(EVENTS),1000000) $(ARGS)
+	@env -u CACHE_REDIS_URI CHATWOOT_CACHE_TEST_RUNS=200 \
+	  $(BIN)/python -m pytest -n 0 tests/pipeline/test_never_mixed.py
 
 check: $(VENV)/.dev ## Lint, format, types, import arrows, spelling
 	@$(BIN)/ruff check --quiet .
@@ -73,9 +77,10 @@ lock: ## Write the lock files anew (needs uv)
 	uv pip compile --group pyproject.toml:bench --universal --generate-hashes \
 	  --python-version 3.11 --no-header --quiet --upgrade -c requirements.lock -o bench/requirements.lock
 	npm install --prefix bench/peers/node --package-lock-only --omit-lockfile-registry-resolved
+	npm install --prefix tests/node --package-lock-only --omit-lockfile-registry-resolved
 
 clean: ## Remove .venv and every cache (not .data)
-	rm -rf $(VENV) bench/peers/node/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.*
+	rm -rf $(VENV) bench/peers/node/node_modules tests/node/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.*
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed: make PYTHON=python3.12 …")'

@@ -37,6 +37,9 @@ AT_START = {
     "reads_total": sum(len(results) for results in READ_RESULTS.values()) * len(READ_KINDS),
     "read_duration_seconds_count": len(READ_RESULTS),
     "local_cache_entries": 1,
+    "webhook_spool_bytes": 1,
+    "webhook_spool_entries": 1,
+    "webhook_spool_drained_total": 1,
 }
 OPTIONAL = (
     "stream_lag_entries",

@@ -541,7 +541,6 @@ class TestWarnings:
         "name",
         [
             "STREAM_RETENTION_S",
-            "WEBHOOK_SPOOL_DIR",
         ],
     )
     def test_a_setting_of_a_later_version_is_told(self, load_here: Load, name: str) -> None:

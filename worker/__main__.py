@@ -11,18 +11,33 @@ from worker.commands import (
     bindings,
     config,
     dead,
+    doctor,
     get,
     healthcheck,
     publish,
     purge,
     run,
+    status,
 )
 from worker.errors import Error, Misconfigured, Unavailable
 
 _WRONG_USAGE = 2
 _REDIS_UNAVAILABLE = 3
 
-_COMMANDS = (run, publish, get, bindings, dead, audit, purge, acl, config, healthcheck)
+_COMMANDS = (
+    run,
+    publish,
+    get,
+    status,
+    doctor,
+    bindings,
+    dead,
+    audit,
+    purge,
+    acl,
+    config,
+    healthcheck,
+)
 
 _EXIT_CODES = """
 exit codes: 0 done, 1 found something wrong, 2 wrong usage or settings, 3 Redis unavailable

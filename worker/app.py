@@ -27,10 +27,13 @@ from worker.pipeline.consumer import Consumer, EntryStream
 from worker.pipeline.directory import Directory
 from worker.pipeline.idle import Idle
 from worker.pipeline.settle import Settler
+from worker.pipeline.spooling import Spooling
 from worker.pipeline.upkeep import MEASURE_S, SELDOM_S, Upkeep, every
-from worker.settings import RedisUri, Settings
+from worker.settings import RedisUri, Settings, uris
 from worker.store import embedded
 from worker.store.connect import Client, connect
+from worker.store.spool import Spool
+from worker.store.spoolfile import SpoolFile
 from worker.store.stream import Producer
 from worker.tiers import Together
 from worker.web.keys import Keyring
@@ -142,8 +145,6 @@ class _Worker:
         self._reads: ReadsApp | None = None
         if settings.reads_enabled:
             self._reads = ReadsApp(_keyring(settings), self._tiers.reader, self._metrics)
-        self._policy = _policy(settings)
-        self._producer = Producer(self._connect(settings.stream_uri), settings.stream_key)
         self._upkeep: Upkeep | None = None
         self._consumer: Consumer | Idle
         if consume:
@@ -152,10 +153,17 @@ class _Worker:
             self._upkeep = Upkeep(stream, self._metrics)
         else:
             self._consumer = Idle(self._tiers.reader)
+        self._producer = Producer(self._connect(settings.stream_uri), settings.stream_key)
+        self._spool = _spool(settings) if settings.webhook_enabled else None
+        self._spooling = (
+            Spooling(self._spool, self._producer, self._metrics) if self._spool else None
+        )
+        self._policy = webhook_policy(settings)
         self._health = Health(
             self._consumer,
             Together(self._producer if consume else self._tiers.reader, *self._tiers.ready),
             closed=self._policy.closed if settings.webhook_enabled else None,
+            spool=self._spool,
         )
 
     def _connect(self, uri: RedisUri, *, block_s: float = 0.0) -> Client:
@@ -191,7 +199,7 @@ class _Worker:
         self, signals: AsyncIterator[signal.Signals], on_started: Callable[[Started], None]
     ) -> None:
         """Serve and consume until a signal, then drain; probes are served until that is done."""
-        async with anyio.create_task_group() as servers:
+        async with self._spool_open(), anyio.create_task_group() as servers:
             await self._serve(servers)
             async with anyio.create_task_group() as beside:
                 beside.start_soon(self._drain_on, signals, servers.cancel_scope)
@@ -208,6 +216,21 @@ class _Worker:
         for client in self._clients:
             await client.aclose()
 
+    @asynccontextmanager
+    async def _spool_open(self) -> AsyncIterator[None]:
+        """Keep the spool, if there is one, for as long as anything may be written to it."""
+        if self._spool is None:
+            yield
+            return
+        try:
+            await self._spool.open()
+            async with anyio.create_task_group() as committing:
+                committing.start_soon(self._spool.run)
+                yield
+                committing.cancel_scope.cancel()
+        finally:
+            self._spool.close()
+
     async def _serve(self, servers: TaskGroup) -> None:
         apps: list[tuple[ASGIApp, socket.socket]] = [
             (ops_app(self._health, self._metrics), self._ops)
@@ -223,7 +246,9 @@ class _Worker:
         settings = self._settings
         webhook = None
         if settings.webhook_enabled:
-            webhook = webhook_app(self._policy, self._producer, self._metrics)
+            webhook = webhook_app(
+                self._policy, self._producer, self._metrics, refuge=self._spooling
+            )
         return public_app(webhook, self._reads)
 
     def _start_upkeep(self, beside: TaskGroup) -> None:
@@ -231,6 +256,8 @@ class _Worker:
             beside.start_soon(every, MEASURE_S, self._upkeep.measure)
             beside.start_soon(every, SELDOM_S, self._upkeep.drop_old_letters)
             beside.start_soon(every, SELDOM_S, self._upkeep.identify_server)
+        if self._spooling:
+            beside.start_soon(self._spooling.run)
         if self._notifier.alive_every_s:
             beside.start_soon(every, self._notifier.alive_every_s, self._feed_watchdog)
 
@@ -262,7 +289,8 @@ class _Worker:
         everything.deadline = anyio.current_time() + self._settings.shutdown_timeout_s
 
 
-def _policy(settings: Settings) -> WebhookPolicy:
+def webhook_policy(settings: Settings) -> WebhookPolicy:
+    """Return what the settings say about posting; raises `Misconfigured`."""
     token = settings.webhook_token
     return WebhookPolicy(
         secrets={
@@ -284,6 +312,15 @@ def _keyring(settings: Settings) -> Keyring:
             for instance, keys in settings.http_instance_keys.items()
         },
     )
+
+
+def _spool(settings: Settings) -> Spool | None:
+    directory = settings.webhook_spool_dir
+    if directory is None:
+        return None
+    place = uris.server(settings.stream_uri.get_secret_value()) or ()
+    target = f"{settings.stream_key} on {' '.join(place)}"
+    return Spool(SpoolFile(directory, settings.webhook_spool_max_bytes, target))
 
 
 def _url(host: str, sock: socket.socket) -> str:

@@ -3,6 +3,7 @@
 import socket
 import unicodedata
 from collections.abc import Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -28,8 +29,6 @@ PREFIX: Final = "CHATWOOT_CACHE_"
 UNBUILT: Final = (
     "CHATWOOT_CACHE_STREAM_RETENTION_S",
     "CHATWOOT_CACHE_STREAM_MAX_ENTRIES",
-    "CHATWOOT_CACHE_WEBHOOK_SPOOL_DIR",
-    "CHATWOOT_CACHE_WEBHOOK_SPOOL_MAX_BYTES",
 )
 """Names that are reserved, and have no effect in this version."""
 
@@ -95,6 +94,12 @@ def _checked_prefix(value: str) -> str:
     return _checked_name(value)
 
 
+def _checked_directory(value: Path) -> Path:
+    if _has_control(str(value)):
+        raise ValueError("must not contain control characters")
+    return value.absolute()
+
+
 def _has_control(value: str) -> bool:
     return any(unicodedata.category(character) == "Cc" for character in value)
 
@@ -105,6 +110,7 @@ def _nothing() -> MappingProxyType[Any, Any]:
 
 Name = Annotated[str, AfterValidator(_checked_name)]
 KeyPrefix = Annotated[str, AfterValidator(_checked_prefix)]
+Directory = Annotated[Path, AfterValidator(_checked_directory)]
 Uri = Annotated[RedisUri, AfterValidator(uris.check)]
 Level = Annotated[LogLevel, BeforeValidator(_lower)]
 Instances = Annotated[Mapping[str, str], PlainValidator(maps.instances), PlainSerializer(dict)]
@@ -227,6 +233,12 @@ class Settings(BaseSettings):
     )
     webhook_max_body_bytes: int = Field(
         default=4 * MIB, ge=KIB, le=64 * MIB, description="A larger webhook is refused."
+    )
+    webhook_spool_dir: Directory | None = Field(
+        default=None, description="Directory that keeps webhooks while Redis is away."
+    )
+    webhook_spool_max_bytes: int = Field(
+        default=256 * MIB, ge=MIB, le=KIB * KIB * MIB, description="Most the spool may take up."
     )
 
     log_level: Level = Field(default="info", description="Least level that is logged.")
