@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import httpx
 import pytest
 import redis
 
@@ -121,6 +122,27 @@ async def test_the_operator_does_all_of_theirs(place: Place, granted: Any, tmp_p
         done = command(tmp_path, settings(place, operator), *arguments.split())
         assert done.returncode in (0, 1), done.stderr
         assert b"NOPERM" not in done.stderr
+
+
+async def test_a_worker_reads_from_memory_with_its_rights(
+    place: Place, granted: Any, tmp_path: Path
+) -> None:
+    """The local tier needs a channel, too."""
+    uri = await granted("worker")
+    ours = {"CACHE_LOCAL_ENABLED": "true", "CHATWOOT_CACHE_HTTP_API_KEY": "key"}
+    async with running(tmp_path, settings(place, uri) | ours) as worker:
+        place.add(events.message(1))
+        await place.settled()
+        (started,) = worker.logged("worker.started")
+        url = f"{started['reads']}loja-aurora/conversations/1584/messages"
+
+        async def is_from_memory() -> bool:
+            async with httpx.AsyncClient(trust_env=False) as client:
+                answer = await client.get(url, headers={"apikey": "key"})
+            assert answer.status_code == 200
+            return worker.metric("reads_total", tier="local") > 0
+
+        await wait_until(is_from_memory, "memory answers")
 
 
 async def test_a_producer_may_add_and_nothing_else(
