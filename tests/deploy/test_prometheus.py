@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.deploy import files, pictures, prometheus
@@ -20,6 +21,8 @@ from tests.servers import Server
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.deploy
+
+KEY = "reads-everything"
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,9 @@ async def watched(server_binary: Path, prefix: str, tmp_path: Path) -> AsyncIter
         place = Place(server.uri, prefix)
         stack.enter_context(place.redis)
         workers = [
-            await stack.enter_async_context(running(folder, place.settings(STREAM_CONSUMER=name)))
+            await stack.enter_async_context(
+                running(folder, place.settings(STREAM_CONSUMER=name, HTTP_API_KEY=KEY))
+            )
             for name, folder in folders(tmp_path)
         ]
         targets = [str(worker.ops("/livez").url.netloc, "ascii") for worker in workers]
@@ -67,7 +72,7 @@ def folders(home: Path) -> Iterator[tuple[str, Path]]:
 
 @contextmanager
 def busy(watched: Watched) -> Iterator[None]:
-    """Events, webhooks and a conflict, without a pause: every panel has something to show."""
+    """Events, webhooks, reads and a conflict, without a pause: every panel has something to show."""
     watched.place.add(message(1), message(2, inbox_id=13, inbox_name="loja-aurora"))
     over = threading.Event()
     numbers = count(1_000_000)
@@ -76,6 +81,7 @@ def busy(watched: Watched) -> Iterator[None]:
         while not over.wait(0.05):
             for worker in watched.workers:
                 worker.post(encode(message(next(numbers))))
+                _read(worker)
 
     poster = threading.Thread(target=post)
     poster.start()
@@ -85,6 +91,11 @@ def busy(watched: Watched) -> Iterator[None]:
     finally:
         over.set()
         poster.join()
+
+
+def _read(worker: Worker) -> None:
+    url = worker.logged("worker.started")[-1]["reads"] + "/loja-aurora/messages/1"
+    httpx.get(url, headers={"apikey": KEY}, trust_env=False)
 
 
 async def scraped(watched: Watched, seconds: int) -> None:
