@@ -72,7 +72,7 @@ def folders(home: Path) -> Iterator[tuple[str, Path]]:
 
 @contextmanager
 def busy(watched: Watched) -> Iterator[None]:
-    """Events, webhooks, reads and a conflict, without a pause: every panel has something to show."""
+    """Events, webhooks, reads and a conflict, without a pause: something for every panel."""
     watched.place.add(message(1), message(2, inbox_id=13, inbox_name="loja-aurora"))
     over = threading.Event()
     numbers = count(1_000_000)
@@ -94,7 +94,7 @@ def busy(watched: Watched) -> Iterator[None]:
 
 
 def _read(worker: Worker) -> None:
-    url = worker.logged("worker.started")[-1]["reads"] + "/loja-aurora/messages/1"
+    url = worker.logged("worker.started")[-1]["reads"] + "loja-aurora/messages/1"
     httpx.get(url, headers={"apikey": KEY}, trust_env=False)
 
 
