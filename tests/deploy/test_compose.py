@@ -36,7 +36,7 @@ def resolved(name: str, directory: Path) -> dict[str, Any]:
 
 def stack(**variables: str) -> dict[str, Any]:
     """The stack as `docker stack deploy` would hand it to the swarm."""
-    given = {"CHATWOOT_CACHE_IMAGE": "registry.example.com/chatwoot-cache:0.1.0", **variables}
+    given = {"WORKER_IMAGE": "registry.example.com/chatwoot-cache:0.1.0", **variables}
     text = run("docker", "stack", "config", "-c", DEPLOY / "swarm.yaml", environ=given)
     loaded = yaml.safe_load(text)
     assert isinstance(loaded, dict)
@@ -64,7 +64,7 @@ def test_docker_reads_the_stack() -> None:
 
 def test_a_stack_without_an_image_says_so() -> None:
     with pytest.raises(AssertionError, match="the image that was built and pushed"):
-        stack(CHATWOOT_CACHE_IMAGE="")
+        stack(WORKER_IMAGE="")
 
 
 @pytest.mark.parametrize("name", ["compose.yaml", "compose.evolution.yaml", "swarm.yaml"])

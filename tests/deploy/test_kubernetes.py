@@ -109,13 +109,27 @@ def test_a_pod_has_time_to_drain_and_is_sealed(
     shutdown_s = Settings.model_fields["shutdown_timeout_s"].default
     assert pods["terminationGracePeriodSeconds"] > shutdown_s + 5 + 3
 
-    (beside,) = (r["spec"]["template"]["spec"]["initContainers"][0] for r in sidecar)
+    (beside,) = (
+        r["spec"]["template"]["spec"]["initContainers"][0]
+        for r in sidecar
+        if r["kind"] == "Deployment"
+    )
     assert beside["restartPolicy"] == "Always"
     for container in (pods["containers"][0], beside):
         assert container["securityContext"]["readOnlyRootFilesystem"] is True
         assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
         assert container["livenessProbe"]["httpGet"]["path"] == "/livez"
         assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
+
+
+def test_the_sidecar_has_a_service_that_finds_it(sidecar: list[dict[str, Any]]) -> None:
+    (pods,) = (r["spec"]["template"] for r in sidecar if r["kind"] == "Deployment")
+    (service,) = (r["spec"] for r in sidecar if r["kind"] == "Service")
+    ports = {port["name"] for port in pods["spec"]["initContainers"][0]["ports"]}
+
+    assert service["selector"].items() <= pods["metadata"]["labels"].items()
+    assert service["ports"][0]["targetPort"] in ports
+    assert pods["metadata"]["labels"]["app"] == "evolution-api"
 
 
 def test_the_scaler_asks_for_the_backlog_of_the_alerts(deployment: list[dict[str, Any]]) -> None:
