@@ -5,6 +5,7 @@ import unicodedata
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, Final, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -84,6 +85,13 @@ def _checked_prefix(value: str) -> str:
     return _checked_name(value)
 
 
+def _checked_address(value: str) -> str:
+    address = urlsplit(value)
+    if address.scheme not in ("http", "https") or not address.hostname or address.username:
+        raise ValueError("must be an address such as https://chat.example.com, without a password")
+    return value.rstrip("/")
+
+
 def _has_control(value: str) -> bool:
     return any(unicodedata.category(character) == "Cc" for character in value)
 
@@ -95,6 +103,7 @@ def _nothing() -> MappingProxyType[Any, Any]:
 Name = Annotated[str, AfterValidator(_checked_name)]
 KeyPrefix = Annotated[str, AfterValidator(_checked_prefix)]
 Uri = Annotated[RedisUri, AfterValidator(uris.check)]
+Address = Annotated[str, AfterValidator(_checked_address)]
 Level = Annotated[LogLevel, BeforeValidator(_lower)]
 Instances = Annotated[Mapping[str, str], PlainValidator(maps.instances), PlainSerializer(dict)]
 Secrets = Annotated[
@@ -202,6 +211,31 @@ class Settings(BaseSettings):
         default=4 * MIB, ge=KIB, le=64 * MIB, description="A larger webhook is refused."
     )
 
+    chatwoot_url: Address | None = Field(
+        default=None, description="Chatwoot's address, for backfill and read-through."
+    )
+    chatwoot_token: SecretStr | None = Field(
+        default=None, min_length=1, description="Access token of a Chatwoot user, for all accounts."
+    )
+    chatwoot_tokens: Secrets = Field(
+        default_factory=_nothing, description="Access tokens of Chatwoot users, by account."
+    )
+    chatwoot_requests_per_s: float = Field(
+        default=20.0,
+        ge=0.1,
+        le=1000,
+        description="Most requests that Chatwoot is sent in a second.",
+    )
+    chatwoot_timeout_s: float = Field(
+        default=10.0, ge=0.1, le=300, description="How long an answer of Chatwoot's may take."
+    )
+    evolution_url: Address | None = Field(
+        default=None, description="Evolution's address, for connect."
+    )
+    evolution_apikey: SecretStr | None = Field(
+        default=None, min_length=1, description="Evolution's API key, for connect."
+    )
+
     log_level: Level = Field(default="info", description="Least level that is logged.")
     log_format: LogFormat = Field(
         default="auto", description="How a log line looks; auto is JSON unless on a terminal."
@@ -285,14 +319,16 @@ FIELDS: Final[Mapping[str, str]] = MappingProxyType(
 )
 """Each setting's name as the user writes it, and its attribute."""
 
+SECRETS: Final = (
+    "webhook_secrets",
+    "webhook_token",
+    "chatwoot_token",
+    "chatwoot_tokens",
+    "evolution_apikey",
+)
+"""Attributes that are never shown."""
+
 FROM_FILE: Final = tuple(
-    name_of(field)
-    for field in (
-        "cache_redis_uri",
-        "stream_redis_uri",
-        "instances",
-        "webhook_secrets",
-        "webhook_token",
-    )
+    name_of(field) for field in ("cache_redis_uri", "stream_redis_uri", "instances", *SECRETS)
 )
 """Settings that `<NAME>_FILE` can give: every secret, address and map."""

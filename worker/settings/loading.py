@@ -15,7 +15,7 @@ from pydantic_core import ErrorDetails
 
 from worker import errors
 from worker.settings import evolution, sources, uris
-from worker.settings.knobs import FIELDS, PREFIX, UNBUILT, Settings, name_of
+from worker.settings.knobs import FIELDS, PREFIX, SECRETS, UNBUILT, Settings, name_of
 from worker.settings.sources import Found, Layer
 from worker.settings.uris import MASK, RedisUri
 
@@ -111,9 +111,9 @@ def _allowed(field: FieldInfo) -> str:
 
 
 def _shown(field: str, value: object) -> str:
-    if field in {"webhook_token", "webhook_secrets"}:
+    if field in SECRETS:
         return MASK
-    text = uris.mask(str(value)) if field.endswith("_uri") else str(value)
+    text = uris.mask(str(value)) if field.endswith(("_uri", "_url")) else str(value)
     text = sources.one_line(text)
     return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…"
 
