@@ -117,16 +117,11 @@ def _why_not(inbox: Inbox, name: str | None, links: Mapping[str, Link | None]) -
 
 
 def _why_alone(link: Link, inboxes: Iterable[Inbox]) -> str:
-    namesakes = [
-        inbox.key
-        for inbox in inboxes
-        if inbox.account_id == link.account_id and inbox.name == link.inbox_name
-    ]
-    hint = f"; inbox {namesakes[0]} has its inbox's name, which alone proves nothing"
-    return (
-        f"no inbox of account {link.account_id} has a webhook URL that names it"
-        f"{hint if namesakes else ''}"
-    )
+    alone = f"no inbox of account {link.account_id} has a webhook URL that names it"
+    for inbox in inboxes:
+        if _is_of(link, inbox):
+            return f"{alone}; inbox {inbox.key} has its inbox's name, which alone proves nothing"
+    return alone
 
 
 def _choose(
