@@ -7,13 +7,14 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # The locks are complete: resolving again would stumble over releases that are newer than they.
 LOCKED := $(PIP) install --require-hashes --no-deps
+BENCH := env -u CACHE_REDIS_URI $(BIN)/python -m bench
 
 # What `make run` works on unless told otherwise: a server of our own, kept in ./.data.
 CACHE_REDIS_URI ?= embedded://.data
 export CACHE_REDIS_URI
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-servers check format lock clean
+.PHONY: help install run test test-servers check bench bench-latency bench-growth bench-profile format lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +38,18 @@ check: $(VENV)/.dev ## Lint, format, types, import arrows, spelling
 	@$(BIN)/lint-imports --no-cache --no-logo
 	@$(BIN)/codespell
 
+bench: $(VENV)/.bench ## Measure the worker beside its peers, on a real server
+	@$(BENCH) throughput $(ARGS)
+
+bench-latency: $(VENV)/.dev ## Measure the time from an event to its place in the cache
+	@$(BENCH) latency $(ARGS)
+
+bench-growth: $(VENV)/.dev ## Measure how speed and memory grow with data and workers
+	@$(BENCH) growth $(ARGS)
+
+bench-profile: $(VENV)/.dev ## Show where the worker spends its time
+	@$(BENCH) profile $(ARGS)
+
 format: $(VENV)/.dev ## Format the code
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
@@ -46,9 +59,12 @@ lock: ## Write the lock files anew (needs uv)
 	  --python-version 3.11 --no-header --quiet --upgrade -o requirements.lock
 	uv pip compile pyproject.toml --extra embedded --group dev --universal --generate-hashes \
 	  --python-version 3.11 --no-header --quiet --upgrade -c requirements.lock -o requirements-dev.lock
+	uv pip compile --group pyproject.toml:bench --universal --generate-hashes \
+	  --python-version 3.11 --no-header --quiet --upgrade -c requirements.lock -o bench/requirements.lock
+	npm install --prefix bench/peers/node --package-lock-only --omit-lockfile-registry-resolved
 
 clean: ## Remove .venv and every cache (not .data)
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.*
+	rm -rf $(VENV) bench/peers/node/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.*
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed: make PYTHON=python3.12 …")'
@@ -74,3 +90,10 @@ $(VENV)/.servers: requirements-servers.lock $(VENV)/.dev
 	@$(LOCKED) --target $(VENV)/servers \
 	  --python-version 3.11 --only-binary :all: -r requirements-servers.lock
 	@touch $@
+
+# A peer that cannot be installed is reported as missing; the next run tries again.
+$(VENV)/.bench: bench/requirements.lock bench/peers/node/package-lock.json $(VENV)/.dev
+	@echo "Installing the peers to compare with …"
+	@{ $(BIN)/python -m venv $(VENV)/bench && $(VENV)/bench/bin/python -m pip \
+	  --disable-pip-version-check --quiet install --require-hashes --no-deps -r bench/requirements.lock \
+	  && npm ci --prefix bench/peers/node --silent && touch $@; } || echo "Not all could be installed."

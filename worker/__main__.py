@@ -5,11 +5,24 @@ import sys
 from collections.abc import Sequence
 
 from worker import __version__, settings
-from worker.commands import config, get, healthcheck, publish, run
+from worker.commands import (
+    acl,
+    audit,
+    bindings,
+    config,
+    dead,
+    get,
+    healthcheck,
+    publish,
+    purge,
+    run,
+)
 from worker.errors import Error, Misconfigured, Unavailable
 
 _WRONG_USAGE = 2
 _REDIS_UNAVAILABLE = 3
+
+_COMMANDS = (run, publish, get, bindings, dead, audit, purge, acl, config, healthcheck)
 
 _EXIT_CODES = """
 exit codes: 0 done, 1 found something wrong, 2 wrong usage or settings, 3 Redis unavailable
@@ -50,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"chatwoot-cache {__version__}")
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
-    for command in (run, publish, get, config, healthcheck):
+    for command in _COMMANDS:
         command.add(subparsers)
     for subparser in subparsers.choices.values():
         subparser.add_argument(

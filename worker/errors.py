@@ -4,9 +4,11 @@
     ├── Misconfigured   stop, say which setting to change (exit code 2)
     ├── Refused         stop, say which right or password is missing (exit code 2)
     ├── Unavailable     keep what is in hand, wait, try again (exit code 3 in a command)
+    ├── Outdated        resolve the batch again by the bindings that stand now
     ├── GroupMissing    create the consumer group again, then go on
     ├── Declined        say what Evolution or Chatwoot answered and what to change (exit code 1)
     └── Unusable        bury the entry, with this reason
+        ├── Unplaced    ... and say which inbox nobody bound
         └── Conflict    ... and say which two instances met
 
 Adapters translate the errors of their libraries into these at the edge.
@@ -98,6 +100,10 @@ class Declined(Error):
         self.kind: Decline = kind
 
 
+class Outdated(Error):
+    """The bindings were changed since documents were resolved by them; nothing was written."""
+
+
 class Unusable(Error):
     """An entry that can never be cached as it is; it goes to the dead letters.
 
@@ -119,11 +125,27 @@ class Unusable(Error):
         return self.with_traceback(None)
 
 
+class Unplaced(Unusable):
+    """An event of which nothing says where it belongs (`no_instance`).
+
+    `inbox` is where it came from, as far as that is known; `allow` is the instance that the
+    inbox's name suggests.
+    """
+
+    def __init__(self, message: str, *, inbox: str, allow: str | None = None) -> None:
+        super().__init__("no_instance", message)
+        self.inbox = inbox
+        self.allow = allow
+
+
 class Conflict(Unusable):
     """An event that a binding forbids to cache (`instance_conflict`).
 
-    `inbox` is where the event came from, `instance` what it asked for, `bound` what stands;
-    `allow` is the instance that the operator would have to state to let it in, if that can be.
+    `inbox` is where the event came from, `instance` what it asked for, `bound` what stands: an
+    instance, or the inbox that has the instance.
+    `allow` is the instance to bind the inbox to, so that a replay lets the event in; `release`
+    names the inboxes that would have to be unbound for that; neither where nothing would help.
+    `fixed` says that the operator's settings are what stands.
     """
 
     def __init__(
@@ -134,9 +156,13 @@ class Conflict(Unusable):
         instance: str | None = None,
         bound: str | None = None,
         allow: str | None = None,
+        release: tuple[str, ...] = (),
+        fixed: bool = False,
     ) -> None:
         super().__init__("instance_conflict", message)
         self.inbox = inbox
         self.instance = instance
         self.bound = bound
         self.allow = allow
+        self.release = release
+        self.fixed = fixed

@@ -176,6 +176,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         self._max_instances = max_instances
         self._instances: set[str] = set()
+        self._conflicts: set[tuple[str, ...]] = set()
         self._about_the_process(version)
         self._about_entries()
         self._about_documents()
@@ -193,6 +194,14 @@ class Metrics:
             self.events.labels(event=event, evolution_instance=self._known(instance)).inc(n)
         else:
             self.events.labels(event=OTHER_EVENT, evolution_instance="").inc(n)
+
+    def count_conflict(self, inbox: str, instance: str | None, bound: str | None) -> None:
+        """Count an event that a binding forbids; beyond `max_instances` pairs, all are `_other`."""
+        sides = tuple(_encodable(side or "") for side in (inbox, instance, bound))
+        if sides not in self._conflicts and len(self._conflicts) >= self._max_instances:
+            sides = (OTHER_INSTANCE,) * 3
+        self._conflicts.add(sides)
+        self.instance_conflicts.labels(*sides).inc()
 
     def collect(self) -> Iterator[Metric]:
         """Give every series except `_created`, which would double them and say little."""
@@ -232,6 +241,13 @@ class Metrics:
         self.entries_acked = self._counter("entries_acked", "Entries acknowledged to the group.")
         self.dead_letters = self._counter(
             "dead_letters", "Entries put into the dead-letter stream, by reason.", reason=REASONS
+        )
+        self.instance_conflicts = Counter(
+            PREFIX + "instance_conflicts",
+            "Events that a binding forbids: the inbox they came from, the instance they asked for, "
+            "and the instance or inbox that stands.",
+            ["inbox", "evolution_instance", "bound"],
+            registry=self.registry,
         )
         self.batch_entries = self._histogram(
             "batch_entries", "How many entries one batch held.", _BATCH_ENTRIES

@@ -172,14 +172,19 @@ class TestUnbound:
         assert (error.inbox, error.instance) == ("3/30", name)
         assert error.bound in ("3/12", "5/20")
 
-    def test_of_the_same_account_it_could_be_allowed_of_another_not(self) -> None:
+    def test_of_the_same_account_it_could_be_allowed_of_another_under_a_name_of_its_own(
+        self,
+    ) -> None:
         assert conflict(BOUND, event(30, name="loja")).allow == "loja"
-        assert conflict(BOUND, event(30, name="padaria")).allow is None
+        assert conflict(BOUND, event(30, name="padaria")).allow == "padaria-3"
+        longest = Bindings({"5/20": "p" * 255}, {"p" * 255: 5})
+        assert conflict(longest, event(30, name="p" * 255)).allow is None
 
     def test_an_instance_in_a_second_account_is_a_conflict_for_a_producer_too(self) -> None:
         error = conflict(BOUND, event(30), said(instance="padaria"))
 
-        assert (error.inbox, error.instance, error.allow) == ("3/30", "padaria", None)
+        assert (error.inbox, error.instance, error.allow) == ("3/30", "padaria", "padaria")
+        assert error.release == ("5/20",)
         assert "account 5" in str(error)
 
     @pytest.mark.parametrize("instance", [None, "oficina"])

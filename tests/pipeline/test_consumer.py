@@ -146,7 +146,7 @@ class Fragile:
         self._message_id = message_id
         self.written: list[int] = []
 
-    async def write(self, drafts: Sequence[Draft]) -> Written:
+    async def write(self, drafts: Sequence[Draft], version: bytes | None) -> Written:  # noqa: ARG002
         ids = [draft.document.id for draft in drafts]
         if self._message_id in ids:
             raise ZeroDivisionError("a message's text")
@@ -161,7 +161,7 @@ class Gate:
         self.open = anyio.Event()
         self.waiting = False
 
-    async def write(self, drafts: Sequence[Draft]) -> Written:
+    async def write(self, drafts: Sequence[Draft], version: bytes | None) -> Written:  # noqa: ARG002
         self.waiting = True
         await self.open.wait()
         return Written(["applied"] * len(drafts), 0)

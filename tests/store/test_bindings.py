@@ -44,6 +44,41 @@ async def test_bindings_outlive_every_document(
         assert await client.ttl(key) > 1000 + 86_400
 
 
+async def test_the_version_changes_with_what_a_copy_would_have_wrong(
+    table: BindingTable, client: Client, prefix: str
+) -> None:
+    """Not with what is added by a claim: what a copy does not know is claimed."""
+    versions = [(await table.load()).version]
+    await table.claim([Claim(3, 12, "loja", further=False)])
+    assert await table.version() == versions[0]
+
+    assert await table.put(Bindings.of_operator({"3/12": "loja"})) == {}
+    assert await table.version() == versions[0]
+    assert await table.put(Bindings.of_operator({"3/15": "site"})) == {}
+    versions.append(await table.version())
+    assert await table.put(Bindings.of_operator({"3/12": "outra"})) == {"3/12": "loja"}
+    versions.append(await table.version())
+    assert await table.drop("3/12") == {"3/12": "outra"}
+    versions.append(await table.version())
+    assert await table.drop("3/12") == {}
+    assert await table.version() == versions[-1]
+    await client.delete(Keys(prefix).version)
+    versions.append((await table.load()).version)
+
+    assert all(versions)
+    assert len(set(versions)) == 5
+
+
+async def test_an_instance_without_inboxes_is_free_for_any_account(table: BindingTable) -> None:
+    await table.put(Bindings.of_operator({"3/12": "loja", "3/13": "loja"}))
+    claim = Claim(4, 20, "loja", further=True)
+
+    await table.drop("3/12")
+    assert (await table.claim([claim])).accounts == {"loja": 3}
+    await table.put(Bindings.of_operator({"3/13": "outra"}))
+    assert await table.claim([claim]) == Bindings({"4/20": "loja"}, {"loja": 4})
+
+
 async def test_fields_that_nobody_of_ours_wrote_are_passed_over(
     table: BindingTable, client: Client, prefix: str
 ) -> None:

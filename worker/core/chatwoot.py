@@ -193,13 +193,13 @@ def _event(name: EventName, body: _Body) -> Event:
         raise Unusable("bad_event", "`message_type` is missing or none of Chatwoot's")
 
     return Event(
-        name=name,
-        account_id=_account_id(body, conversation),
-        inbox_id=_inbox_id(body, conversation),
-        inbox_name=body.inbox.name if body.inbox else None,
-        channel=conversation.channel,
-        body=body,
-        conversation=conversation,
+        name,
+        _account_id(body, conversation),
+        _inbox_id(body, conversation),
+        body.inbox.name if body.inbox else None,
+        conversation.channel,
+        body,
+        conversation,
     )
 
 
@@ -246,7 +246,9 @@ def _inbox_id(body: _Body, conversation: _Conversation) -> int:
 def is_bot(event: Event) -> bool:
     """Say whether an event is about Evolution's bot contact."""
     contact, sender = _contact(event.conversation), event.body.sender
-    return any(who and who.identifier == BOT_IDENTIFIER for who in (contact, sender))
+    return (contact is not None and contact.identifier == BOT_IDENTIFIER) or (
+        sender is not None and sender.identifier == BOT_IDENTIFIER
+    )
 
 
 def _contact(conversation: _Conversation) -> Contact | None:
@@ -264,21 +266,24 @@ def documents(
     event: Event, statement: Statement, address: Address
 ) -> tuple[Message | None, Conversation]:
     """Return the documents that an event is: a message event carries its conversation too."""
-    witness_us = min(_witness_us(event), statement.ms * 1000 + CLOCK_TOLERANCE_US)
+    latest_us = to_us(_latest(event.conversation).updated_at)
+    witness_us = max(_witness_us(event), latest_us)
+    witness_us = min(witness_us, statement.ms * 1000 + CLOCK_TOLERANCE_US)
     conversation = _conversation(event, statement, address, witness_us)
     if event.name not in _OF_MESSAGES:
         return None, conversation
-    return _message(event, statement, address, witness_us), conversation
+    return _message(event, statement, address, witness_us, latest_us), conversation
 
 
 def _witness_us(event: Event) -> int:
-    """Return a lower bound of when Chatwoot read the row, by Chatwoot's clock."""
+    """Return a lower bound of when Chatwoot read the row, by Chatwoot's clock.
+
+    The latest message's time is another one.
+    """
     conversation = event.conversation
     activity_us = to_us(conversation.last_activity_at) or to_us(conversation.timestamp)
     # A conversation's own `created_at` says nothing that its other times do not.
-    created_us = to_us(event.body.created_at)
-    latest_us = to_us(_latest(conversation).updated_at)
-    return max(to_us(conversation.updated_at), activity_us, latest_us, created_us)
+    return max(to_us(conversation.updated_at), activity_us, to_us(event.body.created_at))
 
 
 def _conversation(
@@ -286,56 +291,59 @@ def _conversation(
 ) -> Conversation:
     known = event.conversation
     about = known.meta or _NOBODY
+    # By position, in the order of the members: by name it would take several times as long.
     return Conversation(
-        revision=stamp(flag=True, witness_us=witness_us, kind=0, order=statement.order),
-        instance=address.instance,
-        account_id=address.account_id,
-        inbox_id=event.inbox_id,
-        id=cast("int", known.id),
-        status=known.status,
-        channel=known.channel,
-        labels=known.labels,
-        priority=known.priority,
-        unread_count=known.unread_count,
-        assignee=about.assignee,
-        team=about.team,
-        contact=about.sender,
-        custom_attributes=known.custom_attributes,
-        additional_attributes=known.additional_attributes,
-        can_reply=known.can_reply,
-        created_at=known.created_at,
-        updated_at=known.updated_at,
-        last_activity_at=known.last_activity_at,
-        waiting_since=known.waiting_since,
-        snoozed_until=known.snoozed_until,
+        stamp(flag=True, witness_us=witness_us, kind=0, order=statement.order),
+        address.instance,
+        address.account_id,
+        event.inbox_id,
+        cast("int", known.id),
+        known.status,
+        known.channel,
+        known.labels,
+        known.priority,
+        known.unread_count,
+        about.assignee,
+        about.team,
+        about.sender,
+        known.custom_attributes,
+        known.additional_attributes,
+        known.can_reply,
+        known.created_at,
+        known.updated_at,
+        known.last_activity_at,
+        known.waiting_since,
+        known.snoozed_until,
     )
 
 
-def _message(event: Event, statement: Statement, address: Address, witness_us: int) -> Message:
+def _message(
+    event: Event, statement: Statement, address: Address, witness_us: int, latest_us: int
+) -> Message:
     body = event.body
     deleted = _is_deleted(body)
-    status, updated_at, status_register = _status(event)
+    status, updated_at, status_register = _status(event, latest_us)
     tail = stamp_tail(witness_us, int(event.name == "message_updated"), statement.order)
     source_register = UNKNOWN if body.source_id is None else f"1{tail}"
     return Message(
-        revision=f"{deleted:d}{tail}{status_register}{source_register}",
-        instance=address.instance,
-        account_id=address.account_id,
-        inbox_id=event.inbox_id,
-        conversation_id=cast("int", event.conversation.id),
-        id=cast("int", body.id),
-        source_id=body.source_id,
-        message_type=_message_type(body.message_type),
-        content_type=body.content_type,
-        content=body.content,
-        content_attributes={"deleted": True} if deleted else _attributes(body.content_attributes),
-        private=bool(body.private),
-        deleted=deleted,
-        status=status,
-        created_at=body.created_at,
-        updated_at=updated_at,
-        sender=body.sender,
-        attachments=[] if deleted else body.attachments or [],
+        f"{deleted:d}{tail}{status_register}{source_register}",
+        address.instance,
+        address.account_id,
+        event.inbox_id,
+        cast("int", event.conversation.id),
+        cast("int", body.id),
+        body.source_id,
+        _message_type(body.message_type),
+        body.content_type,
+        body.content,
+        {"deleted": True} if deleted else _attributes(body.content_attributes),
+        bool(body.private),
+        deleted,
+        status,
+        body.created_at,
+        updated_at,
+        body.sender,
+        [] if deleted else body.attachments or [],
     )
 
 
@@ -348,12 +356,11 @@ def _is_deleted(body: _Body) -> bool:
     return attributes is not None and attributes.get("deleted") is True
 
 
-def _status(event: Event) -> tuple[str | None, str | None, str]:
+def _status(event: Event, updated_us: int) -> tuple[str | None, str | None, str]:
     """Return status, its time and its stamp: known only where the latest message is this one."""
     latest = _latest(event.conversation)
     if latest.id != event.body.id or latest.status is None:
         return None, None, UNKNOWN
-    updated_us = to_us(latest.updated_at)
     updated_at = spelled_once(latest.updated_at, updated_us)
     return latest.status, updated_at, status_stamp(latest.status, updated_us)
 

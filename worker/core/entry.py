@@ -93,14 +93,14 @@ def read(entry: Entry) -> Statement:
     if payload is None:
         raise Unusable("bad_entry", "the entry has no field `payload`")
 
-    ms, sequence = _parse_id(fields.get(b"_id", entry.id))
+    ms, order = _parse_id(fields.get(b"_id", entry.id))
     return Statement(
-        payload=payload,
-        order=f"{ms:013d}{sequence:020d}",
-        ms=ms,
-        instance=_name(fields, b"instance"),
-        expect=_name(fields, b"expect"),
-        account_id=_account(fields),
+        payload,
+        order,
+        ms,
+        _name(fields, b"instance"),
+        _name(fields, b"expect"),
+        _account(fields),
     )
 
 
@@ -109,7 +109,8 @@ def time_s(entry_id: bytes) -> float:
     return int(entry_id.partition(b"-")[0]) / 1000
 
 
-def _parse_id(entry_id: bytes) -> tuple[int, int]:
+def _parse_id(entry_id: bytes) -> tuple[int, str]:
+    """Return an id's time in milliseconds, and the id in 33 digits."""
     ms, _, sequence = entry_id.partition(b"-")
     if not (_is_number(ms) and _is_number(sequence)):
         raise Unusable("bad_entry", "the entry's `_id` is not of the form milliseconds-sequence")
@@ -117,7 +118,10 @@ def _parse_id(entry_id: bytes) -> tuple[int, int]:
     time_ms = int(ms)
     if time_ms >= 10**_MAX_MS_DIGITS:
         raise Unusable("bad_entry", "the entry's id has more than 13 digits of milliseconds")
-    return time_ms, int(sequence)
+    return (
+        time_ms,
+        f"{str(time_ms).zfill(_MAX_MS_DIGITS)}{str(int(sequence)).zfill(_MAX_ID_DIGITS)}",
+    )
 
 
 def _is_number(digits: bytes) -> bool:

@@ -5,7 +5,7 @@
     <prefix>:chatwoot:<instance>:conversation:<display id>          document
     <prefix>:chatwoot:<instance>:conversation:<display id>:messages message ids in order
     <prefix>:chatwoot:<instance>:contact:<identifier or digits>     display id
-    <prefix>:chatwoot:%bindings   <prefix>:chatwoot:%accounts       who is cached where
+    <prefix>:chatwoot:%bindings   …:%accounts   …:%version          who is cached where
 
 Names that users choose are escaped, so that no `:` in one can look like a separator
 and no glob character can widen a SCAN.
@@ -13,7 +13,7 @@ and no glob character can widen a SCAN.
 
 import re
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from worker.core.model import Contact, Conversation, Document, Message
 
@@ -41,21 +41,51 @@ def _percent(match: re.Match[str]) -> str:
     return "".join(f"%{byte:02X}" for byte in match[0].encode())
 
 
-class Location(NamedTuple):
-    """Where a document lives: its own key, its timeline, and the keys that point to it by id."""
+Location = tuple[str, str | None, list[str]]
+"""Where a document lives: its own key, its timeline, and the keys that point to it by id."""
 
-    key: str
-    timeline: str | None
-    pointers: list[str]
+Kind = Literal["message", "source", "conversation", "timeline", "contact"]
+
+
+class Place(NamedTuple):
+    """What a key stands for; `id` is a number's digits, a source id or a contact's name."""
+
+    instance: str
+    kind: Kind
+    id: str
+
+
+_NUMBERED: Final[dict[tuple[str, ...], Kind]] = {
+    ("message",): "message",
+    ("conversation",): "conversation",
+    ("conversation", "messages"): "timeline",
+}
+_NAMED: Final[dict[str, Kind]] = {"source": "source", "contact": "contact"}
+_NUMBER = re.compile(r"[1-9][0-9]{0,15}", re.ASCII)
+
+
+def dead_key(stream: str) -> str:
+    """Return the key of a stream's dead letters."""
+    return f"{stream}:dead"
+
+
+def nests(prefix: str) -> bool:
+    """Say whether a prefix would put its keys among those of an instance of another prefix."""
+    return ":chatwoot:" in f"{prefix}:"
 
 
 class Keys:
-    """Builds the keys of one prefix."""
+    """Builds the keys of one prefix, and reads them."""
 
     def __init__(self, prefix: str) -> None:
         self._root = f"{prefix}:chatwoot:"
         self.bindings = f"{self._root}%bindings"
         self.accounts = f"{self._root}%accounts"
+        self.version = f"{self._root}%version"
+        self.pattern = f"{self._root}*"
+        """A SCAN pattern that matches every key of the prefix."""
+        self.shared = frozenset((self.bindings, self.accounts, self.version))
+        """The keys that belong to no instance; `%` cannot begin an escaped name."""
         self._of = lru_cache(maxsize=4096)(self._namespace)
 
     def _namespace(self, instance: str) -> str:
@@ -85,6 +115,31 @@ class Keys:
         """Return a SCAN pattern that matches the keys of this instance and no others."""
         return f"{self._of(instance)}*"
 
+    def parse(self, key: bytes) -> Place | None:
+        """Return what a key stands for, None when this class would not have built it."""
+        try:
+            text = key.decode()
+            root, _, rest = text.partition(self._root)
+            instance, kind, *path = (unescape(part) for part in rest.split(":"))
+        except ValueError:
+            return None
+        place = None if root else _place(instance, kind, path)
+        return place if place and self._key_of(place) == text else None
+
+    def _key_of(self, place: Place) -> str:
+        instance, kind, name = place
+        match kind:
+            case "message":
+                return self.message(instance, int(name))
+            case "conversation":
+                return self.conversation(instance, int(name))
+            case "timeline":
+                return self.timeline(instance, int(name))
+            case "source":
+                return self.source(instance, name)
+            case "contact":
+                return self.contact(instance, name)
+
     def locate(self, document: Document) -> Location:
         """Return every key that a document touches."""
         if isinstance(document, Message):
@@ -92,20 +147,34 @@ class Keys:
         return self._locate_conversation(document)
 
     def _locate_message(self, message: Message) -> Location:
-        instance, source_id = message.instance, message.source_id
-        return Location(
-            self.message(instance, message.id),
-            self.timeline(instance, message.conversation_id),
-            [] if source_id is None else [self.source(instance, source_id)],
+        # As the methods above would, with one look at the namespace: this runs for every event.
+        of, source_id = self._of(message.instance), message.source_id
+        return (
+            f"{of}message:{message.id}",
+            f"{of}conversation:{message.conversation_id}:messages",
+            [] if source_id is None else [f"{of}source:{escape(source_id)}"],
         )
 
     def _locate_conversation(self, conversation: Conversation) -> Location:
-        instance = conversation.instance
-        return Location(
-            self.conversation(instance, conversation.id),
+        of = self._of(conversation.instance)
+        names = contact_names(conversation.contact)
+        return (
+            f"{of}conversation:{conversation.id}",
             None,
-            [self.contact(instance, name) for name in contact_names(conversation.contact)],
+            [f"{of}contact:{escape(name)}" for name in names],
         )
+
+
+def _place(instance: str, kind: str, path: list[str]) -> Place | None:
+    if not (instance and path):
+        return None
+    name, *more = path
+    numbered = _NUMBERED.get((kind, *more))
+    if numbered and _NUMBER.fullmatch(name):
+        return Place(instance, numbered, name)
+    if kind in _NAMED and not more:
+        return Place(instance, _NAMED[kind], name)
+    return None
 
 
 def digits_of(phone_number: str) -> str:
@@ -127,3 +196,19 @@ def contact_names(contact: Contact | None) -> list[str]:
     if contact.identifier and contact.identifier != f"{digits}@s.whatsapp.net":
         names.append(contact.identifier)
     return names
+
+
+def aliases(contact: Contact | None) -> set[str]:
+    """Return every name that means a contact: its names, and what its identifier says besides."""
+    if contact is None:
+        return set()
+    names = {*contact_names(contact), contact.identifier or ""}
+    phone, at, server = (contact.identifier or "").partition("@")
+    if at and server == "s.whatsapp.net":
+        names.add(digits_of(phone))
+    return names - {""}
+
+
+def named(text: str) -> Contact:
+    """Return the contact that somebody means by a JID, or by a phone number however written."""
+    return Contact(identifier=text) if "@" in text else Contact(phone_number=text)

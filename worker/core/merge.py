@@ -23,6 +23,7 @@ UNKNOWN = "0" * STAMP_DIGITS
 
 MAX_TIME_US = 10**16
 
+_TIME_DIGITS = 17
 _NO_TEXT = "0" * 33
 _RANKS = {"failed": 1, "sent": 2, "delivered": 3, "read": 4}
 
@@ -45,7 +46,7 @@ def stamp(*, flag: bool, witness_us: int, kind: int, order: str) -> str:
 
 def stamp_tail(witness_us: int, kind: int, order: str) -> str:
     """Return what follows the flag in a stamp: the same for all registers of one event."""
-    return f"{witness_us:017d}{kind}{order}"
+    return f"{str(witness_us).zfill(_TIME_DIGITS)}{kind}{order}"
 
 
 def status_stamp(status: str, updated_us: int) -> str:
@@ -56,10 +57,10 @@ def status_stamp(status: str, updated_us: int) -> str:
     """
     rank = _RANKS.get(status)
     if rank:
-        return f"1{updated_us:017d}{rank}{_NO_TEXT}"
+        return f"1{str(updated_us).zfill(_TIME_DIGITS)}{rank}{_NO_TEXT}"
     encoded = status.encode()
     text = int.from_bytes(encoded[:5].ljust(5, b"\0") + blake2b(encoded, digest_size=8).digest())
-    return f"1{updated_us:017d}0{text:033d}"
+    return f"1{str(updated_us).zfill(_TIME_DIGITS)}0{text:033d}"
 
 
 def merge(a: _D, b: _D) -> _D:

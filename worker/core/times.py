@@ -2,7 +2,6 @@
 
 import re
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
 from typing import cast
 
 from worker.core.merge import MAX_TIME_US
@@ -24,7 +23,6 @@ def to_us(time: Time) -> int:
     if time is None:
         return 0
     if isinstance(time, str):
-        # What is parsed is remembered for a while, so only of a length that a time may have.
         us = _parse(time) if len(time) <= _MAX_CHARACTERS else 0
     elif isinstance(time, int):
         us = time * _US
@@ -51,7 +49,6 @@ def to_iso(us: int) -> str | None:
     return time.isoformat(timespec=timespec).replace("+00:00", "Z")
 
 
-@lru_cache(maxsize=1024)
 def _parse(text: str) -> int:
     try:
         time = datetime.fromisoformat(text.removesuffix(" UTC"))

@@ -25,10 +25,12 @@ class Case(Struct, gc=False):
 class Batch(Struct, gc=False):
     """Entries, decoded and folded; `written` is set once the cache has their drafts.
 
+    `version` is that of the bindings that they were resolved by.
     An entry that was trimmed from the stream has no case.
     """
 
     entries: Sequence[Entry]
     cases: Sequence[Case]
     drafts: Sequence[Draft]
+    version: bytes | None = None
     written: Written | None = None

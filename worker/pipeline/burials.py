@@ -1,37 +1,79 @@
-"""What is said of entries that were buried: why, and what would let them in."""
+"""What is said of entries that were buried: why, and the command that would let them in."""
 
-import json
+from typing import Final
 
 import structlog
 
+from worker.core.bindings import bind_command
 from worker.core.entry import Entry
-from worker.errors import Conflict, Unusable
+from worker.errors import Conflict, Unplaced, Unusable
 from worker.logs import Throttle
+from worker.metrics import Metrics
 
 log = structlog.get_logger()
 
+_ANY_INSTANCE: Final = "INSTANCE"
+"""Where only the operator can know the name."""
+
+_OTHER_INSTALLATION: Final = (
+    "of another Chatwoot on this Redis? Then give its worker another CACHE_REDIS_PREFIX_KEY"
+)
+
 
 class BurialLog:
-    """One line a minute for each cause, however many entries it buries."""
+    """One line a minute for each cause, however many entries it buries; conflicts are counted."""
 
-    def __init__(self) -> None:
+    def __init__(self, metrics: Metrics | None = None) -> None:
+        self._metrics = metrics
         self._throttle = Throttle(60.0)
 
     def report(self, entry: Entry, error: Unusable) -> None:
         """Say that an entry was buried, unless its cause was named within the minute."""
         details: dict[str, object] = {"reason": error.reason, "error": str(error)}
         cause: tuple[object, ...] = (error.reason,)
+        if isinstance(error, Unplaced):
+            cause = (error.reason, error.inbox)
+            details |= {"inbox": error.inbox, "allow": _placing(error)}
         if isinstance(error, Conflict):
             cause = (error.reason, error.inbox, error.instance)
-            details |= {"inbox": error.inbox, "instance": error.instance, "bound": error.bound}
-            if error.allow:
-                details["allow"] = _allowing(error.inbox, error.allow)
+            details |= _sides(error)
+            if self._metrics:
+                self._metrics.count_conflict(error.inbox, error.instance, error.bound)
         count = self._throttle.ready(cause)
         if count is not None:
             log.warning("entry.buried", id=entry.id.decode(), suppressed=count, **details)
 
 
-def _allowing(inbox: str, instance: str) -> str:
-    """Say which pair in the settings would let an inbox in under an instance."""
-    pair = json.dumps({inbox: instance}, ensure_ascii=False)[1:-1]
-    return f"add {pair} to CHATWOOT_CACHE_INSTANCES"
+def _placing(error: Unplaced) -> str:
+    return _then_replay(bind_command(error.inbox, error.allow or _ANY_INSTANCE), error)
+
+
+def _sides(error: Conflict) -> dict[str, object]:
+    """Name both sides, and what would let the one in."""
+    details: dict[str, object] = {
+        "inbox": error.inbox,
+        "instance": error.instance,
+        "bound": error.bound,
+    }
+    if error.instance is None:
+        return details | {"allow": "nothing: see to the secrets in CHATWOOT_CACHE_WEBHOOK_SECRETS"}
+    if error.fixed:
+        return details | {"allow": _settings(error)}
+    commands = [f"chatwoot-cache bindings drop {inbox}" for inbox in error.release]
+    commands.append(bind_command(error.inbox, error.allow or _ANY_INSTANCE))
+    return details | {
+        "allow": _then_replay(" && ".join(commands), error),
+        "otherwise": _OTHER_INSTALLATION,
+    }
+
+
+def _settings(error: Conflict) -> str:
+    """Say that only the settings can change what the settings bind."""
+    return (
+        f"change CHATWOOT_CACHE_INSTANCES, which binds {error.bound!r}, restart the workers, then: "
+        f"chatwoot-cache dead replay --reason {error.reason}"
+    )
+
+
+def _then_replay(command: str, error: Unusable) -> str:
+    return f"{command} && chatwoot-cache dead replay --reason {error.reason}"

@@ -1,15 +1,23 @@
-"""A worker's own copy of the bindings, trusted for a minute, and the claims it cannot answer."""
+"""A worker's own copy of the bindings, and the claims it cannot answer."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol
 
-from worker.core.bindings import Bindings, Claim, Resolver
+import anyio
+import structlog
+
+from worker.core.bindings import Bindings, Claim, Resolver, bind_command
 from worker.core.chatwoot import Address, Event
 from worker.core.entry import Statement
 from worker.errors import Unusable
 
+log = structlog.get_logger()
+
 TRUST_S: Final = 60.0
-"""How long the copy is trusted; a binding that is changed is obeyed everywhere after that."""
+"""How long the copy is kept; then it is read anew, which renews the bindings."""
+
+CHECK_S: Final = 1.0
+"""How long the copy is trusted; then it is read anew if its version stands no more."""
 
 Resolution = Address | Unusable | None
 """Where an event belongs, why it belongs nowhere, or None when it is a stranger's."""
@@ -18,11 +26,14 @@ Resolution = Address | Unusable | None
 class BindingTable(Protocol):
     """The bindings that all workers share."""
 
+    async def version(self) -> bytes:
+        """Return the version of the bindings that stand now."""
+
     async def load(self) -> Bindings:
         """Read all bindings, and renew them."""
 
-    async def put(self, bindings: Bindings) -> None:
-        """Write the operator's bindings over whatever stands."""
+    async def put(self, bindings: Bindings) -> Mapping[str, str]:
+        """Write the operator's bindings over whatever stands; returns what stood against them."""
 
     async def claim(self, claims: Sequence[Claim]) -> Bindings:
         """Ask for new bindings; returns those that stand now."""
@@ -44,7 +55,16 @@ class Directory:
         self._from_inbox_name = from_inbox_name
         self._clock = clock
         self._loaded_at: float | None = None
+        self._checked_at = 0.0
+        # A batch may be resolved anew while the next one is: what a claim granted must not be
+        # laid over a copy that was read later.
+        self._lock = anyio.Lock(fast_acquire=True)
         self._trust(Bindings())
+
+    @property
+    def version(self) -> bytes:
+        """The version of the bindings that events are resolved by."""
+        return self._bindings.version
 
     async def resolve(self, cases: Sequence[tuple[Event, Statement]]) -> list[Resolution]:
         """Resolve a batch; new bindings are claimed, all in one step, before anything is said.
@@ -53,8 +73,17 @@ class Directory:
         """
         if not cases:
             return []
+        async with self._lock:
+            return await self._resolve(cases)
+
+    async def _resolve(self, cases: Sequence[tuple[Event, Statement]]) -> list[Resolution]:
         await self._refresh()
         first = [self._judge(event, said) for event, said in cases]
+        if any(isinstance(answer, Unusable) for answer in first) and await self._may_be_behind():
+            # Perhaps it was bound just now: nothing is refused by what stands no more.
+            self.distrust()
+            await self._refresh()
+            first = [self._judge(event, said) for event, said in cases]
         claims = list(dict.fromkeys(answer for answer in first if isinstance(answer, Claim)))
         if not claims:
             return [_settled(answer) for answer in first]
@@ -76,14 +105,41 @@ class Directory:
     async def _refresh(self) -> None:
         now = self._clock()
         if self._loaded_at is not None and now - self._loaded_at < TRUST_S:
-            return
-        await self._table.put(self._operator)
+            if now - self._checked_at < CHECK_S:
+                return
+            if not await self._is_old():
+                self._checked_at = now
+                return
+        _report(await self._table.put(self._operator), self._operator)
         self._trust(await self._table.load())
-        self._loaded_at = now
+        self._loaded_at = self._checked_at = now
+
+    async def _may_be_behind(self) -> bool:
+        """Say whether a binding may stand that the copy lacks.
+
+        For one that was added no more than once a second, so that a flood of refusals costs little.
+        """
+        seen_at = self._loaded_at or 0.0
+        return self._clock() - seen_at >= CHECK_S or await self._is_old()
+
+    async def _is_old(self) -> bool:
+        return await self._table.version() != self._bindings.version
 
     def _trust(self, bindings: Bindings) -> None:
         self._bindings = bindings.overruled_by(self._operator)
-        self._resolver = Resolver(self._bindings, from_inbox_name=self._from_inbox_name)
+        self._resolver = Resolver(
+            self._bindings,
+            from_inbox_name=self._from_inbox_name,
+            fixed=self._operator.instances.keys(),
+        )
+
+
+def _report(overruled: Mapping[str, str], operator: Bindings) -> None:
+    """Say which inboxes the settings moved: their documents are left, and which command helps."""
+    for inbox, was in overruled.items():
+        now = operator.instances[inbox]
+        command = bind_command(inbox, now)
+        log.warning("binding.overruled", inbox=inbox, was=was, now=now, clean=command)
 
 
 def _settled(answer: Resolution | Claim) -> Resolution:

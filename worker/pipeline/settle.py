@@ -13,7 +13,7 @@ from worker.core.chatwoot import Address, Event
 from worker.core.entry import Buried, Entry, Letter, Statement
 from worker.core.fold import Answer, Fold, Written
 from worker.core.model import Document, Draft, Outcome, encode, worst
-from worker.errors import Unusable
+from worker.errors import Outdated, Unusable
 from worker.metrics import Metrics
 from worker.pipeline.batch import Batch, Case
 from worker.pipeline.directory import Directory
@@ -23,6 +23,10 @@ _GROWTH: Final = 4
 _ENVELOPE_BYTES: Final = 4096
 """What a document may hold beyond its payload, whose numbers may grow as they are written anew
 (1e15): a payload small enough by both need not be measured."""
+
+
+_Known = tuple[Case, Event, Statement]
+"""A case whose event was decoded, and is one that we cache."""
 
 
 class Acknowledger(Protocol):
@@ -38,8 +42,8 @@ class Acknowledger(Protocol):
 class DocumentCache(Protocol):
     """Where documents are written."""
 
-    async def write(self, drafts: Sequence[Draft]) -> Written:
-        """Write drafts, and say what became of each."""
+    async def write(self, drafts: Sequence[Draft], version: bytes | None) -> Written:
+        """Write drafts, and say what became of each; raises `Outdated`."""
 
 
 class Settler:
@@ -64,8 +68,9 @@ class Settler:
     async def prepare(self, entries: Sequence[Entry]) -> Batch:
         """Decode, resolve and fold entries, which may take place while others are written."""
         cases = [_open(entry) for entry in entries if entry.fields]
-        await self._resolve(cases)
-        return Batch(entries, cases, self._fold(cases).drafts)
+        known = list(_known(cases))
+        await self._resolve(known)
+        return Batch(entries, cases, self._fold(known).drafts, self._directory.version)
 
     async def settle(self, batch: Batch) -> bool:
         """Settle all entries of a batch, or raise and leave all that is not acknowledged pending.
@@ -73,8 +78,13 @@ class Settler:
         May be called again with the same batch: every step is idempotent.
         """
         started = time.perf_counter()
-        if batch.written is None:
-            batch.written = await self._cache.write(batch.drafts)
+        while batch.written is None:
+            try:
+                batch.written = await self._cache.write(batch.drafts, batch.version)
+            except Outdated:
+                self._directory.distrust()
+                anew = await self.prepare(batch.entries)
+                batch.cases, batch.drafts, batch.version = anew.cases, anew.drafts, anew.version
         for case in batch.cases:
             if case.verdict is None:
                 case.verdict = _verdict(case, batch.written.answers)
@@ -93,8 +103,7 @@ class Settler:
         """Read the bindings anew before the next batch: what took the group may have taken them."""
         self._directory.distrust()
 
-    async def _resolve(self, cases: Sequence[Case]) -> None:
-        known = list(_open_cases(cases))
+    async def _resolve(self, known: Sequence[_Known]) -> None:
         answers = await self._directory.resolve([(event, said) for _, event, said in known])
         for (case, _, _), answer in zip(known, answers, strict=True):
             if isinstance(answer, Address):
@@ -102,12 +111,13 @@ class Settler:
             else:
                 case.verdict = answer or Outcome.IGNORED
 
-    def _fold(self, cases: Sequence[Case]) -> Fold:
+    def _fold(self, known: Sequence[_Known]) -> Fold:
         fold = Fold()
-        for case, event, said in _open_cases(cases):
+        for case, event, said in known:
             if case.address is None:
                 continue
-            documents = [d for d in chatwoot.documents(event, said, case.address) if d is not None]
+            message, conversation = chatwoot.documents(event, said, case.address)
+            documents = (conversation,) if message is None else (message, conversation)
             if self._too_large(said, documents):
                 limit = self._max_document_bytes
                 case.verdict = Unusable("too_large", f"a document would exceed {limit} bytes")
@@ -153,7 +163,7 @@ def _open(entry: Entry) -> Case:
     return case
 
 
-def _open_cases(cases: Sequence[Case]) -> Iterator[tuple[Case, Event, Statement]]:
+def _known(cases: Sequence[Case]) -> Iterator[_Known]:
     """Yield the cases that have no verdict yet."""
     for case in cases:
         if case.verdict is None and case.event is not None and case.said is not None:

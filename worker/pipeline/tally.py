@@ -18,7 +18,7 @@ class Tally:
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
-        self._burials = BurialLog()
+        self._burials = BurialLog(metrics)
 
     def count(self, batch: Batch, written: Written) -> None:
         """Count a batch that is settled."""

@@ -12,6 +12,7 @@ Nobody outside imports these modules by name: what is public stands here.
 
 from worker.settings.knobs import FIELDS, LogFormat, LogLevel, Settings, name_of
 from worker.settings.loading import DEFAULT, Loaded, load
+from worker.settings.maps import fits
 from worker.settings.sources import connect_file
 from worker.settings.uris import RedisUri, mask
 
@@ -24,6 +25,7 @@ __all__ = [
     "RedisUri",
     "Settings",
     "connect_file",
+    "fits",
     "load",
     "mask",
     "name_of",

@@ -19,6 +19,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from worker import errors
+from worker.core.keys import nests
 from worker.settings import maps, uris
 from worker.settings.uris import RedisUri
 
@@ -82,6 +83,10 @@ def _checked_name(value: str) -> str:
 def _checked_prefix(value: str) -> str:
     if any(character in _FORBIDDEN_IN_PREFIX for character in value):
         raise ValueError(f"must not contain any of {' '.join(_FORBIDDEN_IN_PREFIX)}")
+    if nests(value):
+        raise ValueError(
+            "must not hold :chatwoot: nor end in :chatwoot, where the keys of another prefix stand"
+        )
     return _checked_name(value)
 
 

@@ -1,7 +1,8 @@
-"""Bindings in Redis: two hashes, claimed by the script beside this module."""
+"""Bindings in Redis: two hashes and their version, changed by the scripts beside this module."""
 
 import re
-from collections.abc import Sequence
+import secrets
+from collections.abc import Mapping, Sequence
 
 from worker.core.bindings import Bindings, Claim
 from worker.core.keys import Keys
@@ -12,48 +13,70 @@ _INBOX = re.compile(rb"[0-9]{1,16}/[0-9]{1,16}")
 
 
 class BindingTable:
-    """The bindings of one prefix. Reading them renews them."""
+    """The bindings of one prefix. Reading them renews them.
+
+    Their version says which state a copy is of: it is another one after a binding was changed or
+    taken away, or after all were lost. What is added needs no new one, since what a copy does not
+    know is claimed.
+    """
 
     def __init__(self, client: Client, settings: CacheSettings) -> None:
         keys = Keys(settings.prefix)
         self._client = client
         self._inboxes = keys.bindings
         self._accounts = keys.accounts
+        self._version = keys.version
         self._ttl_s = _ttl_s(settings.ttl_s)
         self._claim = register(client, "claim")
+        self._bind = register(client, "bind")
+
+    async def version(self) -> bytes:
+        """Return the version of the bindings that stand now."""
+        async with translated(self._client):
+            return await self._client.get(self._version) or b""
 
     async def load(self) -> Bindings:
         """Read all bindings, and renew them."""
-        async with (
-            translated(self._client),
-            self._client.pipeline(transaction=False) as pipeline,
-        ):
+        async with translated(self._client), self._client.pipeline(transaction=False) as pipeline:
+            # The version first: one that is older than the rest only makes us look again.
+            pipeline.set(self._version, _new_version(), nx=True, ex=self._ttl_s)
+            pipeline.get(self._version)
             pipeline.hgetall(self._inboxes)
             pipeline.hgetall(self._accounts)
-            self._renew(pipeline)
-            instances, accounts, *_ = await pipeline.execute()
-        # A field that nobody of ours wrote must not stop every worker.
-        return Bindings(
-            {i.decode(): name.decode() for i, name in instances.items() if _INBOX.fullmatch(i)},
-            {name.decode(): int(a) for name, a in accounts.items() if a.isdigit()},
-        )
+            for key in (self._inboxes, self._accounts, self._version):
+                pipeline.expire(key, self._ttl_s)
+            _, *state, _, _, _ = await pipeline.execute()
+        return _bindings(*state)
 
-    async def put(self, bindings: Bindings) -> None:
-        """Write the operator's bindings over whatever stands."""
-        if not bindings.instances:
-            return
-        async with (
-            translated(self._client),
-            self._client.pipeline(transaction=True) as pipeline,
-        ):
-            pipeline.hset(self._inboxes, mapping=dict(bindings.instances))
-            pipeline.hset(self._accounts, mapping=dict(bindings.accounts))
-            self._renew(pipeline)
-            await pipeline.execute()
+    async def peek(self) -> Bindings:
+        """Read all bindings, and change nothing."""
+        async with translated(self._client), self._client.pipeline(transaction=False) as pipeline:
+            pipeline.get(self._version)
+            pipeline.hgetall(self._inboxes)
+            pipeline.hgetall(self._accounts)
+            return _bindings(*await pipeline.execute())
 
-    def _renew(self, pipeline: Client) -> None:
-        pipeline.expire(self._inboxes, self._ttl_s)
-        pipeline.expire(self._accounts, self._ttl_s)
+    async def put(self, bindings: Bindings) -> Mapping[str, str]:
+        """Write the operator's bindings over whatever stands.
+
+        Returns the instances that inboxes were bound to before, where those were others.
+        """
+        return await self._change(bindings.instances)
+
+    async def drop(self, inbox: str) -> Mapping[str, str]:
+        """Unbind an inbox, and give an instance without inboxes free; returns as `put`."""
+        return await self._change({inbox: ""})
+
+    async def _change(self, instances: Mapping[str, str]) -> Mapping[str, str]:
+        if not instances:
+            return {}
+        arguments: list[str | int] = [self._ttl_s, _new_version()]
+        for inbox, instance in instances.items():
+            arguments += (inbox, inbox.partition("/")[0], instance)
+        async with translated(self._client):
+            before = await self._bind([self._inboxes, self._accounts, self._version], arguments)
+        pairs = zip(instances, before, strict=True)
+        return {inbox: was.decode() for inbox, was in pairs if was}
 
     async def claim(self, claims: Sequence[Claim]) -> Bindings:
         """Ask for new bindings; returns those that stand now, granted or not."""
@@ -67,6 +90,21 @@ class BindingTable:
             {claim.inbox: bound.decode() for claim, (bound, _) in pairs if bound},
             {claim.instance: int(owner) for claim, (_, owner) in pairs if owner},
         )
+
+
+def _bindings(
+    version: bytes | None, instances: Mapping[bytes, bytes], accounts: Mapping[bytes, bytes]
+) -> Bindings:
+    """Read what the hashes hold; a field that nobody of ours wrote must not stop every worker."""
+    return Bindings(
+        {i.decode(): name.decode() for i, name in instances.items() if _INBOX.fullmatch(i)},
+        {name.decode(): int(a) for name, a in accounts.items() if a.isdigit()},
+        version or b"",
+    )
+
+
+def _new_version() -> str:
+    return secrets.token_hex(8)
 
 
 def _ttl_s(documents_ttl_s: int) -> int:

@@ -10,6 +10,7 @@ from worker.core.fold import Answer, Written
 from worker.core.keys import Keys
 from worker.core.merge import STAMP_DIGITS, merge
 from worker.core.model import Conversation, Document, Draft, Message, encode, is_tombstone
+from worker.errors import Outdated
 from worker.store.connect import Client, register, translated
 
 _ANSWERS: Mapping[bytes, Answer] = {
@@ -17,6 +18,9 @@ _ANSWERS: Mapping[bytes, Answer] = {
     b"stale": "stale",
     b"wrong_type": "wrong_type",
 }
+
+_OUTDATED = b"outdated"
+ANY_VERSION = b"*"
 
 TOMBSTONE_EXTRA_S = 86_400
 """A deletion is remembered a day longer than any entry may create what it deleted."""
@@ -45,17 +49,19 @@ class Cache:
         self.keys = Keys(settings.prefix)
         self._write = register(client, "write")
 
-    async def write(self, drafts: Sequence[Draft]) -> Written:
+    async def write(self, drafts: Sequence[Draft], version: bytes | None = None) -> Written:
         """Write documents, in one round trip unless the cache knows what a draft does not.
 
         Such a draft is merged with what is stored, and sent again.
+        `version` is that of the bindings that say where the documents belong;
+        raises `Outdated` where they stand no more. None asks nothing.
         """
         answers: list[Answer] = ["stale"] * len(drafts)
         waiting = dict(enumerate(drafts))
         unreadable: list[bytes] = []
         conflicts = 0
         while waiting:
-            replies = await self._send(waiting.values(), unreadable)
+            replies = await self._send(waiting.values(), version, unreadable)
             conflicting: dict[int, Draft] = {}
             for (index, draft), reply in zip(waiting.items(), replies, strict=True):
                 answer = _ANSWERS.get(reply)
@@ -67,31 +73,35 @@ class Cache:
             waiting = conflicting
         return Written(answers, conflicts)
 
-    async def _send(self, drafts: Iterable[Draft], unreadable: Sequence[bytes]) -> list[bytes]:
-        keys: list[str] = []
+    async def _send(
+        self, drafts: Iterable[Draft], version: bytes | None, unreadable: Sequence[bytes]
+    ) -> list[bytes]:
+        keys: list[str] = [self.keys.version]
         arguments: list[bytes | str | int] = [
             STAMP_DIGITS,
             self._of.ttl_s,
             self._of.ttl_s + TOMBSTONE_EXTRA_S,
             self._of.conversation_messages,
+            ANY_VERSION if version is None else version,
             b",".join((b"", *unreadable, b"")),
         ]
         for draft in drafts:
             document = draft.document
-            at = self.keys.locate(document)
-            keys.append(at.key)
-            if at.timeline:
-                keys.append(at.timeline)
-            keys += at.pointers
+            own_key, timeline, pointers = self.keys.locate(document)
+            keys += (own_key,) if timeline is None else (own_key, timeline)
+            keys += pointers
             arguments += (
                 encode(document),
                 document.id,
-                1 if at.timeline else 0,
-                len(at.pointers),
+                0 if timeline is None else 1,
+                len(pointers),
                 "" if is_tombstone(document) else draft.born_ms,
             )
         async with translated(self._client):
-            return cast("list[bytes]", await self._write(keys, arguments))
+            replies = await self._write(keys, arguments)
+        if replies == _OUTDATED:
+            raise Outdated("the bindings were changed since these documents were resolved")
+        return cast("list[bytes]", replies)
 
 
 def _merged(draft: Draft, stored: bytes, unreadable: list[bytes]) -> Draft:

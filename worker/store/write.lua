@@ -4,21 +4,30 @@
 -- stamps is smaller than the stored one's, is stale when none is greater, and otherwise the stored
 -- one is handed back, to be merged and sent again. So what is stored only ever grows, whoever writes.
 --
--- KEYS     for each document: its own key, its timeline (if it has one), its pointers
+-- KEYS[1]  the version of the bindings
+-- KEYS     then for each document: its own key, its timeline (if it has one), its pointers
 -- ARGV[1]  digits of a stamp
 -- ARGV[2]  time to live in seconds: also of indexes, and the age beyond which nothing is created
 -- ARGV[3]  time to live of a tombstone in seconds
 -- ARGV[4]  members of a timeline
--- ARGV[5]  revisions of stored documents that cannot be read and are to be replaced: ',a,b,' or ','
+-- ARGV[5]  the version of the bindings that say where the documents belong, or '*' for any
+-- ARGV[6]  revisions of stored documents that cannot be read and are to be replaced: ',a,b,' or ','
 -- then for each document:
 --   the document; its id; 1 or 0 for a timeline; the number of pointers;
 --   the time of its newest event in milliseconds, or '' for a tombstone, whose age does not matter
 --
 -- Answers for each document: 'applied', 'stale', 'wrong_type', or the stored document.
+-- Answers 'outdated', and writes nothing, where the bindings are of another version.
 
 local call, pcall, sub, find = redis.call, redis.pcall, string.sub, string.find
 local width, ttl, tombstone_ttl, length = tonumber(ARGV[1]), ARGV[2], ARGV[3], tonumber(ARGV[4])
-local unreadable = ARGV[5]
+local version, unreadable = ARGV[5], ARGV[6]
+
+-- In the step that writes, so that no worker, however long it slept, writes where an inbox was.
+if version ~= '*' and (call('GET', KEYS[1]) or '') ~= version then
+    return 'outdated'
+end
+
 local oldest = (call('TIME')[1] - ttl) * 1000
 
 local HEAD = '{"revision":"'
@@ -121,8 +130,8 @@ local function write(key, document, id, timelines, pointers, born)
     return 'applied'
 end
 
-local answers, key = {}, 1
-for arg = 6, #ARGV, 5 do
+local answers, key = {}, 2
+for arg = 7, #ARGV, 5 do
     local timelines, pointers = tonumber(ARGV[arg + 2]), tonumber(ARGV[arg + 3])
     answers[#answers + 1] = write(key, ARGV[arg], ARGV[arg + 1], timelines, pointers, ARGV[arg + 4])
     key = key + 1 + timelines + pointers

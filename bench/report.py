@@ -1,0 +1,61 @@
+"""What a benchmark leaves: a table on the screen, JSON and a chart in a folder."""
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.targets import Verdict
+
+Row = Sequence[str]
+
+
+def table(head: Row, rows: Iterable[Row]) -> str:
+    """Align columns under their heads: the first to the left, the others to the right."""
+    lines = [tuple(head), *(tuple(row) for row in rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if column else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    )
+
+
+def verdicts(found: Iterable[Verdict]) -> str:
+    """Lay out figures beside their targets."""
+    rows = [
+        (
+            verdict.figure,
+            "-" if verdict.measured is None else f"{verdict.measured:.2f}{verdict.unit}",
+            f"{'≤' if verdict.at_most else '≥'} {verdict.target:g}{verdict.unit}",
+            verdict.word,
+            verdict.remark,
+        )
+        for verdict in found
+    ]
+    return table(("figure", "measured", "target", "", ""), rows)
+
+
+def say(text: str) -> None:
+    """Print, at once also into a pipe."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def keep(folder: Path, files: Mapping[str, str]) -> None:
+    """Write files into the folder, and say where they are."""
+    folder.mkdir(parents=True, exist_ok=True)
+    say("")
+    for name, text in files.items():
+        path = folder / name
+        path.write_text(text)
+        say(f"written: {os.path.relpath(path)}")
+
+
+def as_json(found: Any) -> str:
+    """Return figures as JSON that a person can read too."""
+    return json.dumps(found, indent=2, ensure_ascii=False) + "\n"

@@ -1,0 +1,148 @@
+"""Everybody side by side: rounds in which each contestant runs once over the same stream."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from statistics import median
+
+from bench import chart, heat, machine, report, targets
+from bench.contestant import EVERYONE, TWO_WORKERS, WORKER, Contestant
+from bench.course import Course
+from bench.events import Traffic, bodies
+from bench.heat import Heat
+from bench.progress import Bar
+from bench.score import PER_EVENTS, Score, ratio, score
+from bench.stage import Stage
+from bench.targets import Verdict
+
+MB = 1_000_000
+Heats = Mapping[str, Sequence[Heat]]
+
+
+def measure(stage: Stage, bar: Bar, *, events: int, runs: int, results: Path) -> None:
+    """Fill the stream, run the rounds, print and write what they gave."""
+    found = machine.described(stage)
+    course = Course(stage.client)
+    with bar.doing("filling the stream", events) as advance:
+        course.fill(bodies(events), advance)
+    missing = {c.key: why for c in EVERYONE if (why := c.missing())}
+    heats = rounds(stage, bar, course, [c for c in EVERYONE if c.key not in missing], runs)
+    scores = {key: score(of) for key, of in heats.items()}
+    verdicts = judged(stage, heats, scores)
+    report.say(heading(found, events, runs))
+    report.say(_table(scores, missing))
+    report.say("\n" + report.verdicts(verdicts))
+    figures = {
+        "machine": found,
+        "events": events,
+        "traffic": asdict(Traffic()),
+        "missing": missing,
+        "scores": {key: asdict(of) for key, of in scores.items()},
+        "targets": [{**asdict(verdict), "verdict": verdict.word} for verdict in verdicts],
+        "heats": {key: [asdict(one) for one in of] for key, of in heats.items()},
+    }
+    report.keep(
+        results,
+        {"throughput.json": report.as_json(figures), "throughput.svg": _chart(scores, found)},
+    )
+
+
+def rounds(
+    stage: Stage, bar: Bar, course: Course, contestants: Sequence[Contestant], runs: int
+) -> dict[str, list[Heat]]:
+    """Run each contestant once a round; each round begins with another one."""
+    heats: dict[str, list[Heat]] = {contestant.key: [] for contestant in contestants}
+    with bar.doing("running", runs * len(contestants) + 1) as advance:
+        # The first to run would pay for the memory that a fresh server still has to ask for.
+        heat.run(stage, course, WORKER)
+        advance(1)
+        for number in range(runs):
+            first = number % len(contestants)
+            for contestant in (*contestants[first:], *contestants[:first]):
+                ran = heat.run(stage, course, contestant)
+                heats[contestant.key].append(ran)
+                bar.say(f"{number + 1}: {contestant.title:36}{ran.events_per_s:9,.0f} events/s")
+                advance(1)
+    return heats
+
+
+def judged(stage: Stage, heats: Heats, scores: Mapping[str, Score]) -> list[Verdict]:
+    """Compare with the targets."""
+    titles = {contestant.key: contestant.title for contestant in EVERYONE}
+    ratios = [
+        Verdict(
+            f"our worker : {titles[key]}",
+            ratio(heats[WORKER.key], heats[key]) if key in heats else None,
+            target,
+        )
+        for key, target in targets.PEERS.items()
+    ]
+    shares = [
+        Verdict(
+            f"{titles[key]} : the server's ceiling",
+            scores[key].of_ceiling,
+            target,
+            remark="both on one core" if key == TWO_WORKERS.key and _is_crowded(stage) else "",
+        )
+        for key, target in targets.OF_CEILING.items()
+    ]
+    peak = median(heat.peak_rss_bytes for heat in heats[WORKER.key]) / MB
+    rss = Verdict("our worker's peak RSS", peak, targets.RSS_BYTES / MB, " MB", at_most=True)
+    return [*ratios, *shares, rss]
+
+
+def _is_crowded(stage: Stage) -> bool:
+    return len(stage.cores.clients) < TWO_WORKERS.processes
+
+
+def heading(found: Mapping[str, object], events: int, runs: int) -> str:
+    """Say what was measured, on what."""
+    return (
+        f"\n{events:,} events, medians of {runs} runs, {found['server']},"
+        f" {found['processor']}, load at start {found['load_at_start']:.2f}\n"
+    )
+
+
+def _table(scores: Mapping[str, Score], missing: Mapping[str, str]) -> str:
+    head = (
+        *("", "events/s", "slowest", "fastest", "events"),
+        *("client CPU s", "server CPU s", "server ceiling/s", "of ceiling", "peak RSS MB"),
+    )
+    rows = [
+        (
+            contestant.title,
+            f"{of.events_per_s:,.0f}",
+            f"{of.slowest_per_s:,.0f}",
+            f"{of.fastest_per_s:,.0f}",
+            f"{of.entries:,}",
+            f"{of.client_cpu_s:.2f}",
+            f"{of.server_cpu_s:.2f}",
+            f"{of.ceiling_per_s:,.0f}",
+            f"{of.of_ceiling:.2f}",
+            f"{of.peak_rss_bytes / MB:.1f}",
+        )
+        for contestant in EVERYONE
+        if (of := scores.get(contestant.key))
+    ]
+    gaps = [f"{c.title}: missing ({missing[c.key]})" for c in EVERYONE if c.key in missing]
+    note = f"CPU seconds are for {PER_EVENTS:,} events; a ceiling is entries / server CPU seconds."
+    return "\n".join([report.table(head, rows), *gaps, note])
+
+
+def _chart(scores: Mapping[str, Score], found: Mapping[str, object]) -> str:
+    bars = [
+        chart.Bar(
+            contestant.title,
+            of.events_per_s,
+            of.slowest_per_s,
+            of.fastest_per_s,
+            is_ours=contestant in (WORKER, TWO_WORKERS),
+        )
+        for contestant in EVERYONE
+        if (of := scores.get(contestant.key))
+    ]
+    return chart.bars(
+        "Events per second",
+        f"One server core, one client core; {found['server']}. Medians, with slowest and fastest.",
+        bars,
+    )

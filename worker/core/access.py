@@ -1,0 +1,126 @@
+"""The least rights that each role needs, as Redis ACL rules.
+
+One line per command, with who needs it: a command that is added to the program is one more here.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Final, Literal
+
+from worker.core.keys import Keys, dead_key
+
+Role = Literal["worker", "producer", "reader", "operator"]
+
+_CONNECTION: Final = (
+    "ping",
+    "select",  # a database number in the URI
+    "client|setname",
+)
+_WORKER: Final = (
+    *_CONNECTION,
+    "xgroup|create",
+    "xreadgroup",
+    "xinfo|groups",
+    "xinfo|consumers",
+    "xinfo|stream",
+    "xpending",
+    "xclaim",
+    "xrange",
+    "xlen",
+    "xack",
+    "xadd",  # the webhook, and dead letters
+    "xtrim",
+    "evalsha",
+    "script|load",
+    "time",  # in scripts, as what follows
+    "get",
+    "set",
+    "expire",
+    "zadd",
+    "zremrangebyrank",
+    "hget",
+    "hset",
+    "hdel",
+    "hvals",
+    "hgetall",  # bindings
+    "mget",
+    "zrange",
+    "zrevrange",
+    "info",  # which server it is
+)
+_READER: Final = (
+    *_CONNECTION,
+    "get",
+    "mget",
+    "exists",
+    "ttl",
+    "pttl",
+    "zrange",
+    "zrevrange",
+    "zrangebyscore",
+    "zrevrangebyscore",
+    "zcard",
+    "hget",  # the account an instance belongs to; it must be asked for by name
+)
+_PRODUCER: Final = (*_CONNECTION, "xadd")
+_OPERATOR: Final = (
+    *_WORKER,
+    "dbsize",  # how far a progress bar is
+    "scan",
+    "type",
+    "pttl",
+    "ttl",
+    "del",
+    "unlink",
+    "zrem",
+    "xdel",
+    "xrevrange",
+)
+_COMMANDS: Final[dict[Role, tuple[str, ...]]] = {
+    "worker": _WORKER,
+    "producer": _PRODUCER,
+    "reader": _READER,
+    "operator": _OPERATOR,
+}
+_SPECIAL: Final = frozenset("*?[]\\")
+
+_SPACE: Final = "[^!-~\u00c0-\u00bf\u00ff-\U00100000]"
+"""A class of one byte that no name holds but a space: a rule cannot hold one.
+
+Left out are what is visible in ASCII and all bytes of longer characters in UTF-8: `À-¿` are the
+bytes C3, 80 to C2, BF, and what begins with `ÿ-` reaches up to F4. Control characters are
+escaped in keys.
+"""
+
+
+def rules(role: Role, *, prefix: str, stream: str, instance: str | None = None) -> list[str]:
+    """Return the rules of a role, without a password; `instance` is a reader's."""
+    patterns = list(_patterns(role, Keys(prefix), stream, instance))
+    commands = dict.fromkeys(_COMMANDS[role])
+    return [
+        "resetkeys",
+        "resetchannels",
+        *(f"~{pattern}" for pattern in patterns),
+        "-@all",
+        *(f"+{command}" for command in commands),
+    ]
+
+
+def _patterns(role: Role, keys: Keys, stream: str, instance: str | None) -> Iterator[str]:
+    if role == "reader" and instance is not None:
+        yield from _spaced([keys.instance_pattern(instance)])
+        yield _exact(keys.accounts)
+        return
+    yield _exact(stream)
+    if role != "producer":
+        yield _exact(dead_key(stream))
+        yield from _spaced([keys.pattern])
+
+
+def _exact(key: str) -> str:
+    """Return a pattern that matches one key only."""
+    return next(_spaced(["".join(f"\\{c}" if c in _SPECIAL else c for c in key)]))
+
+
+def _spaced(patterns: Iterable[str]) -> Iterator[str]:
+    for pattern in patterns:
+        yield pattern.replace(" ", _SPACE)
