@@ -10,6 +10,7 @@ from worker.commands import (
     audit,
     bindings,
     config,
+    connect,
     dead,
     get,
     healthcheck,
@@ -17,12 +18,13 @@ from worker.commands import (
     purge,
     run,
 )
-from worker.errors import Error, Misconfigured, Unavailable
+from worker.errors import Declined, Error, Misconfigured, Unavailable
 
+_FOUND_WRONG = 1
 _WRONG_USAGE = 2
 _REDIS_UNAVAILABLE = 3
 
-_COMMANDS = (run, publish, get, bindings, dead, audit, purge, acl, config, healthcheck)
+_COMMANDS = (run, connect, publish, get, bindings, dead, audit, purge, acl, config, healthcheck)
 
 _EXIT_CODES = """
 exit codes: 0 done, 1 found something wrong, 2 wrong usage or settings, 3 Redis unavailable
@@ -41,6 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Unavailable as error:
         _say(f"Redis is unavailable: {error}")
         return _REDIS_UNAVAILABLE
+    except Declined as error:
+        _say(str(error))
+        return _FOUND_WRONG
     except Error as error:
         _say(str(error))
         return _WRONG_USAGE

@@ -83,12 +83,23 @@ class Chatwoot(StandIn):
         matched = _PATH.fullmatch(request.path)
         if matched is None:
             return Reply(404, b"<html>The page you were looking for doesn't exist.</html>")
-        if user is None:
-            return Reply(401, {"error": "Invalid Access Token"})
-        account_id, what, number, messages = matched.groups()
-        role = user.get(int(account_id))
+        role = (user or {}).get(int(matched[1]))
         if role is None:
-            return Reply(401, {"error": "You are not authorized to access this account"})
+            why = (
+                "You are not authorized to access this account" if user else "Invalid Access Token"
+            )
+            return Reply(401, {"error": why})
+        return self._answer_user(request, role, *matched.groups())
+
+    def _answer_user(
+        self,
+        request: Request,
+        role: Role,
+        account_id: str,
+        what: str,
+        number: str | None,
+        messages: str | None,
+    ) -> Reply:
         match what:
             case "inboxes":
                 return Reply(200, {"payload": self.inboxes[int(account_id)]})

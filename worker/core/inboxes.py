@@ -58,11 +58,12 @@ class Pair(NamedTuple):
 
 
 class Left(NamedTuple):
-    """An inbox or an instance that was not paired, and why."""
+    """An inbox or an instance that was not paired, and why; `usual` where nothing is amiss."""
 
     inbox: Inbox | None
     instance: str | None
     reason: str
+    usual: bool = False
 
 
 Judged = Pair | Left
@@ -88,12 +89,14 @@ def pair(instances: Sequence[Instance], inboxes: Sequence[Inbox]) -> Iterator[Ju
     for inbox in inboxes:
         name = instance_named_in(inbox.webhook_url)
         if reason := _why_not(inbox, name, links):
-            yield Left(inbox, None, reason)
+            yield Left(inbox, None, reason, usual=name is None)
         elif name is not None:
             exact[name].append(inbox)
     for name, link in links.items():
         if link is None:
-            yield Left(None, name, "its Chatwoot is off, or not set completely, in Evolution")
+            yield Left(
+                None, name, "its Chatwoot is off, or not set completely, in Evolution", usual=True
+            )
         elif name not in exact:
             yield Left(None, name, _why_alone(link, inboxes))
         else:
@@ -162,7 +165,7 @@ def pair_alone(inboxes: Sequence[Inbox], stated: Mapping[str, str]) -> Iterator[
         if inbox.key in stated:
             yield Pair(inbox, stated[inbox.key])
         elif inbox.channel != API_CHANNEL:
-            yield Left(inbox, None, _why_not(inbox, None, {}) or "")
+            yield Left(inbox, None, _why_not(inbox, None, {}) or "", usual=True)
         elif not name or len(name.encode()) > MAX_NAME_BYTES:
             yield Left(inbox, None, f"its name is not 1 to {MAX_NAME_BYTES} bytes long")
         elif said.count(name) > 1:

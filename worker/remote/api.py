@@ -1,10 +1,12 @@
 """One JSON API over HTTP: asked at a pace, answered in time, its failures told in one line."""
 
+import ssl
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
+from functools import cache
 from typing import Any, Final
 
 import anyio
@@ -74,7 +76,9 @@ class Api:
         self._attempts = attempts
         self._pace = pace
         self._client = httpx.AsyncClient(
-            headers={"Accept": "application/json", **peer.headers}, timeout=timeout_s
+            headers={"Accept": "application/json", **peer.headers},
+            timeout=timeout_s,
+            verify=_certificates(),
         )
 
     async def close(self) -> None:
@@ -155,6 +159,12 @@ class Api:
         return self._peer.declined(kind, f"answers {status} to {response.request.method} {path}")
 
 
+@cache
+def _certificates() -> ssl.SSLContext:
+    """Load every certificate authority there is, which takes a while, once for all clients."""
+    return httpx.create_ssl_context()
+
+
 def _place(response: httpx.Response) -> str:
     """Return where a redirect leads, without what may be secret in it."""
     target = response.next_request.url if response.next_request else httpx.URL()
@@ -162,7 +172,7 @@ def _place(response: httpx.Response) -> str:
 
 
 def _asked_pause_s(response: httpx.Response, otherwise: float) -> float:
-    """Return the pause that `Retry-After` asks for, in seconds or as a date; two minutes at most."""
+    """Return the pause that `Retry-After` asks for, two minutes at most."""
     stated = response.headers.get("retry-after", "").strip()
     if stated.isascii() and stated.isdigit():
         return min(float(stated), _MAX_PAUSE_S)

@@ -5,7 +5,7 @@ Read from Chatwoot 4.x: a user's access token in `api_access_token`, one account
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -13,7 +13,7 @@ from msgspec import Struct
 from worker.core.inboxes import Inbox
 from worker.core.rest import MESSAGES_A_PAGE, RestConversation, RestMessage
 from worker.errors import Decline, Declined
-from worker.remote.api import Api, Pace, Peer
+from worker.remote.api import Api, Pace, Parameters, Peer
 
 __all__ = ["MESSAGES_A_PAGE", "Chatwoot", "ConversationPage", "Webhook"]
 
@@ -112,7 +112,7 @@ class Chatwoot:
         self._api = Api(self._peer, timeout_s=timeout_s, attempts=attempts, pace=pace)
         self._base = f"/api/v1/accounts/{account_id}"
 
-    async def __aenter__(self) -> "Chatwoot":
+    async def __aenter__(self) -> Self:
         """Return the account itself."""
         return self
 
@@ -148,7 +148,12 @@ class Chatwoot:
 
     async def conversations(self, inbox_id: int, page: int) -> ConversationPage:
         """Return a page of an inbox's conversations, the first page being 1."""
-        asked = {"status": "all", "assignee_type": "all", "inbox_id": inbox_id, "page": page}
+        asked: Parameters = {
+            "status": "all",
+            "assignee_type": "all",
+            "inbox_id": inbox_id,
+            "page": page,
+        }
         answer = self._read(await self._api.get(f"{self._base}/conversations", asked), _PageAnswer)
         return ConversationPage(answer.data.payload, answer.data.meta.all_count)
 

@@ -4,7 +4,7 @@ Read from Evolution API 2.3: `GET /instance/fetchInstances` with the global key 
 """
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, Self
 
 import msgspec
 from msgspec import Struct
@@ -47,7 +47,7 @@ class Evolution:
         self._peer = Peer("Evolution", url, {"apikey": apikey}, _ADVICE)
         self._api = Api(self._peer, timeout_s=timeout_s)
 
-    async def __aenter__(self) -> "Evolution":
+    async def __aenter__(self) -> Self:
         """Return the installation itself."""
         return self
 

@@ -90,9 +90,18 @@ def _checked_prefix(value: str) -> str:
     return _checked_name(value)
 
 
-def _checked_address(value: str) -> str:
-    address = urlsplit(value)
-    if address.scheme not in ("http", "https") or not address.hostname or address.username:
+def check_address(value: str) -> str:
+    """Return an HTTP address without a slash at its end.
+
+    Raises `ValueError`, whose message says what is allowed and shows nothing of the address.
+    """
+    try:
+        address = urlsplit(value)
+        is_good = bool(address.scheme in ("http", "https") and address.hostname)
+        is_good = is_good and address.username is None and address.port != 0
+    except ValueError:
+        is_good = False
+    if not is_good or _has_control(value):
         raise ValueError("must be an address such as https://chat.example.com, without a password")
     return value.rstrip("/")
 
@@ -108,7 +117,7 @@ def _nothing() -> MappingProxyType[Any, Any]:
 Name = Annotated[str, AfterValidator(_checked_name)]
 KeyPrefix = Annotated[str, AfterValidator(_checked_prefix)]
 Uri = Annotated[RedisUri, AfterValidator(uris.check)]
-Address = Annotated[str, AfterValidator(_checked_address)]
+Address = Annotated[str, AfterValidator(check_address)]
 Level = Annotated[LogLevel, BeforeValidator(_lower)]
 Instances = Annotated[Mapping[str, str], PlainValidator(maps.instances), PlainSerializer(dict)]
 Secrets = Annotated[
