@@ -8,6 +8,7 @@ from worker import __version__, settings
 from worker.commands import (
     acl,
     audit,
+    backfill,
     bindings,
     config,
     connect,
@@ -24,7 +25,20 @@ _FOUND_WRONG = 1
 _WRONG_USAGE = 2
 _REDIS_UNAVAILABLE = 3
 
-_COMMANDS = (run, connect, publish, get, bindings, dead, audit, purge, acl, config, healthcheck)
+_COMMANDS = (
+    run,
+    connect,
+    backfill,
+    publish,
+    get,
+    bindings,
+    dead,
+    audit,
+    purge,
+    acl,
+    config,
+    healthcheck,
+)
 
 _EXIT_CODES = """
 exit codes: 0 done, 1 found something wrong, 2 wrong usage or settings, 3 Redis unavailable

@@ -81,6 +81,8 @@ class StandIn:
 def _handler(stand_in: StandIn) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
+        wbufsize = -1
 
         def _answer(self) -> None:
             address = urlsplit(self.path)
@@ -107,6 +109,7 @@ def _handler(stand_in: StandIn) -> type[BaseHTTPRequestHandler]:
                     self.send_header(name, value)
                 self.end_headers()
                 self.wfile.write(content)
+                self.wfile.flush()
 
         do_GET = do_POST = do_PATCH = _answer  # noqa: N815  (the library's names)
 

@@ -69,6 +69,11 @@ def dead_key(stream: str) -> str:
     return f"{stream}:dead"
 
 
+def backfill_key(stream: str, instance: str) -> str:
+    """Return the key of how far the backfill of an instance has come."""
+    return f"{stream}:backfill:{escape(instance)}"
+
+
 def nests(prefix: str) -> bool:
     """Say whether a prefix would put its keys among those of an instance of another prefix."""
     return ":chatwoot:" in f"{prefix}:"
