@@ -38,13 +38,12 @@ def stream(redis_uri: str, prefix: str) -> Iterator[Entries]:
 
 
 @pytest.fixture(autouse=True)
-def connected(command: Command, chatwoot: Chatwoot, monkeypatch: pytest.MonkeyPatch) -> None:
+def connected(tmp_path: Path, chatwoot: Chatwoot, monkeypatch: pytest.MonkeyPatch) -> None:
     """Inbox 3/12 is `loja`, and Chatwoot is known, without a limit that tests would wait for."""
-    assert command
     monkeypatch.setenv("CHATWOOT_CACHE_INSTANCES", '{"3/12": "loja"}')
     known = {"URL": chatwoot.url, "TOKEN": "admin-token", "REQUESTS_PER_S": "1000"}
     lines = [f"CHATWOOT_CACHE_CHATWOOT_{name}={value}\n" for name, value in known.items()]
-    Path("connect.env").write_text("".join(lines))
+    (tmp_path / "connect.env").write_text("".join(lines))
 
 
 def conversation(

@@ -50,8 +50,7 @@ class StandIn:
         self.answer = answer
         self.fault: Fault = lambda _request: None
         self.asked: list[Request] = []
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), _handler(self))
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
 
     @property
@@ -76,6 +75,13 @@ class StandIn:
     def paths(self, method: str = "GET") -> list[str]:
         """The paths that were asked with a method."""
         return [request.path for request in self.asked if request.method == method]
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *_: object) -> None:
+        """Say nothing of clients that were killed."""
 
 
 def _handler(stand_in: StandIn) -> type[BaseHTTPRequestHandler]:
