@@ -14,7 +14,7 @@ CACHE_REDIS_URI ?= embedded://.data
 export CACHE_REDIS_URI
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-servers test-backfill check bench bench-latency bench-growth bench-profile format lock clean
+.PHONY: $(shell sed -n 's/^\([a-z-]*\):.*\#\# .*/\1/p' $(MAKEFILE_LIST))
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,11 @@ test-servers: $(VENV)/.servers ## Run the integration tests on Redis 6.2, 7.0, 8
 test-backfill: $(VENV)/.dev ## Backfill 20,000 messages (MESSAGES=…) beside live events, with kill -9 in the middle
 	@env -u CACHE_REDIS_URI BACKFILL_MESSAGES=$(or $(MESSAGES),20000) \
 	  $(BIN)/python -m pytest -n 0 --durations=1 tests/e2e/test_backfill.py $(ARGS)
+
+mix: $(VENV)/.dev ## Send EVENTS (1000000) over 1,000 instances through 3 workers, and audit
+	@env -u CACHE_REDIS_URI $(BIN)/python -m tests.mix --events $(or $(EVENTS),1000000) $(ARGS)
+	@env -u CACHE_REDIS_URI CHATWOOT_CACHE_TEST_RUNS=200 \
+	  $(BIN)/python -m pytest -n 0 tests/pipeline/test_never_mixed.py
 
 check: $(VENV)/.dev ## Lint, format, types, import arrows, spelling
 	@$(BIN)/ruff check --quiet .

@@ -13,6 +13,7 @@ from starlette.routing import Route
 
 from tests.serving import served
 from worker.commands import healthcheck
+from worker.health import Readiness
 from worker.metrics import Metrics
 from worker.web.probes import ops_app
 from worker.web.server import bind, bound_port
@@ -32,8 +33,8 @@ class Health:
     def stalled(self) -> str | None:
         return self.why
 
-    async def unready(self) -> str | None:
-        return "not asked"
+    async def readiness(self) -> Readiness:
+        return Readiness(ready=False, remark="not asked")
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,9 @@ AT_START = {
     "redis_errors_total": len(UNAVAILABLE_KINDS),
     "webhook_requests_total": len(WEBHOOK_ANSWERS),
     "webhook_duration_seconds_count": 1,
+    "webhook_spool_bytes": 1,
+    "webhook_spool_entries": 1,
+    "webhook_spool_drained_total": 1,
 }
 OPTIONAL = (
     "stream_lag_entries",

@@ -8,6 +8,7 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
+from worker.health import Readiness
 from worker.metrics import Metrics
 from worker.web.probes import ops_app
 
@@ -17,16 +18,16 @@ class Worker:
 
     def __init__(self) -> None:
         self.why_stalled: str | None = None
-        self.why_unready: str | None = None
+        self.found = Readiness(ready=True)
         self.hangs = False
 
     def stalled(self) -> str | None:
         return self.why_stalled
 
-    async def unready(self) -> str | None:
+    async def readiness(self) -> Readiness:
         if self.hangs:
             await anyio.sleep_forever()
-        return self.why_unready
+        return self.found
 
 
 @pytest.fixture
@@ -60,13 +61,22 @@ async def test_a_stalled_worker_says_why(ops: httpx.AsyncClient, worker: Worker)
 
 
 async def test_an_unready_worker_is_alive(ops: httpx.AsyncClient, worker: Worker) -> None:
-    worker.why_unready = "Redis is away"
+    worker.found = Readiness(ready=False, remark="Redis is away")
 
     answer = await ops.get("/readyz")
 
     assert answer.status_code == 503
     assert answer.json() == {"status": "not ready", "reason": "Redis is away"}
     assert (await ops.get("/livez")).status_code == 200
+
+
+async def test_a_ready_worker_says_what_is_amiss(ops: httpx.AsyncClient, worker: Worker) -> None:
+    worker.found = Readiness(ready=True, remark="Redis is away; meanwhile the spool keeps webhooks")
+
+    answer = await ops.get("/readyz")
+
+    assert answer.status_code == 200
+    assert answer.json() == {"status": "ok", "reason": worker.found.remark}
 
 
 async def test_readiness_that_hangs_is_not_ready(ops: httpx.AsyncClient, worker: Worker) -> None:

@@ -527,7 +527,6 @@ class TestWarnings:
         [
             "LOCAL_MAX_BYTES",
             "STREAM_RETENTION_S",
-            "WEBHOOK_SPOOL_DIR",
             "HTTP_API_KEY",
             "HTTP_API_KEY_FILE",
         ],

@@ -18,7 +18,7 @@ from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
 from tests.serving import read_all, served
-from worker.errors import Misconfigured, Refused, Unavailable
+from worker.errors import Misconfigured, Refused, Unavailable, Unspooled
 from worker.metrics import WEBHOOK_ANSWERS, Metrics
 from worker.web.policy import is_loopback
 from worker.web.webhook import WebhookPolicy, webhook_app
@@ -561,6 +561,22 @@ async def test_bodies_in_hand_together_are_bounded() -> None:
     assert (await endpoint.post(OF_5)).status_code == 200
 
 
+async def test_who_is_refused_for_want_of_room_can_still_read_why() -> None:
+    """Closing on a body that is still coming would show a broken connection instead."""
+    stream = Stream()
+    stream.go = anyio.Event()
+    endpoint = Endpoint(replace(OPEN, max_body_bytes=64 * 1024 * 1024), stream)
+    body = b" " * (8 << 20)
+    async with served(endpoint.app, grace_s=5) as at, anyio.create_task_group() as tasks:
+        chunked = http("/chatwoot/webhook", b"2\r\n{}\r\n0\r\n\r\n", "Transfer-Encoding: chunked")
+        tasks.start_soon(at.ask, chunked)
+        await stream.asked.wait()
+        code, said = answered(await at.ask(http("/chatwoot/webhook", body)))
+        stream.go.set()
+
+    assert (code, said["reason"]) == (503, "busy")
+
+
 @pytest.mark.parametrize("rules", [SIGNED, TOKENED])
 async def test_a_stranger_is_refused_before_the_body_is_kept(rules: WebhookPolicy) -> None:
     """What its headers condemn is not read into memory."""
@@ -634,6 +650,124 @@ async def test_a_redis_that_refuses_is_503_at_once() -> None:
     answer = await endpoint.post(OF_3)
 
     assert (answer.status_code, answer.json()["reason"]) == (503, "redis_refused")
+
+
+class Refuge:
+    """A disk that keeps what it is given, or fails as it was told."""
+
+    def __init__(self, failure: Unspooled | None = None) -> None:
+        self.away = False
+        self.why: list[Exception] = []
+        self.kept: list[dict[str, bytes]] = []
+        self.failure = failure
+        self.hangs = False
+
+    def note_away(self, error: Exception) -> None:
+        self.away = True
+        self.why.append(error)
+
+    async def keep(self, fields: Mapping[str, bytes]) -> str:
+        if self.hangs:
+            await anyio.sleep_forever()
+        if self.failure:
+            raise self.failure
+        self.kept.append(dict(fields))
+        return "1-9"
+
+
+@pytest.mark.parametrize(
+    "failure", [Refused("NOPERM"), RuntimeError("a defect"), Misconfigured("WRONGTYPE")]
+)
+async def test_what_the_stream_refuses_goes_to_the_spool_at_once(failure: Exception) -> None:
+    refuge = Refuge()
+    endpoint = Endpoint(SIGNED, Stream(failure), refuge=refuge)
+
+    answer = await endpoint.post(OF_3, "/chatwoot/webhook/loja", headers=signature(OF_3))
+
+    assert (answer.status_code, answer.json()) == (200, {"id": "1-9"})
+    assert refuge.kept == [{"payload": OF_3, "expect": b"loja", "account": b"3"}]
+    assert refuge.why == [failure]
+    assert endpoint.counted() == {("200", "spooled"): 1}
+
+
+async def test_a_short_absence_does_not_reach_the_spool() -> None:
+    refuge = Refuge()
+    endpoint = Endpoint(OPEN, Stream(AWAY, AWAY), refuge=refuge)
+
+    assert (await endpoint.post(OF_3)).status_code == 200
+    assert (len(endpoint.stream.entries), refuge.kept, refuge.why) == (1, [], [])
+
+
+async def test_a_longer_absence_is_waited_for_once_and_spooled() -> None:
+    """The first request finds out; the ones behind it go to the disk without waiting."""
+    refuge = Refuge()
+    endpoint = Endpoint(OPEN, Stream(*[AWAY] * 999), refuge=refuge, answer_s=1.3)
+    assert (await endpoint.post(OF_3)).status_code == 200
+    left = len(endpoint.stream.failures)
+    for _ in range(50):
+        assert (await endpoint.post(OF_3)).status_code == 200
+
+    assert left < 999
+    assert len(endpoint.stream.failures) == left
+    assert len(refuge.kept) == 51
+    assert refuge.why == [AWAY]
+
+
+async def test_a_stream_that_hangs_leaves_the_spool_its_time() -> None:
+    refuge = Refuge()
+    endpoint = Endpoint(OPEN, refuge=refuge, answer_s=1.2)
+    endpoint.stream.go = anyio.Event()
+
+    assert (await endpoint.post(OF_3)).status_code == 200
+    assert len(refuge.kept) == 1
+    assert "did not answer" in str(refuge.why)
+
+
+async def test_roads_to_redis_are_bounded() -> None:
+    """A server that hangs holds no more connections than that, however many webhooks come."""
+    refuge = Refuge()
+    stream = Stream()
+    stream.go = anyio.Event()
+    under_way = most = 0
+    add = stream.add
+
+    async def counted(fields: Mapping[str, bytes]) -> str:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        try:
+            return await add(fields)
+        finally:
+            under_way -= 1
+
+    stream.add = counted  # type: ignore[method-assign]
+    endpoint = Endpoint(OPEN, stream, refuge=refuge, answer_s=1.4)
+    async with anyio.create_task_group() as tasks:
+        for _ in range(200):
+            tasks.start_soon(endpoint.post, OF_3)
+    assert 0 < most <= 64
+
+
+@pytest.mark.parametrize("reason", ["spool_full", "spool_failed"])
+async def test_a_spool_that_cannot_keep_it_is_503(reason: Any) -> None:
+    refuge = Refuge(Unspooled(reason, "the disk is full"))
+    endpoint = Endpoint(OPEN, Stream(Refused("NOPERM")), refuge=refuge)
+
+    answer = await endpoint.post(OF_3)
+
+    said = {"error": "the disk is full", "reason": reason}
+    assert (answer.status_code, answer.json()) == (503, said)
+    assert endpoint.counted() == {("503", reason): 1}
+
+
+async def test_a_disk_that_hangs_is_503_in_time() -> None:
+    refuge = Refuge()
+    refuge.away = refuge.hangs = True
+    endpoint = Endpoint(OPEN, refuge=refuge, answer_s=0.1)
+
+    answer = await endpoint.post(OF_3)
+
+    assert (answer.status_code, answer.json()["reason"]) == (503, "timeout")
 
 
 async def test_a_defect_is_500_and_logged_once_without_the_payload() -> None:

@@ -13,11 +13,13 @@ from worker.commands import (
     config,
     connect,
     dead,
+    doctor,
     get,
     healthcheck,
     publish,
     purge,
     run,
+    status,
 )
 from worker.errors import Declined, Error, Misconfigured, Unavailable
 
@@ -31,6 +33,8 @@ _COMMANDS = (
     backfill,
     publish,
     get,
+    status,
+    doctor,
     bindings,
     dead,
     audit,

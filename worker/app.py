@@ -25,12 +25,15 @@ from worker.notify import Notifier
 from worker.pipeline.consumer import Consumer
 from worker.pipeline.directory import Directory
 from worker.pipeline.settle import Settler
+from worker.pipeline.spooling import Spooling
 from worker.pipeline.upkeep import MEASURE_S, SELDOM_S, Upkeep, every
-from worker.settings import RedisUri, Settings
+from worker.settings import RedisUri, Settings, uris
 from worker.store import embedded
 from worker.store.bindings import BindingTable
 from worker.store.cache import Cache, CacheSettings
 from worker.store.connect import Client, connect
+from worker.store.spool import Spool
+from worker.store.spoolfile import SpoolFile
 from worker.store.stream import Producer, Stream, StreamSettings
 from worker.web.policy import WebhookPolicy, is_loopback
 from worker.web.probes import ops_app
@@ -113,9 +116,16 @@ class _Worker:
         self._consumer = self._build_consumer(stream)
         self._upkeep = Upkeep(stream, self._metrics)
         self._producer = Producer(self._connect(settings.stream_uri), settings.stream_key)
-        self._policy = _policy(settings)
+        self._spool = _spool(settings) if public else None
+        self._spooling = (
+            Spooling(self._spool, self._producer, self._metrics) if self._spool else None
+        )
+        self._policy = webhook_policy(settings)
         self._health = Health(
-            self._consumer, self._producer, closed=self._policy.closed if public else None
+            self._consumer,
+            self._producer,
+            closed=self._policy.closed if public else None,
+            spool=self._spool,
         )
 
     def _connect(self, uri: RedisUri, *, block_s: float = 0.0) -> Client:
@@ -173,7 +183,7 @@ class _Worker:
         self, signals: AsyncIterator[signal.Signals], on_started: Callable[[Started], None]
     ) -> None:
         """Serve and consume until a signal, then drain; probes are served until that is done."""
-        async with anyio.create_task_group() as servers:
+        async with self._spool_open(), anyio.create_task_group() as servers:
             await self._serve(servers)
             async with anyio.create_task_group() as beside:
                 beside.start_soon(self._drain_on, signals, servers.cancel_scope)
@@ -188,12 +198,29 @@ class _Worker:
         for client in self._clients:
             await client.aclose()
 
+    @asynccontextmanager
+    async def _spool_open(self) -> AsyncIterator[None]:
+        """Keep the spool, if there is one, for as long as anything may be written to it."""
+        if self._spool is None:
+            yield
+            return
+        try:
+            await self._spool.open()
+            async with anyio.create_task_group() as committing:
+                committing.start_soon(self._spool.run)
+                yield
+                committing.cancel_scope.cancel()
+        finally:
+            self._spool.close()
+
     async def _serve(self, servers: TaskGroup) -> None:
         apps: list[tuple[ASGIApp, socket.socket]] = [
             (ops_app(self._health, self._metrics), self._ops)
         ]
         if self._public:
-            webhook = webhook_app(self._policy, self._producer, self._metrics)
+            webhook = webhook_app(
+                self._policy, self._producer, self._metrics, refuge=self._spooling
+            )
             apps.append((webhook, self._public))
         for app, sock in apps:
             await servers.start(
@@ -204,6 +231,8 @@ class _Worker:
         beside.start_soon(every, MEASURE_S, self._upkeep.measure)
         beside.start_soon(every, SELDOM_S, self._upkeep.drop_old_letters)
         beside.start_soon(every, SELDOM_S, self._upkeep.identify_server)
+        if self._spooling:
+            beside.start_soon(self._spooling.run)
         if self._notifier.alive_every_s:
             beside.start_soon(every, self._notifier.alive_every_s, self._feed_watchdog)
 
@@ -231,7 +260,8 @@ class _Worker:
         everything.deadline = anyio.current_time() + self._settings.shutdown_timeout_s
 
 
-def _policy(settings: Settings) -> WebhookPolicy:
+def webhook_policy(settings: Settings) -> WebhookPolicy:
+    """Return what the settings say about posting; raises `Misconfigured`."""
     token = settings.webhook_token
     return WebhookPolicy(
         secrets={
@@ -242,6 +272,15 @@ def _policy(settings: Settings) -> WebhookPolicy:
         max_body_bytes=settings.webhook_max_body_bytes,
         loopback=is_loopback(settings.http_host),
     )
+
+
+def _spool(settings: Settings) -> Spool | None:
+    directory = settings.webhook_spool_dir
+    if directory is None:
+        return None
+    place = uris.server(settings.stream_uri.get_secret_value()) or ()
+    target = f"{settings.stream_key} on {' '.join(place)}"
+    return Spool(SpoolFile(directory, settings.webhook_spool_max_bytes, target))
 
 
 def _url(host: str, sock: socket.socket) -> str:

@@ -7,6 +7,7 @@
     ├── Outdated        resolve the batch again by the bindings that stand now
     ├── GroupMissing    create the consumer group again, then go on
     ├── Declined        say what Evolution or Chatwoot answered and what to change (exit code 1)
+    ├── Unspooled       the disk cannot keep a webhook either: answer 503
     └── Unusable        bury the entry, with this reason
         ├── Unplaced    ... and say which inbox nobody bound
         └── Conflict    ... and say which two instances met
@@ -102,6 +103,14 @@ class Declined(Error):
 
 class Outdated(Error):
     """The bindings were changed since documents were resolved by them; nothing was written."""
+
+
+class Unspooled(Error):
+    """The spool cannot take a webhook now; `reason` is a label of `webhook_requests_total`."""
+
+    def __init__(self, reason: Literal["spool_full", "spool_failed"], message: str) -> None:
+        super().__init__(message)
+        self.reason: Literal["spool_full", "spool_failed"] = reason
 
 
 class Unusable(Error):

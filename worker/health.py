@@ -1,16 +1,25 @@
 """What the probes answer: whether the loop makes progress, and whether webhooks can be taken."""
 
 import time
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 import anyio
 
-from worker.errors import Error, Unavailable
+from worker.errors import Error, Unavailable, Unspooled
 
 STALLED_AFTER_S: Final = 60.0
 """More than every time-out of one step together: a loop without progress for longer is wedged."""
 
 _PING_S: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """Whether a webhook can be taken durably now; the reason, or what is amiss all the same."""
+
+    ready: bool
+    remark: str | None = None
 
 
 class Loop(Protocol):
@@ -32,13 +41,23 @@ class Server(Protocol):
         """Raise unless the server would take an event now."""
 
 
+class Spool(Protocol):
+    """The disk that keeps webhooks while the server takes none."""
+
+    async def probe(self) -> None:
+        """Raise `Unspooled` unless a webhook could be kept now."""
+
+
 class Health:
     """The worker's state, in sentences; `closed` says why the webhook takes nothing, if so."""
 
-    def __init__(self, loop: Loop, server: Server, *, closed: str | None) -> None:
+    def __init__(
+        self, loop: Loop, server: Server, *, closed: str | None, spool: Spool | None = None
+    ) -> None:
         self._loop = loop
         self._server = server
         self._closed = closed
+        self._spool = spool
         self.draining = False
 
     def stalled(self) -> str | None:
@@ -48,17 +67,24 @@ class Health:
             return None
         return f"the loop has made no progress for {silent_s:.0f} s"
 
-    async def unready(self) -> str | None:
-        """Say why a webhook cannot be taken durably now."""
+    async def readiness(self) -> Readiness:
+        """Say whether a webhook can be taken durably now: by Redis, or else by the spool.
+
+        An orchestrator that took the endpoint away during an outage would lose them.
+        """
         if self.draining:
-            return "the worker is stopping"
+            return Readiness(ready=False, remark="the worker is stopping")
         if self._closed:
-            return self._closed
+            return Readiness(ready=False, remark=self._closed)
+        if (trouble := await self._trouble()) is None:
+            return Readiness(ready=True)
+        if self._spool is None:
+            return Readiness(ready=False, remark=trouble)
+        return await self._spooling(self._spool, trouble)
+
+    async def _trouble(self) -> str | None:
         if trouble := self._loop.trouble:
             return f"Redis cannot be used ({trouble.kind}): {trouble}"
-        return await self._unreachable()
-
-    async def _unreachable(self) -> str | None:
         try:
             with anyio.fail_after(_PING_S):
                 await self._server.ping()
@@ -67,3 +93,10 @@ class Health:
         except Error as error:
             return f"Redis cannot be used: {error}"
         return None
+
+    async def _spooling(self, spool: Spool, trouble: str) -> Readiness:
+        try:
+            await spool.probe()
+        except Unspooled as error:
+            return Readiness(ready=False, remark=f"{trouble}; {error}")
+        return Readiness(ready=True, remark=f"{trouble}; meanwhile the spool keeps webhooks")

@@ -50,6 +50,7 @@ OTHER_INSTANCE: Final = "_other"
 
 WEBHOOK_ANSWERS: Final = (
     ("200", "accepted"),
+    ("200", "spooled"),
     ("400", "disconnected"),
     ("401", "no_credentials"),
     ("401", "bad_signature"),
@@ -73,11 +74,15 @@ WEBHOOK_ANSWERS: Final = (
     ("503", "closed"),
     ("503", "redis_unavailable"),
     ("503", "redis_refused"),
+    ("503", "spool_full"),
+    ("503", "spool_failed"),
     ("503", "timeout"),
 )
 """Every answer of the webhook: status code and reason."""
 
 _GROUP_WIDE: Final = "Every worker of the group reports the same figure: use max, not sum."
+
+_SHARED: Final = "Workers that share a directory report the same figure: use max, not sum."
 
 _BATCH_ENTRIES: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 _BATCH_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
@@ -334,6 +339,15 @@ class Metrics:
             self.webhook_requests.labels(code=code, reason=reason)
         self.webhook_duration_seconds = self._histogram(
             "webhook_duration_seconds", "Time from a webhook's headers to its answer.", _WEBHOOK_S
+        )
+        self.webhook_spool_bytes = self._gauge(
+            "webhook_spool_bytes", f"Bytes the spool has in use, with its own pages. {_SHARED}"
+        )
+        self.webhook_spool_entries = self._gauge(
+            "webhook_spool_entries", f"Webhooks that wait in the spool for Redis. {_SHARED}"
+        )
+        self.webhook_spool_drained = self._counter(
+            "webhook_spool_drained", "Webhooks this worker brought from the spool to the stream."
         )
 
     def _counter(self, name: str, documentation: str, **labels: tuple[str, ...]) -> Counter:

@@ -74,7 +74,11 @@ async def test_what_is_stated_is_checked_against_what_is_bound(
         (first, *_) = worker.logged("entry.buried")
         assert (first["inbox"], first["bound"]) == ("3/12", "loja-aurora")
         assert first["instance"] == "loja-boreal"
-        assert first["allow"] == 'add "3/12": "loja-boreal" to CHATWOOT_CACHE_INSTANCES'
+        assert first["allow"] == (
+            "chatwoot-cache bindings set 3/12 loja-boreal"
+            " && chatwoot-cache dead replay --reason instance_conflict"
+        )
+        assert worker.metric("instance_conflicts_total", bound="loja-aurora") == 2
 
     assert place.reasons() == ["instance_conflict"] * 5
     cached = [n for n in range(1, 9) if place.document("loja-aurora", "message", n)]

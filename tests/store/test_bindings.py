@@ -48,8 +48,10 @@ async def test_the_version_changes_with_what_a_copy_would_have_wrong(
     table: BindingTable, client: Client, prefix: str
 ) -> None:
     """Not with what is added by a claim: what a copy does not know is claimed."""
-    versions = [(await table.load()).version]
-    await table.claim([Claim(3, 12, "loja", further=False)])
+    assert (await table.load()).version == b""
+    assert await client.exists(Keys(prefix).version) == 0
+    versions = [(await table.claim([Claim(3, 12, "loja", further=False)])).version]
+    assert (await table.claim([Claim(3, 14, "site", further=False)])).version == b""
     assert await table.version() == versions[0]
 
     assert await table.put(Bindings.of_operator({"3/12": "loja"})) == {}

@@ -27,6 +27,7 @@ from worker.store.connect import joined
 from worker.store.entries import Entries
 
 _UNITS_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+_ID: Final = re.compile("[0-9]{1,19}-[0-9]{1,19}", re.ASCII)
 _COLUMNS: Final = ("id", "at", "reason", "event", "inbox", "instance", "error")
 
 
@@ -88,7 +89,7 @@ def _wanted(arguments: argparse.Namespace) -> _Wanted:
         if match is None:
             raise Misconfigured("--age must be a number and s, m, h or d, such as 12h")
         before_ms = (time.time() - int(match[1]) * _UNITS_S[match[2]]) * 1000
-    if arguments.id is not None and not re.fullmatch("[0-9]+-[0-9]+", arguments.id, re.ASCII):
+    if arguments.id is not None and not _ID.fullmatch(arguments.id):
         raise Misconfigured(f"{arguments.id!r} is no letter's id: dead list shows them")
     return _Wanted(arguments.id, arguments.reason, arguments.instance, before_ms)
 
@@ -100,6 +101,11 @@ class _Letters:
         self.bindings = bindings
         self._letters = letters
         self._stream = stream
+
+    async def get(self, letter_id: str) -> DeadLetter | None:
+        """Return one letter."""
+        entry = await self._letters.get(letter_id)
+        return DeadLetter(entry.id, entry.fields) if entry else None
 
     async def matching(self, wanted: _Wanted, doing: str) -> AsyncIterator[list[DeadLetter]]:
         """Yield the letters that are wanted, oldest first, with a bar."""
@@ -138,7 +144,7 @@ async def _run(arguments: argparse.Namespace, settings: Settings, wanted: _Wante
             case "list":
                 return await _list(letters, wanted, as_json=arguments.json)
             case "show":
-                return await _show(letters, wanted, content=arguments.content)
+                return await _show(letters, arguments.id, content=arguments.content)
             case "replay":
                 return await _replay(letters, wanted, settings, as_json=arguments.json)
             case _:
@@ -153,13 +159,13 @@ async def _list(letters: _Letters, wanted: _Wanted, *, as_json: bool) -> int:
     return 0
 
 
-async def _show(letters: _Letters, wanted: _Wanted, *, content: bool) -> int:
-    async for some in letters.matching(wanted, "Reading"):
-        for letter in some:
-            _print(letter.shown(letters.bindings, content=content))
-            return 0
-    sys.stderr.write(f"chatwoot-cache: there is no letter {wanted.id}\n")
-    return 1
+async def _show(letters: _Letters, letter_id: str, *, content: bool) -> int:
+    letter = await letters.get(letter_id)
+    if letter is None:
+        sys.stderr.write(f"chatwoot-cache: there is no letter {letter_id}\n")
+        return 1
+    _print(letter.shown(letters.bindings, content=content))
+    return 0
 
 
 async def _replay(letters: _Letters, wanted: _Wanted, settings: Settings, *, as_json: bool) -> int:

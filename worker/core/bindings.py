@@ -56,7 +56,7 @@ class Bindings:
         return Bindings(
             {**self.instances, **other.instances},
             {**self.accounts, **other.accounts},
-            self.version,
+            self.version or other.version,
         )
 
     def inboxes_of(self, instance: str) -> list[str]:

@@ -1,7 +1,7 @@
 """A worker's own copy of the bindings, and the claims it cannot answer."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, Protocol
+from typing import Final, Protocol, cast
 
 import anyio
 import structlog
@@ -21,6 +21,11 @@ CHECK_S: Final = 1.0
 
 Resolution = Address | Unusable | None
 """Where an event belongs, why it belongs nowhere, or None when it is a stranger's."""
+
+Case = tuple[Event, Statement]
+
+_PLAIN: Final = {Address, type(None)}
+"""Answers that nothing more is to be asked about."""
 
 
 class BindingTable(Protocol):
@@ -66,7 +71,7 @@ class Directory:
         """The version of the bindings that events are resolved by."""
         return self._bindings.version
 
-    async def resolve(self, cases: Sequence[tuple[Event, Statement]]) -> list[Resolution]:
+    async def resolve(self, cases: Sequence[Case]) -> list[Resolution]:
         """Resolve a batch; new bindings are claimed, all in one step, before anything is said.
 
         A binding that one event of the batch brings holds for all of them, whatever their order.
@@ -76,31 +81,37 @@ class Directory:
         async with self._lock:
             return await self._resolve(cases)
 
-    async def _resolve(self, cases: Sequence[tuple[Event, Statement]]) -> list[Resolution]:
+    async def _resolve(self, cases: Sequence[Case]) -> list[Resolution]:
         await self._refresh()
-        first = [self._judge(event, said) for event, said in cases]
-        if any(isinstance(answer, Unusable) for answer in first) and await self._may_be_behind():
+        first = self._judge(cases)
+        kinds = set(map(type, first))
+        if kinds <= _PLAIN:
+            return cast("list[Resolution]", first)
+
+        if any(issubclass(kind, Unusable) for kind in kinds) and await self._may_be_behind():
             # Perhaps it was bound just now: nothing is refused by what stands no more.
             self.distrust()
             await self._refresh()
-            first = [self._judge(event, said) for event, said in cases]
-        claims = list(dict.fromkeys(answer for answer in first if isinstance(answer, Claim)))
-        if not claims:
-            return [_settled(answer) for answer in first]
-
-        granted = await self._table.claim(claims)
-        self._trust(self._bindings.overruled_by(granted))
-        return [_settled(self._judge(event, said)) for event, said in cases]
+            first = self._judge(cases)
+        if claims := list(dict.fromkeys(a for a in first if isinstance(a, Claim))):
+            granted = await self._table.claim(claims)
+            self._trust(self._bindings.overruled_by(granted))
+            first = self._judge(cases)
+        return [_settled(answer) for answer in first]
 
     def distrust(self) -> None:
         """Read the bindings anew before anything else is resolved."""
         self._loaded_at = None
 
-    def _judge(self, event: Event, said: Statement) -> Resolution | Claim:
-        try:
-            return self._resolver.resolve(event, said)
-        except Unusable as error:
-            return error.detached()
+    def _judge(self, cases: Sequence[Case]) -> list[Resolution | Claim]:
+        resolve = self._resolver.resolve
+        answers: list[Resolution | Claim] = []
+        for event, said in cases:
+            try:
+                answers.append(resolve(event, said))
+            except Unusable as error:
+                answers.append(error.detached())
+        return answers
 
     async def _refresh(self) -> None:
         now = self._clock()

@@ -3,6 +3,7 @@
 import socket
 import unicodedata
 from collections.abc import Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import urlsplit
@@ -32,8 +33,6 @@ UNBUILT: Final = (
     "CHATWOOT_CACHE_STREAM_MAX_ENTRIES",
     "CHATWOOT_CACHE_HTTP_API_KEY",
     "CHATWOOT_CACHE_HTTP_INSTANCE_KEYS",
-    "CHATWOOT_CACHE_WEBHOOK_SPOOL_DIR",
-    "CHATWOOT_CACHE_WEBHOOK_SPOOL_MAX_BYTES",
 )
 """Names that are reserved, and have no effect in this version."""
 
@@ -106,6 +105,12 @@ def check_address(value: str) -> str:
     return value.rstrip("/")
 
 
+def _checked_directory(value: Path) -> Path:
+    if _has_control(str(value)):
+        raise ValueError("must not contain control characters")
+    return value.absolute()
+
+
 def _has_control(value: str) -> bool:
     return any(unicodedata.category(character) == "Cc" for character in value)
 
@@ -116,6 +121,7 @@ def _nothing() -> MappingProxyType[Any, Any]:
 
 Name = Annotated[str, AfterValidator(_checked_name)]
 KeyPrefix = Annotated[str, AfterValidator(_checked_prefix)]
+Directory = Annotated[Path, AfterValidator(_checked_directory)]
 Uri = Annotated[RedisUri, AfterValidator(uris.check)]
 Address = Annotated[str, AfterValidator(check_address)]
 Level = Annotated[LogLevel, BeforeValidator(_lower)]
@@ -223,6 +229,12 @@ class Settings(BaseSettings):
     )
     webhook_max_body_bytes: int = Field(
         default=4 * MIB, ge=KIB, le=64 * MIB, description="A larger webhook is refused."
+    )
+    webhook_spool_dir: Directory | None = Field(
+        default=None, description="Directory that keeps webhooks while Redis is away."
+    )
+    webhook_spool_max_bytes: int = Field(
+        default=256 * MIB, ge=MIB, le=KIB * KIB * MIB, description="Most the spool may take up."
     )
 
     chatwoot_url: Address | None = Field(

@@ -121,7 +121,7 @@ def _shown(field: str, value: object) -> str:
 def _masked(value: object) -> object:
     if isinstance(value, SecretStr):
         return MASK
-    if isinstance(value, RedisUri):
+    if isinstance(value, RedisUri | Path):
         return str(value)
     if isinstance(value, Mapping):
         return {str(key): _masked(child) for key, child in value.items()}

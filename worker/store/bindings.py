@@ -39,14 +39,19 @@ class BindingTable:
         """Read all bindings, and renew them."""
         async with translated(self._client), self._client.pipeline(transaction=False) as pipeline:
             # The version first: one that is older than the rest only makes us look again.
-            pipeline.set(self._version, _new_version(), nx=True, ex=self._ttl_s)
             pipeline.get(self._version)
             pipeline.hgetall(self._inboxes)
             pipeline.hgetall(self._accounts)
             for key in (self._inboxes, self._accounts, self._version):
                 pipeline.expire(key, self._ttl_s)
-            _, *state, _, _, _ = await pipeline.execute()
-        return _bindings(*state)
+            *state, _, _, _ = await pipeline.execute()
+        found = _bindings(*state)
+        if found.instances and not found.version:
+            # Of an earlier release, or evicted.
+            async with translated(self._client):
+                await self._client.set(self._version, _new_version(), nx=True, ex=self._ttl_s)
+            return await self.load()
+        return found
 
     async def peek(self) -> Bindings:
         """Read all bindings, and change nothing."""
@@ -79,16 +84,21 @@ class BindingTable:
         return {inbox: was.decode() for inbox, was in pairs if was}
 
     async def claim(self, claims: Sequence[Claim]) -> Bindings:
-        """Ask for new bindings; returns those that stand now, granted or not."""
-        arguments: list[str | int] = [self._ttl_s]
+        """Ask for new bindings; returns those that stand now, granted or not.
+
+        With a version only where these are the first bindings of all.
+        """
+        arguments: list[str | int] = [self._ttl_s, _new_version()]
         for claim in claims:
             arguments += (claim.inbox, claim.account_id, claim.instance, int(claim.further))
         async with translated(self._client):
-            replies = await self._claim([self._inboxes, self._accounts], arguments)
+            keys = [self._inboxes, self._accounts, self._version]
+            version, *replies = await self._claim(keys, arguments)
         pairs = list(zip(claims, replies, strict=True))
         return Bindings(
             {claim.inbox: bound.decode() for claim, (bound, _) in pairs if bound},
             {claim.instance: int(owner) for claim, (_, owner) in pairs if owner},
+            version,
         )
 
 

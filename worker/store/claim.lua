@@ -1,24 +1,30 @@
 -- Grants new bindings, so that no two workers can bind apart.
 --
 -- KEYS[1]  inbox ("account/inbox") to instance   KEYS[2]  instance to account
--- ARGV[1]  time to live of both in seconds
+-- KEYS[3]  version of both
+-- ARGV[1]  time to live of all in seconds        ARGV[2]  a version that never was
 -- then for each claim: inbox, account, instance, 1 when it may join the instance's other inboxes
 --
--- Answers for each claim: the instance that the inbox is bound to now (or nil), and the account
+-- Answers first the version if these are the first bindings of all, else '';
+-- then for each claim: the instance that the inbox is bound to now (or nil), and the account
 -- that the claimed instance belongs to now.
 
-local answers = {}
-for i = 2, #ARGV, 4 do
+local answers, granted = {''}, false
+for i = 3, #ARGV, 4 do
     local inbox, account, instance, further = unpack(ARGV, i, i + 3)
     local bound = redis.call('HGET', KEYS[1], inbox)
     local owner = redis.call('HGET', KEYS[2], instance)
     if not bound and (not owner or (owner == account and further == '1')) then
         redis.call('HSET', KEYS[1], inbox, instance)
         redis.call('HSET', KEYS[2], instance, account)
-        bound, owner = instance, account
+        bound, owner, granted = instance, account, true
     end
     answers[#answers + 1] = {bound, owner}
 end
-redis.call('EXPIRE', KEYS[1], ARGV[1])
-redis.call('EXPIRE', KEYS[2], ARGV[1])
+if granted and redis.call('SET', KEYS[3], ARGV[2], 'NX') then
+    answers[1] = ARGV[2]
+end
+for _, key in ipairs(KEYS) do
+    redis.call('EXPIRE', key, ARGV[1])
+end
 return answers

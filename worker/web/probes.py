@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from worker.health import Readiness
 from worker.web.rejection import unrouted
 
 READY_WITHIN_S: Final = 2.0
@@ -18,14 +19,14 @@ READY_WITHIN_S: Final = 2.0
 
 
 class Health(Protocol):
-    """How the worker is; both give the reason, None when all is well."""
+    """How the worker is."""
 
     def stalled(self) -> str | None:
-        """Why the loop makes no progress; Redis being away is no such reason."""
+        """Why the loop makes no progress, None when it does; Redis being away is no reason."""
         ...
 
-    async def unready(self) -> str | None:
-        """Why no webhook can be taken durably now."""
+    async def readiness(self) -> Readiness:
+        """Whether a webhook can be taken durably now."""
         ...
 
 
@@ -33,10 +34,12 @@ def ops_app(health: Health, metrics: Collector, *, within_s: float = READY_WITHI
     """Build the application of the ops port; `metrics` is asked anew for every scrape."""
 
     async def livez(_request: Request) -> Response:
-        return _probe("stalled", health.stalled())
+        reason = health.stalled()
+        return _probe(None if reason is None else "stalled", reason)
 
     async def readyz(_request: Request) -> Response:
-        return _probe("not ready", await _unready(health, within_s))
+        found = await _readiness(health, within_s)
+        return _probe(None if found.ready else "not ready", found.remark)
 
     async def exposition(request: Request) -> Response:
         return _expose(metrics, request.headers.get("accept", ""))
@@ -53,16 +56,15 @@ def ops_app(health: Health, metrics: Collector, *, within_s: float = READY_WITHI
     return app
 
 
-def _probe(status: str, reason: str | None) -> Response:
-    if reason is None:
-        return JSONResponse({"status": "ok"})
-    return JSONResponse({"status": status, "reason": reason}, 503)
+def _probe(failing: str | None, reason: str | None) -> Response:
+    said = {"status": failing or "ok"} | ({} if reason is None else {"reason": reason})
+    return JSONResponse(said, 503 if failing else 200)
 
 
-async def _unready(health: Health, within_s: float) -> str | None:
-    with anyio.move_on_after(within_s) as scope:
-        reason = await health.unready()
-    return f"no answer within {within_s:g} s" if scope.cancelled_caught else reason
+async def _readiness(health: Health, within_s: float) -> Readiness:
+    with anyio.move_on_after(within_s):
+        return await health.readiness()
+    return Readiness(ready=False, remark=f"no answer within {within_s:g} s")
 
 
 def _expose(metrics: Collector, accept: str) -> Response:

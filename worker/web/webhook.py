@@ -1,14 +1,15 @@
 """Where Chatwoot posts its events: each goes to the stream byte for byte, or is refused aloud.
 
 Chatwoot tries once and gives up after 5 s, so every answer is given within 4 s, and 200 only
-once the event stands in the stream. What an event means is judged later, by the pipeline.
+once the event stands in the stream, or on the disk. What it means is judged later, by the
+pipeline.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Final, Protocol
+from typing import Final
 from urllib.parse import unquote_to_bytes
 
 import anyio
@@ -21,14 +22,14 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Match, Route
 from starlette.types import Scope
 
-from worker.errors import Refused, Unavailable
 from worker.logs import Throttle, where
 from worker.metrics import Metrics
 from worker.web import body, policy
+from worker.web.intake import EventStream, Intake, Refuge, Taken
 from worker.web.policy import WebhookPolicy
 from worker.web.rejection import Rejected, unrouted
 
-__all__ = ["ANSWER_S", "EventStream", "WebhookPolicy", "webhook_app"]
+__all__ = ["ANSWER_S", "EventStream", "Refuge", "WebhookPolicy", "webhook_app"]
 
 PATH: Final = b"/chatwoot/webhook"
 
@@ -38,8 +39,6 @@ ANSWER_S: Final = 3.5
 _MAX_HELD_BYTES: Final = 64 * 1024 * 1024
 """Bodies in hand at one time; one is always taken, whatever its size."""
 
-_RETRY_S: Final = 0.05
-_RETRY_MAX_S: Final = 0.5
 _LOG_EVERY_S: Final = 60.0
 _INSTANCE_BYTES: Final = 255
 _DELIVERY_CHARS: Final = 100
@@ -49,30 +48,24 @@ _THREAD_BYTES: Final = 4 * 1024 * 1024  # about 3 ms of hashing; above it the lo
 log = structlog.get_logger(__name__)
 
 
-class EventStream(Protocol):
-    """Where events go."""
-
-    async def add(self, fields: Mapping[str, bytes]) -> str:
-        """Append an entry durably and give its id; raises Unavailable or Refused."""
-        ...
-
-
 def webhook_app(
     rules: WebhookPolicy,
     stream: EventStream,
     metrics: Metrics,
     *,
+    refuge: Refuge | None = None,
     now: Callable[[], float] = time.time,
     answer_s: float = ANSWER_S,
 ) -> Starlette:
     """Build the application; logs `webhook.closed` once where it has to refuse everything.
 
+    `refuge` is where events go while the stream takes none; without one they are refused then.
     `now` gives Unix time in seconds; `answer_s` is how long a request may take.
     """
     if rules.closed:
         log.warning("webhook.closed", reason=rules.closed)
 
-    webhook = _Webhook(rules, stream, metrics, now, answer_s)
+    webhook = _Webhook(rules, Intake(stream, refuge), metrics, now, answer_s)
     app = Starlette(
         routes=[_InstanceRoute(PATH.decode(), webhook.answer, methods=["POST"])],
         exception_handlers={HTTPException: webhook.answer_unrouted},
@@ -99,13 +92,13 @@ class _Webhook:
     def __init__(
         self,
         rules: WebhookPolicy,
-        stream: EventStream,
+        intake: Intake,
         metrics: Metrics,
         now: Callable[[], float],
         answer_s: float,
     ) -> None:
         self._rules = rules
-        self._stream = stream
+        self._intake = intake
         self._metrics = metrics
         self._now = now
         self._answer_s = answer_s
@@ -116,7 +109,7 @@ class _Webhook:
         """Take an event; whatever happens, the answer is JSON."""
         with self._metrics.webhook_duration_seconds.time():
             try:
-                entry = await self._take(request)
+                taken = await self._take(request)
             except Rejected as rejected:
                 self._log_rejected(rejected)
                 return self._rejected(rejected)
@@ -124,8 +117,8 @@ class _Webhook:
                 self._log_failed(error)
                 return self._rejected(Rejected(500, "internal", "the worker failed; see its log"))
 
-        self._count(200, "accepted")
-        return JSONResponse({"id": entry})
+        self._count(200, taken.where)
+        return JSONResponse({"id": taken.id})
 
     async def answer_unrouted(self, _request: Request, error: Exception) -> Response:
         """Answer a path or a method there is not."""
@@ -133,25 +126,24 @@ class _Webhook:
         self._count(error.status_code, _UNROUTED[error.status_code])
         return unrouted(error, "POST /chatwoot/webhook and POST /chatwoot/webhook/{instance}")
 
-    async def _take(self, request: Request) -> str:
+    async def _take(self, request: Request) -> Taken:
         deadline = anyio.current_time() + self._answer_s
         slow = Rejected(408, "slow_body", f"the body did not come within {self._answer_s:g} s")
+        shown = policy.credentials(request)
+        await self._refuse_unread(request, shown)
         with self._room(request):
             with _until(deadline, slow):
-                shown = policy.credentials(request)
-                await self._refuse_unread(request, shown)
                 payload = await body.read(request, self._rules.max_body_bytes)
 
             late = Rejected(503, "timeout", "the stream did not take the event in time; try again")
             with _until(deadline, late):
-                return await self._add(await self._fields(request, shown, payload), deadline)
+                fields = await self._fields(request, shown, payload)
+                return await self._intake.take(fields, deadline)
 
     @contextmanager
     def _room(self, request: Request) -> Iterator[None]:
-        """Bound the memory of all bodies in hand together."""
+        """Count a body among those in hand."""
         size = body.size_at_most(request, self._rules.max_body_bytes)
-        if self._held and self._held + size > _MAX_HELD_BYTES:
-            raise Rejected(503, "busy", "too many webhooks at once; send it again")
         self._held += size
         try:
             yield
@@ -159,9 +151,10 @@ class _Webhook:
             self._held -= size
 
     async def _refuse_unread(self, request: Request, shown: policy.Credentials) -> None:
-        """Refuse what its headers alone condemn, so that strangers cannot fill our memory."""
+        """Refuse what its headers condemn, or what there is no room for, keeping nothing of it."""
         try:
             self._check_headers(request, shown)
+            self._check_room(request)
         except Rejected:
             await body.pass_over(request)
             raise
@@ -171,6 +164,12 @@ class _Webhook:
             raise Rejected(503, "closed", self._rules.closed)
         policy.check_shown(self._rules, shown, self._now())
         body.check_type(request.headers)
+
+    def _check_room(self, request: Request) -> None:
+        """Bound the memory of all bodies in hand together; one is always taken."""
+        size = body.size_at_most(request, self._rules.max_body_bytes)
+        if self._held and self._held + size > _MAX_HELD_BYTES:
+            raise Rejected(503, "busy", "too many webhooks at once; send it again")
 
     async def _fields(
         self, request: Request, shown: policy.Credentials, payload: bytes
@@ -187,22 +186,6 @@ class _Webhook:
         if len(payload) * sum(map(len, self._rules.secrets.values())) <= _THREAD_BYTES:
             return prove()
         return await anyio.to_thread.run_sync(prove, abandon_on_cancel=True)
-
-    async def _add(self, fields: Mapping[str, bytes], deadline: float) -> str:
-        wait_s = _RETRY_S
-        while True:
-            try:
-                return await self._stream.add(fields)
-            except Refused as error:
-                raise Rejected(
-                    503, "redis_refused", "Redis refuses the worker; see its log"
-                ) from error
-            except Unavailable as error:
-                if anyio.current_time() + wait_s >= deadline:
-                    raise _unavailable() from error
-            # A short absence must not cost an event: Chatwoot would not send it again.
-            await anyio.sleep(wait_s)
-            wait_s = min(2 * wait_s, _RETRY_MAX_S)
 
     def _rejected(self, rejected: Rejected) -> Response:
         self._count(rejected.code, rejected.reason)
@@ -263,9 +246,3 @@ def _delivery(request: Request) -> dict[str, bytes]:
     said = request.headers.get("x-chatwoot-delivery", "")
     kept = "".join(c for c in said if c.isascii() and c.isprintable())[:_DELIVERY_CHARS]
     return {"delivery": kept.encode()} if kept else {}
-
-
-def _unavailable() -> Rejected:
-    return Rejected(
-        503, "redis_unavailable", "Redis cannot take the event now; see the worker's /readyz"
-    )

@@ -1,0 +1,123 @@
+"""Webhooks while Redis is away: answered 200 from the disk, and cached once it is back."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import ServerStarter
+from tests.e2e.place import Place
+from tests.e2e.process import Worker, running
+from tests.events import encode, message
+from tests.waiting import wait_until
+
+INSTANCE = "loja-aurora"
+
+
+def are_cached(place: Place, numbers: range) -> bool:
+    keys = [place.key(INSTANCE, "message", number) for number in numbers]
+    return bool(place.redis.exists(*keys) == len(keys))
+
+
+def post(worker: Worker, numbers: range) -> None:
+    """Post messages, several at a time; each is answered 200 within 4 s."""
+
+    def one(number: int) -> float:
+        began = time.monotonic()
+        answer = worker.post(encode(message(number)))
+        assert answer.status_code == 200, answer.text
+        return time.monotonic() - began
+
+    with ThreadPoolExecutor(8) as pool:
+        assert max(pool.map(one, numbers)) < 4
+
+
+async def test_webhooks_of_an_outage_survive_the_worker_too(
+    private: ServerStarter, tmp_path: Path
+) -> None:
+    """Redis goes, the worker is killed, a new one starts without Redis: all of it is cached."""
+    server, place = private("--appendonly", "yes", "--appendfsync", "always")
+    settings = place.settings(WEBHOOK_SPOOL_DIR="spool")
+    async with running(tmp_path, settings) as worker:
+        post(worker, range(1, 3))
+        server.stop()
+        post(worker, range(3, 40))
+        ready = worker.ops("/readyz")
+        assert ready.status_code == 200
+        assert ready.json()["reason"].endswith("; meanwhile the spool keeps webhooks")
+        assert worker.metric("webhook_requests_total", code="200", reason="spooled") == 37
+        assert len(worker.logged("webhook.spooled")) == 1
+        worker.process.kill()
+        worker.process.wait()
+
+    async with running(tmp_path, settings) as worker:
+        await wait_until(lambda: worker.metric("webhook_spool_entries") == 37, "it sees them")
+        post(worker, range(40, 60))
+        server.start()
+        await wait_until(lambda: are_cached(place, range(1, 60)), "all is cached", timeout_s=10)
+        await wait_until(lambda: worker.metric("webhook_spool_entries") == 0, "none waits")
+        drained = partial(worker.metric, "webhook_spool_drained_total")
+        await wait_until(lambda: drained() == 57, "the figures say so")
+        assert worker.ops("/readyz").json() == {"status": "ok"}
+        post(worker, range(60, 61))
+        assert worker.metric("webhook_requests_total", code="200", reason="accepted") == 1
+    assert place.letters() == []
+
+
+async def test_a_redis_that_is_full_or_refuses_costs_no_webhook(
+    private: ServerStarter, tmp_path: Path
+) -> None:
+    """What only the webhook notices: the consumer has nothing to read, and goes on."""
+    _, place = private()
+    async with running(tmp_path, place.settings(WEBHOOK_SPOOL_DIR=str(tmp_path))) as worker:
+        post(worker, range(1, 2))
+        place.redis.config_set("maxmemory", "1")
+        post(worker, range(2, 12))
+        place.redis.config_set("maxmemory", "0")
+        await wait_until(lambda: are_cached(place, range(1, 12)), "those are cached")
+
+        place.do("ACL SETUSER default -xadd")
+        post(worker, range(12, 22))
+        assert worker.ops("/readyz").status_code == 200
+        place.do("ACL SETUSER default +xadd")
+        await wait_until(lambda: are_cached(place, range(1, 22)), "all are cached")
+        spooled = worker.metric("webhook_requests_total", code="200", reason="spooled")
+        assert spooled == 20
+        drained = partial(worker.metric, "webhook_spool_drained_total")
+        await wait_until(lambda: drained() == 20, "the figures say so")
+
+
+async def test_two_workers_of_a_directory_keep_and_bring_for_each_other(
+    private: ServerStarter, tmp_path: Path
+) -> None:
+    """As PM2 starts them: the same folder and settings, numbered by NODE_APP_INSTANCE."""
+    server, place = private()
+    settings = place.settings(WEBHOOK_SPOOL_DIR="spool")
+    del settings["CHATWOOT_CACHE_STREAM_CONSUMER"]
+    with (
+        Worker(tmp_path, settings | {"NODE_APP_INSTANCE": "0"}) as one,
+        Worker(tmp_path / ".", settings | {"NODE_APP_INSTANCE": "1"}) as other,
+    ):
+        await wait_until(lambda: one.log.count("worker.started") >= 2, "both started")
+        urls = {line["webhook"]: line["ops"] for line in one.logged("worker.started")}
+        assert len(urls) == 2
+        server.stop()
+        post(one, range(1, 11))
+        other.process.kill()
+        other.process.wait()
+        server.start()
+        await wait_until(lambda: place.redis.xlen(place.stream) == 10, "one brought all")
+
+
+@pytest.mark.parametrize("content", [b"these are the minutes of a meeting " * 99])
+def test_a_file_that_is_not_ours_ends_the_start_with_one_line(
+    place: Place, tmp_path: Path, content: bytes
+) -> None:
+    (tmp_path / "webhooks.sqlite3").write_bytes(content)
+    with Worker(tmp_path, place.settings(WEBHOOK_SPOOL_DIR=str(tmp_path))) as worker:
+        assert worker.process.wait(15) == 2
+        (line,) = worker.log.splitlines()
+        assert line.startswith(f"chatwoot-cache: CHATWOOT_CACHE_WEBHOOK_SPOOL_DIR={tmp_path}: ")
+        assert line.endswith("move it away, or name another directory")

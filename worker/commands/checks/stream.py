@@ -1,0 +1,71 @@
+"""The stream: what we may do there, how long we may wait, and what came to nothing."""
+
+from collections.abc import Iterable
+from typing import Final
+
+from worker.commands.checks.finding import Finding, ok, problem, unknown, warning
+from worker.commands.checks.subject import Subject
+from worker.errors import Refused, Unavailable
+from worker.store import rights as needed
+from worker.store.connect import READ_MARGIN_S
+from worker.store.survey import Survey
+
+_SHORT: Final = 0.8
+
+
+async def rights(subject: Subject) -> Finding:
+    """Whether the user may do everything the worker does on the stream."""
+    of = subject.settings
+    return await judged(subject.survey, needed.of_stream(of.stream_key, of.stream_group))
+
+
+async def waiting(subject: Subject) -> Finding:
+    """Whether a read may wait as long as the worker lets it; a proxy may cut it off."""
+    block_s = subject.settings.stream_block_s
+    advice = "lower CHATWOOT_CACHE_STREAM_BLOCK_S, or raise the time-out of the proxy between"
+    try:
+        took_s = await Survey(subject.blocking).blocked_s(block_s)
+    except Unavailable as error:
+        return problem(f"a read that waits {block_s:g} s is cut off: {error}", advice)
+    except Refused:
+        return unknown(
+            f"a read waits {block_s:g} s, the socket {block_s + READ_MARGIN_S:g} s; "
+            "the user has no right to XREAD, so it was not tried"
+        )
+    if took_s < _SHORT * block_s:
+        return problem(f"a read that waits {block_s:g} s comes back after {took_s:.1f} s", advice)
+    return ok(f"a read waited {took_s:.1f} s; the socket allows {block_s + READ_MARGIN_S:g} s")
+
+
+async def letters(subject: Subject) -> Finding:
+    """Events that are not in the cache."""
+    found = await subject.census.letters()
+    if not found.total:
+        return ok("none")
+    reasons = ", ".join(f"{reason} {count}" for reason, count in found.by_reason.items())
+    of_them = f", of the newest {found.looked_at}" if found.looked_at < found.total else ""
+    advice = "look at them: chatwoot-cache dead list"
+    if "instance_conflict" in found.by_reason:
+        advice += (
+            "; instance_conflict comes too when two installations share a prefix: "
+            "then give one another CACHE_REDIS_PREFIX_KEY"
+        )
+    return warning(f"{found.total}: {reasons}{of_them}", advice)
+
+
+async def judged(survey: Survey, commands: Iterable[needed.Command]) -> Finding:
+    """Try each command; those that are refused are named."""
+    refused = {" ".join(_name(c)): said for c in commands if (said := await survey.refusal(c))}
+    if not refused:
+        return ok("all that the worker needs")
+    return problem(
+        f"the user in the URI may not run {', '.join(refused)}: {next(iter(refused.values()))}",
+        "grant it: ACL SETUSER … "
+        + " ".join(f"+{name.lower().replace(' ', '|')}" for name in refused)
+        + ", on the stream's and the cache's keys",
+    )
+
+
+def _name(command: needed.Command) -> list[str]:
+    words = 2 if command[0] in {"XGROUP", "XINFO", "SCRIPT"} else 1
+    return [str(word) for word in command[:words]]

@@ -1,0 +1,60 @@
+"""What the worker must be allowed to do, each as a command that changes nothing.
+
+Each has the keys that matter and fails, or finds nothing, for a reason that a server looks at
+after the right: an id that no stream takes, a group and a key that nobody has.
+"""
+
+from collections.abc import Iterator
+
+from worker.core.keys import Keys
+
+Command = tuple[str | int, ...]
+
+_NOBODY = "chatwoot-cache-doctor"
+_NO_SCRIPT = "0" * 40
+
+
+def of_stream(key: str, group: str) -> Iterator[Command]:
+    """Yield the commands on the stream and its dead letters."""
+    dead = f"{key}:dead"
+    yield ("XADD", key, "0-0", "payload", "")
+    yield ("XADD", dead, "0-0", "payload", "")
+    yield ("XREADGROUP", "GROUP", _NOBODY, _NOBODY, "COUNT", 1, "STREAMS", key, "0")
+    yield ("XACK", key, _NOBODY, "0-0")
+    yield ("XPENDING", key, _NOBODY)
+    yield ("XCLAIM", key, _NOBODY, _NOBODY, 0, "0-0")
+    yield ("XGROUP", "CREATE", key, group, "no id")
+    yield ("XGROUP", "DELCONSUMER", key, _NOBODY, _NOBODY)
+    yield ("XINFO", "STREAM", key)
+    yield ("XINFO", "GROUPS", key)
+    yield ("XINFO", "CONSUMERS", key, _NOBODY)
+    yield ("XLEN", key)
+    yield ("XRANGE", key, "0-0", "0-0")
+    yield ("XRANGE", dead, "0-0", "0-0")
+    yield ("XTRIM", key, "MINID", "0")
+    yield ("XTRIM", dead, "MINID", "0")
+    yield from _scripts()
+
+
+def of_cache(keys: Keys) -> Iterator[Command]:
+    """Yield the commands on the cache's keys."""
+    # No instance's: `%` cannot begin an escaped name.
+    absent = f"{keys.bindings}:{_NOBODY}"
+    yield ("GET", absent)
+    yield ("MGET", absent)
+    yield ("SET", absent, "", "XX", "EX", 1)
+    yield ("EXPIRE", absent, 1)
+    yield ("ZADD", absent, "XX", 1, "1")
+    yield ("ZREVRANGE", absent, 0, 0)
+    yield ("ZREMRANGEBYRANK", absent, 0, 0)
+    yield ("HGET", absent, "field")
+    yield ("HGETALL", absent)
+    # A field without a value.
+    yield ("HSET", absent, "field", "value", "field")
+    yield from _scripts()
+
+
+def _scripts() -> Iterator[Command]:
+    yield ("EVALSHA", _NO_SCRIPT, 0)
+    yield ("SCRIPT", "LOAD", "return 1")
+    yield ("TIME",)
