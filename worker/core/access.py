@@ -6,7 +6,7 @@ One line per command, with who needs it: a command that is added to the program 
 from collections.abc import Iterable, Iterator
 from typing import Final, Literal
 
-from worker.core.keys import Keys, dead_key
+from worker.core.keys import Keys, backfill_key, dead_key
 
 Role = Literal["worker", "producer", "reader", "operator"]
 
@@ -74,6 +74,8 @@ _OPERATOR: Final = (
     "zrem",
     "xdel",
     "xrevrange",
+    "multi",  # backfill puts events and how far it has come in one step
+    "exec",
 )
 _COMMANDS: Final[dict[Role, tuple[str, ...]]] = {
     "worker": _WORKER,
@@ -113,6 +115,8 @@ def _patterns(role: Role, keys: Keys, stream: str, instance: str | None) -> Iter
     yield _exact(stream)
     if role != "producer":
         yield _exact(dead_key(stream))
+        if role == "operator":
+            yield f"{_exact(backfill_key(stream, ''))}*"
         yield from _spaced([keys.pattern])
 
 

@@ -78,7 +78,7 @@ class Api:
         self._client = httpx.AsyncClient(
             headers={"Accept": "application/json", **peer.headers},
             timeout=timeout_s,
-            verify=_certificates(),
+            verify=certificates(),
         )
 
     async def close(self) -> None:
@@ -160,7 +160,7 @@ class Api:
 
 
 @cache
-def _certificates() -> ssl.SSLContext:
+def certificates() -> ssl.SSLContext:
     """Load every certificate authority there is, which takes a while, once for all clients."""
     return httpx.create_ssl_context()
 
