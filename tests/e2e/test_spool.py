@@ -9,7 +9,7 @@ import pytest
 
 from tests.e2e.conftest import ServerStarter
 from tests.e2e.place import Place
-from tests.e2e.process import Worker, running
+from tests.e2e.process import END_S, Worker, running
 from tests.events import encode, message
 from tests.waiting import wait_until
 
@@ -100,7 +100,9 @@ async def test_two_workers_of_a_directory_keep_and_bring_for_each_other(
         Worker(tmp_path, settings | {"NODE_APP_INSTANCE": "0"}) as one,
         Worker(tmp_path / ".", settings | {"NODE_APP_INSTANCE": "1"}) as other,
     ):
-        await wait_until(lambda: one.log.count("worker.started") >= 2, "both started")
+        await wait_until(
+            lambda: one.log.count("worker.started") >= 2, "both started", timeout_s=END_S
+        )
         urls = {line["webhook"]: line["ops"] for line in one.logged("worker.started")}
         assert len(urls) == 2
         server.stop()

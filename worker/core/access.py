@@ -33,6 +33,7 @@ _WORKER: Final = (
     "script|load",
     "time",  # in scripts, as what follows
     "get",
+    "getex",  # pointers are read and renewed at once
     "set",
     "expire",
     "zadd",
