@@ -13,6 +13,7 @@ from tests.connecting.conftest import Command
 from tests.standins.chatwoot import Chatwoot
 from tests.standins.http import HTML, Reply, Request
 from tests.standins.rows import ConversationRow
+from worker.core.access import rules
 
 Entries = Callable[[], list[dict[str, Any]]]
 NOW_US = int(time.time()) * 1_000_000
@@ -28,10 +29,11 @@ def stream(redis_uri: str, prefix: str) -> Iterator[Entries]:
             held: Any = client.xrange(f"{prefix}:events")
             return [
                 {
+                    "id": entry_id.decode(),
                     "body": json.loads(fields[b"payload"]),
                     **{name.decode(): value.decode() for name, value in fields.items()},
                 }
-                for _, fields in held
+                for entry_id, fields in held
             ]
 
         yield read
@@ -76,6 +78,7 @@ def test_reads_every_page_of_every_conversation_once(
     )
     (entry,) = [e for e in stream() if e["body"]["id"] == 1045]
     assert (entry["instance"], entry["account"]) == ("loja", "3")
+    assert int(entry["_id"].partition("-")[0]) < int(entry["id"].partition("-")[0])
     assert entry["body"]["event"] == "message_updated"
     assert entry["body"]["conversation"]["messages"][0]["status"] == "sent"
 
@@ -254,3 +257,24 @@ def test_says_what_is_not_known(command: Command) -> None:
     Path("connect.env").unlink()
     said = command("backfill", "loja")
     assert (said.code, "CHATWOOT_CACHE_CHATWOOT_URL" in said.err) == (2, True)
+
+
+def test_the_rights_of_an_operator_are_enough(
+    command: Command,
+    chatwoot: Chatwoot,
+    stream: Entries,
+    redis_uri: str,
+    prefix: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    conversation(chatwoot, 1, 2)
+    granted = rules("operator", prefix=prefix, stream=f"{prefix}:events")
+    with redis.Redis.from_url(redis_uri) as admin:
+        admin.execute_command("ACL", "SETUSER", prefix, "reset", "on", ">p", *granted)
+        uri = redis_uri.replace("redis://", f"redis://{prefix}:p@")
+        monkeypatch.setenv("CACHE_REDIS_URI", uri)
+        said = command("backfill", "loja")
+        admin.execute_command("ACL", "DELUSER", prefix)
+
+    assert (said.code, said.err) == (0, "")
+    assert len(stream()) == 2

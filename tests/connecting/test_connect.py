@@ -293,6 +293,24 @@ def test_a_setting_that_would_outrank_the_file_is_spoken_of(
     assert "CHATWOOT_CACHE_WEBHOOK_SECRETS is set in environment" in said.err
 
 
+def test_a_file_that_cannot_be_written_is_a_line_beside_the_table(
+    command: Command,
+    evolution: Evolution,
+    chatwoot: Chatwoot,
+    bindings: Bound,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CHATWOOT_CACHE_CONNECT_FILE", "/proc/nowhere/connect.env")
+    pair(evolution, chatwoot, "loja")
+
+    said = command(*ask(evolution))
+    assert said.code == 1
+    (line,) = said.err.splitlines()
+    assert "/proc/nowhere/connect.env cannot be written" in line
+    assert "CHATWOOT_CACHE_CONNECT_FILE" in line
+    assert bindings() == {"3/12": "loja"}
+
+
 def test_an_address_that_only_evolution_knows_is_told_and_can_be_replaced(
     command: Command, evolution: Evolution, chatwoot: Chatwoot, bindings: Bound
 ) -> None:

@@ -11,7 +11,6 @@ import msgspec
 from dotenv import dotenv_values
 from pydantic import SecretStr
 
-from worker.errors import Misconfigured
 from worker.settings import DEFAULT, Loaded, name_of
 
 _HEAD: Final = (
@@ -43,9 +42,9 @@ def keep(knowledge: Knowledge, loaded: Loaded, path: Path, *, dry_run: bool) -> 
     """Write each setting that is not as found where it comes from, if that is a file of ours.
 
     That is `path`, or the file that `<NAME>_FILE` names. A setting that stands elsewhere outranks
-    `path`, and is only spoken of. Raises `Misconfigured` for a file that cannot be written.
+    `path`, and is only spoken of, as is a file that cannot be written.
     """
-    files: list[str] = []
+    texts: dict[Path, str] = {}
     problems: list[str] = []
     lines: dict[str, str] = {}
     for field, value in _changes(knowledge, loaded).items():
@@ -55,16 +54,21 @@ def keep(knowledge: Knowledge, loaded: Loaded, path: Path, *, dry_run: bool) -> 
             lines[name] = value
         elif origin.startswith(_FROM_FILE):
             target = Path(origin.removeprefix(_FROM_FILE))
-            files.append(str(target))
-            _write(target, f"{value}\n", dry_run=dry_run)
+            texts[target] = f"{value}\n"
         else:
             problems.append(
                 f"{name} is set in {origin}, which outranks {path.name}: "
                 f"take it out there, and run this again"
             )
     if lines:
-        files.append(str(path))
-        _write(path, _merged(path, lines), dry_run=dry_run)
+        texts[path] = _merged(path, lines)
+    files: list[str] = []
+    for target, text in texts.items():
+        trouble = None if dry_run else _write(target, text)
+        if trouble is None:
+            files.append(str(target))
+        else:
+            problems.append(trouble)
     return Kept(tuple(files), tuple(problems))
 
 
@@ -111,10 +115,11 @@ def _merged(path: Path, lines: Mapping[str, str]) -> str:
     return _HEAD + "".join(f"{name}={value}\n" for name, value in merged.items())
 
 
-def _write(path: Path, text: str, *, dry_run: bool) -> None:
-    """Put a file in its place in one step, for the owner's eyes only from its first byte on."""
-    if dry_run:
-        return
+def _write(path: Path, text: str) -> str | None:
+    """Put a file in its place in one step, for the owner's eyes only from its first byte on.
+
+    Returns a line about what is in the way.
+    """
     try:
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
@@ -123,7 +128,8 @@ def _write(path: Path, text: str, *, dry_run: bool) -> None:
             os.fsync(file.fileno())
         Path(name).replace(path)
     except OSError as error:
-        raise Misconfigured(
-            f"{path} cannot be written: {error.strerror}; "
-            "say where with CHATWOOT_CACHE_CONNECT_FILE in the environment"
-        ) from None
+        return (
+            f"{path} cannot be written: {error.strerror}; have it lie in a folder of the worker's, "
+            "by CHATWOOT_CACHE_CONNECT_FILE in the environment, or <NAME>_FILE"
+        )
+    return None
