@@ -35,6 +35,12 @@ test-backfill: $(VENV)/.dev ## Backfill 20,000 messages (MESSAGES=…) beside li
 	@env -u CACHE_REDIS_URI BACKFILL_MESSAGES=$(or $(MESSAGES),20000) \
 	  $(BIN)/python -m pytest -n 0 --durations=1 tests/e2e/test_backfill.py $(ARGS)
 
+soak: $(VENV)/.dev ## Break things for MINUTES=2 and see that nothing is lost (ARGS=--help)
+	@env -u CACHE_REDIS_URI $(BIN)/python -m tests.soak --minutes $(or $(MINUTES),2) $(ARGS)
+
+soak-memory: $(VENV)/.dev ## See that memory is flat over ENTRIES=2000000 entries
+	@env -u CACHE_REDIS_URI $(BIN)/python -m tests.soak.memory --entries $(or $(ENTRIES),2000000)
+
 mix: $(VENV)/.dev ## Send EVENTS (1000000) over 1,000 instances through 3 workers, and audit
 	@env -u CACHE_REDIS_URI $(BIN)/python -m tests.mix --events $(or $(EVENTS),1000000) $(ARGS)
 	@env -u CACHE_REDIS_URI CHATWOOT_CACHE_TEST_RUNS=200 \

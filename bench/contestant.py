@@ -29,7 +29,9 @@ def _without_faststream() -> str:
 def _without_node() -> str:
     if not shutil.which("node"):
         return "no node in PATH"
-    return "" if (NODE / "node_modules").exists() else "node redis is not installed: npm ci"
+    return (
+        "" if (NODE / "node_modules").exists() else "node redis is not installed: make .venv/.bench"
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,11 @@ STREAM: Final = "bench:events"
 GROUP: Final = "bench"
 PORTION: Final = 500
 POLL_S: Final = 0.02
-"""How exactly the end of a run is seen; seldom enough to cost the server nothing."""
+"""How often the group is looked at: seldom enough to cost the server nothing."""
+
+CLOSE: Final = 2_000
+CLOSE_POLL_S: Final = 0.002
+"""How exactly the end of a run is seen: with so many entries to go, the group is looked at so."""
 
 STUCK_S: Final = 60.0
 
@@ -53,7 +57,7 @@ class Course:
 
     def await_waiting(self, contestants: int, check: Callable[[], None]) -> None:
         """Return when that many contestants wait for entries; `check` raises if one has failed."""
-        self._await(lambda: len(self._waiting()) >= contestants, check)
+        self._await(lambda: len(self._waiting()) >= contestants, check, close=0)
 
     def open_gate(self, entries: int) -> None:
         """Let the group begin at the last `entries` of the stream, now."""
@@ -65,7 +69,7 @@ class Course:
 
     def await_done(self, check: Callable[[], None]) -> None:
         """Return when every entry was read and acknowledged."""
-        self._await(self._is_done, check)
+        self._await(self._is_done, check, close=CLOSE)
 
     def _waiting(self) -> list[str]:
         clients: Any = self._client.client_list(_type="normal")
@@ -79,7 +83,7 @@ class Course:
         (group,) = self._client.xinfo_groups(STREAM)
         return dict(group)
 
-    def _await(self, is_so: Callable[[], bool], check: Callable[[], None]) -> None:
+    def _await(self, is_so: Callable[[], bool], check: Callable[[], None], *, close: int) -> None:
         seen, deadline = self._group(), time.monotonic() + STUCK_S
         while not is_so():
             check()
@@ -88,4 +92,5 @@ class Course:
                 seen, deadline = group, time.monotonic() + STUCK_S
             if time.monotonic() > deadline:
                 raise StuckError(f"nothing moved for {STUCK_S:.0f} s; the group: {group}")
-            time.sleep(POLL_S)
+            lag = group.get("lag")
+            time.sleep(CLOSE_POLL_S if lag is not None and lag < close else POLL_S)

@@ -4,7 +4,6 @@
 its status becomes delivered, then read; a few are deleted. Bodies are 2.4 to 5 KB.
 """
 
-import copy
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -23,6 +22,10 @@ RECENT: Final = 2_000
 
 FIRST_ID: Final = 10_000_000
 """The first message's id: cached documents of before have smaller ones."""
+
+BARE_BYTES: Final = 2_200
+SMALL_BYTES: Final = 1_450
+"""Bytes of a body besides its text: with the conversation's latest message, and without."""
 
 INSTANCES_OF_ACCOUNT: Final = 4
 _START_S: Final = 1_735_689_600.0
@@ -97,22 +100,26 @@ def instance(number: int) -> str:
 
 def _conversation(number: int, dice: random.Random, traffic: Traffic) -> dict[str, Any]:
     """Build a conversation of a contact's: every third has a picture, every second an agent."""
+    like = sample("02")["conversation"]
     inbox = number % traffic.instances
-    account = {"id": inbox // INSTANCES_OF_ACCOUNT + 1, "name": "Agência Aurora"}
-    made: dict[str, Any] = copy.deepcopy(sample("02")["conversation"])
-    made |= {"id": number + 1, "inbox_id": inbox + 1, "account": account}
-    made["contact_inbox"] |= {"id": number + 1, "contact_id": number + 1, "inbox_id": inbox + 1}
+    own = {"id": number + 1, "inbox_id": inbox + 1}
     digits = f"55119{number:08d}"
-    made["meta"]["sender"] |= {
+    sender = {
+        **like["meta"]["sender"],
         "id": number + 1,
         "name": f"Marina Lopes {number}",
         "identifier": f"{digits}@s.whatsapp.net",
         "phone_number": f"+{digits}",
-        "thumbnail": _picture(dice) if number % 3 == 0 else "",
+        "thumbnail": _picture(dice) if number % 3 == 0 and not traffic.body_bytes else "",
     }
-    if number % 2:
-        made["meta"] |= {"assignee": None, "assignee_type": None}
-    return made
+    agent = {"assignee": None, "assignee_type": None} if number % 2 else {}
+    return {
+        **like,
+        **own,
+        "account": {"id": inbox // INSTANCES_OF_ACCOUNT + 1, "name": "Agência Aurora"},
+        "contact_inbox": {**like["contact_inbox"], **own, "contact_id": number + 1},
+        "meta": {**like["meta"], "sender": sender, **agent},
+    }
 
 
 def _picture(dice: random.Random) -> str:
@@ -128,7 +135,7 @@ def _create(desk: _Desk) -> dict[str, Any]:
     desk.recent.append(made)
     if len(desk.recent) > RECENT:
         del desk.recent[0]
-    room["messages"] = [made.latest]
+    room["messages"] = [] if _is_small(desk.traffic) else [made.latest]
     return _webhook(desk, made, "message_created")
 
 
@@ -168,11 +175,17 @@ def _message(desk: _Desk, room: dict[str, Any], message_id: int, *, outgoing: bo
 
 
 def _content(desk: _Desk) -> str:
-    """Write a text; a body of a given size holds its text three times."""
-    if desk.traffic.body_bytes:
-        return "a" * max(0, (desk.traffic.body_bytes - 2_200) // 3)
+    """Write a text; one that makes a body of a given size stands in it three times, or once."""
+    if size := desk.traffic.body_bytes:
+        bare, times = (SMALL_BYTES, 1) if _is_small(desk.traffic) else (BARE_BYTES, 3)
+        return "a" * max(1, (size - bare) // times)
     words = 2 + int(desk.random.expovariate(1 / 12))
     return " ".join(desk.random.choices(_WORDS, k=min(words, 120)))
+
+
+def _is_small(traffic: Traffic) -> bool:
+    """Tell whether bodies are to be so small that they must do without their `messages`."""
+    return 0 < traffic.body_bytes < BARE_BYTES
 
 
 def _update(desk: _Desk) -> dict[str, Any]:

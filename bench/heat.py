@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bench.contestant import Contestant, environment
 from bench.course import STREAM, Course, StuckError
-from bench.process import Process, cpu_s, peak_rss_bytes
+from bench.process import TICK_S, Process, cpu_s, peak_rss_bytes
 from bench.stage import Stage
 
 
@@ -36,7 +36,7 @@ class Heat:
     @property
     def ceiling_per_s(self) -> float:
         """Events per second that the server could do if it had nothing to wait for."""
-        return self.entries / self.server_cpu_s
+        return self.entries / max(self.server_cpu_s, TICK_S)
 
 
 def run(stage: Stage, course: Course, contestant: Contestant) -> Heat:

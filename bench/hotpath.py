@@ -14,6 +14,7 @@ from bench.contestant import WORKER, Contestant
 from bench.course import Course
 from bench.events import bodies
 from bench.progress import Bar
+from bench.report import Report
 from bench.stage import Stage
 
 SHOWN: Final = 25
@@ -25,8 +26,8 @@ _PACKAGES: Final = re.compile(r".*/(?:site-packages|python3\.\d+)/")
 _OURS: Final = re.compile(r".*/(?=worker/)")
 
 
-def measure(stage: Stage, bar: Bar, *, events: int, results: Path) -> None:
-    """Run the worker once without a profiler and once with each; print and keep the tables."""
+def measure(stage: Stage, bar: Bar, *, events: int) -> Report:
+    """Run the worker once without a profiler and once with each; report where time went."""
     found = machine.described(stage)
     course = Course(stage.client)
     with bar.doing("filling the stream", events) as advance:
@@ -42,8 +43,7 @@ def measure(stage: Stage, bar: Bar, *, events: int, results: Path) -> None:
         lines += [_heading("every call", ran, found), _called(calls)]
         advance(1)
     text = "\n".join(lines)
-    report.say(text)
-    report.keep(results, {"profile.txt": text + "\n"})
+    return Report(text, {"profile.txt": text + "\n"})
 
 
 def _profiled(under: str, out: Path) -> Contestant:
@@ -79,7 +79,7 @@ def _shares(head: str, counted: Counter[str]) -> str:
 
 
 def _called(path: Path) -> str:
-    """Show the functions in which most time passed; what is awaited counts as time too."""
+    """Show the functions that took most CPU time, by cProfile."""
     found: Calls = vars(pstats.Stats(str(path)))["stats"]
     dearest = sorted(found.items(), key=lambda item: -item[1][2])[:SHOWN]
     rows = [

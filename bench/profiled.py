@@ -1,7 +1,7 @@
 """Our worker under one of two profilers of the standard library: `python -m bench.profiled`.
 
 `calls` counts every call (cProfile): exact in number, but small functions look dearer than they
-are, and waiting is time too. `samples` looks which line runs, as often per CPU second as the
+are; waiting is no time. `samples` looks which line runs, as often per CPU second as the
 kernel's clock lets it (250 times on most): true in proportion; a C function's time is its
 caller's line's.
 """
@@ -10,6 +10,7 @@ import cProfile
 import json
 import signal
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +25,7 @@ SAMPLE_S = 0.001
 
 def under_calls(out: Path) -> int:
     """Run the worker and leave cProfile's statistics."""
-    profiler = cProfile.Profile()
+    profiler = cProfile.Profile(time.process_time)
     try:
         return profiler.runcall(main, ["run"])
     finally:

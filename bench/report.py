@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,20 +41,22 @@ def verdicts(found: Iterable[Verdict]) -> str:
     return table(("figure", "measured", "target", "", ""), rows)
 
 
-def say(text: str) -> None:
-    """Print, at once also into a pipe."""
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What is shown, and files by their names."""
 
+    text: str
+    files: Mapping[str, str]
 
-def keep(folder: Path, files: Mapping[str, str]) -> None:
-    """Write files into the folder, and say where they are."""
-    folder.mkdir(parents=True, exist_ok=True)
-    say("")
-    for name, text in files.items():
-        path = folder / name
-        path.write_text(text)
-        say(f"written: {os.path.relpath(path)}")
+    def deliver(self, folder: Path) -> None:
+        """Print, write the files into the folder, and say where they are."""
+        folder.mkdir(parents=True, exist_ok=True)
+        lines = [self.text, ""]
+        for name, content in self.files.items():
+            path = folder / name
+            path.write_text(content)
+            lines.append(f"written: {os.path.relpath(path)}")
+        sys.stdout.write("\n".join(lines) + "\n")
 
 
 def as_json(found: Any) -> str:

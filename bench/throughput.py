@@ -2,25 +2,30 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from statistics import median
+from typing import Final
 
 from bench import chart, heat, machine, report, targets
-from bench.contestant import EVERYONE, TWO_WORKERS, WORKER, Contestant
+from bench.contestant import EVERYONE, PER_EVENT_SHARE, TWO_WORKERS, WORKER, Contestant
 from bench.course import Course
 from bench.events import Traffic, bodies
 from bench.heat import Heat
 from bench.progress import Bar
+from bench.report import Report
 from bench.score import PER_EVENTS, Score, ratio, score
 from bench.stage import Stage
 from bench.targets import Verdict
 
-MB = 1_000_000
+MB: Final = 1_000_000
+_LEGEND: Final = (
+    f"client s, server s: CPU seconds for {PER_EVENTS:,} events; RSS: the greatest of one process;"
+    f"\nceiling: entries / server CPU seconds; peers per event run on {PER_EVENT_SHARE:.0%} of it."
+)
 Heats = Mapping[str, Sequence[Heat]]
 
 
-def measure(stage: Stage, bar: Bar, *, events: int, runs: int, results: Path) -> None:
-    """Fill the stream, run the rounds, print and write what they gave."""
+def measure(stage: Stage, bar: Bar, *, events: int, runs: int) -> Report:
+    """Fill the stream, run the rounds, and report what they gave."""
     found = machine.described(stage)
     course = Course(stage.client)
     with bar.doing("filling the stream", events) as advance:
@@ -29,9 +34,6 @@ def measure(stage: Stage, bar: Bar, *, events: int, runs: int, results: Path) ->
     heats = rounds(stage, bar, course, [c for c in EVERYONE if c.key not in missing], runs)
     scores = {key: score(of) for key, of in heats.items()}
     verdicts = judged(stage, heats, scores)
-    report.say(heading(found, events, runs))
-    report.say(_table(scores, missing))
-    report.say("\n" + report.verdicts(verdicts))
     figures = {
         "machine": found,
         "events": events,
@@ -41,10 +43,9 @@ def measure(stage: Stage, bar: Bar, *, events: int, runs: int, results: Path) ->
         "targets": [{**asdict(verdict), "verdict": verdict.word} for verdict in verdicts],
         "heats": {key: [asdict(one) for one in of] for key, of in heats.items()},
     }
-    report.keep(
-        results,
-        {"throughput.json": report.as_json(figures), "throughput.svg": _chart(scores, found)},
-    )
+    text = (heading(found, events, runs), _table(scores, missing), "", report.verdicts(verdicts))
+    files = {"throughput.json": report.as_json(figures), "throughput.svg": _chart(scores, found)}
+    return Report("\n".join(text), files)
 
 
 def rounds(
@@ -98,23 +99,21 @@ def _is_crowded(stage: Stage) -> bool:
 def heading(found: Mapping[str, object], events: int, runs: int) -> str:
     """Say what was measured, on what."""
     return (
-        f"\n{events:,} events, medians of {runs} runs, {found['server']},"
+        f"{events:,} events, medians of {runs} runs, {found['server']},"
         f" {found['processor']}, load at start {found['load_at_start']:.2f}\n"
     )
 
 
 def _table(scores: Mapping[str, Score], missing: Mapping[str, str]) -> str:
     head = (
-        *("", "events/s", "slowest", "fastest", "events"),
-        *("client CPU s", "server CPU s", "server ceiling/s", "of ceiling", "peak RSS MB"),
+        *("", "events/s", "range", "client s", "server s"),
+        *("ceiling/s", "of it", "RSS MB"),
     )
     rows = [
         (
             contestant.title,
             f"{of.events_per_s:,.0f}",
-            f"{of.slowest_per_s:,.0f}",
-            f"{of.fastest_per_s:,.0f}",
-            f"{of.entries:,}",
+            f"{of.slowest_per_s:,.0f}-{of.fastest_per_s:,.0f}",
             f"{of.client_cpu_s:.2f}",
             f"{of.server_cpu_s:.2f}",
             f"{of.ceiling_per_s:,.0f}",
@@ -125,8 +124,7 @@ def _table(scores: Mapping[str, Score], missing: Mapping[str, str]) -> str:
         if (of := scores.get(contestant.key))
     ]
     gaps = [f"{c.title}: missing ({missing[c.key]})" for c in EVERYONE if c.key in missing]
-    note = f"CPU seconds are for {PER_EVENTS:,} events; a ceiling is entries / server CPU seconds."
-    return "\n".join([report.table(head, rows), *gaps, note])
+    return "\n".join([report.table(head, rows), *gaps, "", _LEGEND])
 
 
 def _chart(scores: Mapping[str, Score], found: Mapping[str, object]) -> str:

@@ -28,6 +28,7 @@ AT_START = {
     "stream_lag_known": 1,
     "stream_pending_entries": 1,
     "stream_trimmed_entries_total": 1,
+    "stream_trim_held_back": 1,
     "stream_lost_entries_total": 4,
     "stream_group_recreations_total": 1,
     "redis_up": 1,
@@ -133,7 +134,7 @@ def test_every_help_is_a_sentence_and_group_wide_gauges_say_use_max(metrics: Met
     }
 
     assert all(family.documentation.endswith(".") for family in ours.values())
-    assert len(group_wide) == 5
+    assert len(group_wide) == 6
     assert all("use max" in ours[name].documentation for name in group_wide)
 
 

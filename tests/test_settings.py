@@ -526,7 +526,6 @@ class TestWarnings:
         "name",
         [
             "LOCAL_MAX_BYTES",
-            "STREAM_RETENTION_S",
             "HTTP_API_KEY",
             "HTTP_API_KEY_FILE",
         ],

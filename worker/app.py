@@ -19,22 +19,26 @@ from anyio.abc import TaskGroup
 from starlette.types import ASGIApp
 
 from worker import __version__
+from worker.core.stream_keys import StreamKeys
 from worker.health import Health
 from worker.metrics import Metrics
 from worker.notify import Notifier
-from worker.pipeline.consumer import Consumer
+from worker.pipeline.consumer import Consumer, ConsumerSettings
 from worker.pipeline.directory import Directory
+from worker.pipeline.ledger import Ledger
 from worker.pipeline.settle import Settler
 from worker.pipeline.spooling import Spooling
-from worker.pipeline.upkeep import MEASURE_S, SELDOM_S, Upkeep, every
+from worker.pipeline.upkeep import MEASURE_S, SELDOM_S, Charges, Upkeep, every
 from worker.settings import RedisUri, Settings, uris
 from worker.store import embedded
 from worker.store.bindings import BindingTable
 from worker.store.cache import Cache, CacheSettings
 from worker.store.connect import Client, connect
+from worker.store.lease import Lease
 from worker.store.spool import Spool
 from worker.store.spoolfile import SpoolFile
 from worker.store.stream import Producer, Stream, StreamSettings
+from worker.store.trimmer import Trimmer
 from worker.web.policy import WebhookPolicy, is_loopback
 from worker.web.probes import ops_app
 from worker.web.server import bind, bound_port, serve
@@ -113,8 +117,9 @@ class _Worker:
         self._metrics = Metrics(__version__, settings.metrics_max_instances)
 
         stream = self._build_stream()
+        self._ledger = Ledger(stream.group, self._metrics)
         self._consumer = self._build_consumer(stream)
-        self._upkeep = Upkeep(stream, self._metrics)
+        self._upkeep = self._build_upkeep(stream)
         self._producer = Producer(self._connect(settings.stream_uri), settings.stream_key)
         self._spool = _spool(settings) if public else None
         self._spooling = (
@@ -149,6 +154,20 @@ class _Worker:
             ),
         )
 
+    def _build_upkeep(self, stream: Stream) -> Upkeep:
+        settings, client = self._settings, self._connect(self._settings.stream_uri)
+        key, group = settings.stream_key, settings.stream_group
+        trimmer = Trimmer(
+            client,
+            key,
+            group,
+            retention_s=settings.stream_retention_s,
+            max_entries=settings.stream_max_entries,
+        )
+        lease = Lease(client, StreamKeys(key, group).lease("upkeep"))
+        charges = Charges(stream.group, self._ledger, trimmer, stream.letters, lease, stream)
+        return Upkeep(charges, self._metrics)
+
     def _build_consumer(self, stream: Stream) -> Consumer:
         settings = self._settings
         client = self._connect(settings.cache_uri)
@@ -173,10 +192,13 @@ class _Worker:
         return Consumer(
             stream,
             settler,
+            self._ledger,
             self._metrics,
-            name=settings.consumer_name,
-            max_attempts=settings.stream_max_attempts,
-            reclaim_after_s=settings.stream_reclaim_after_s,
+            ConsumerSettings(
+                name=settings.consumer_name,
+                max_attempts=settings.stream_max_attempts,
+                reclaim_after_s=settings.stream_reclaim_after_s,
+            ),
         )
 
     async def run(
@@ -229,6 +251,8 @@ class _Worker:
 
     def _start_upkeep(self, beside: TaskGroup) -> None:
         beside.start_soon(every, MEASURE_S, self._upkeep.measure)
+        beside.start_soon(every, MEASURE_S, self._upkeep.trim)
+        beside.start_soon(every, SELDOM_S, self._upkeep.retire)
         beside.start_soon(every, SELDOM_S, self._upkeep.drop_old_letters)
         beside.start_soon(every, SELDOM_S, self._upkeep.identify_server)
         if self._spooling:

@@ -312,8 +312,16 @@ class Metrics:
         self.stream_trimmed_entries = self._counter(
             "stream_trimmed_entries", "Entries this worker trimmed from the stream."
         )
+        self.stream_trim_held_back = self._gauge(
+            "stream_trim_held_back",
+            "1 while another group keeps entries beyond the retention by not acknowledging them. "
+            "Only the worker that trims knows: use max, not sum.",
+        )
         self.stream_lost_entries = self._counter(
-            "stream_lost_entries", "Entries gone before they were settled, by reason.", reason=LOST
+            "stream_lost_entries",
+            "Entries gone before they were settled, by reason; each is counted by one worker. "
+            "trimmed_unread and group_recreated are estimates.",
+            reason=LOST,
         )
         self.stream_group_recreations = self._counter(
             "stream_group_recreations", "How often the consumer group was gone and made again."

@@ -9,7 +9,7 @@ from typing import Any
 import anyio.to_thread
 import pytest
 
-from tests.pipeline.test_consumer import Rig, rigged
+from tests.pipeline.rig import Rig, rigged
 from tests.waiting import wait_until
 from worker.__main__ import main
 

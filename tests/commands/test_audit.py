@@ -2,7 +2,7 @@
 
 from tests import events
 from tests.commands.conftest import Program, settled
-from tests.pipeline.test_consumer import Rig
+from tests.pipeline.rig import Rig
 from worker.core.keys import Keys
 from worker.core.model import encode
 

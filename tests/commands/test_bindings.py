@@ -8,7 +8,7 @@ import structlog
 
 from tests import events
 from tests.commands.conftest import Program, settled
-from tests.pipeline.test_consumer import Rig, rigged
+from tests.pipeline.rig import Rig, rigged
 from worker.core.bindings import Bindings
 from worker.store.bindings import BindingTable
 from worker.store.cache import CacheSettings

@@ -7,7 +7,7 @@ import pytest
 
 from tests import events
 from tests.commands.conftest import Program, settled
-from tests.pipeline.test_consumer import Rig, rigged
+from tests.pipeline.rig import Rig, rigged
 from worker.core.letter import DeadLetter
 from worker.store.entries import Entries
 

@@ -8,7 +8,7 @@ import pytest
 from tests import events
 from tests.commands.conftest import Program, settled
 from tests.core.names import ADVERSARIAL
-from tests.pipeline.test_consumer import Rig
+from tests.pipeline.rig import Rig
 
 
 def from_contact(message_id: int, conversation_id: int, phone: str, **others: Any) -> Any:
@@ -78,7 +78,8 @@ async def test_a_contact_goes_from_the_cache_the_stream_and_the_dead_letters(
     await rig.add(from_contact(3, 9, "5511"))
     await rig.add(from_contact(4, 7, "551"), expect="x")
     await rig.add(from_contact(5, 9, "5511"), expect="x")
-    # Of a conversation of theirs, but without them.
+    # Of a conversation of theirs, but without them; not folded with what says so.
+    await settled(rig)
     await rig.add({**events.sample("12"), "id": 8, "meta": {}, "inbox_id": 12})
     await rig.add({"event": "contact_updated", "account": {"id": 3}, "phone_number": "+551"})
     await rig.add(from_contact(6, 7, "551", inbox_id=40, inbox_name="outra"))

@@ -61,6 +61,11 @@ class Place:
         rows: Any = self.redis.xpending_range(self.stream, GROUP, "-", "+", 1000)
         return list(rows)
 
+    def has_blocked(self) -> bool:
+        """Tell whether a worker waits for new entries of this stream's server."""
+        clients: Any = self.redis.client_list()
+        return any(c["cmd"] == "xreadgroup" and "b" in c["flags"] for c in clients)
+
     def is_settled(self) -> bool:
         """Tell whether everything was read and nothing is pending."""
         if not self.redis.exists(self.stream):
@@ -91,6 +96,16 @@ class Place:
         """A cached document by what follows the prefix in its key, None where there is none."""
         value: Any = self.redis.get(self.key(*path))
         return None if value is None else json.loads(value)
+
+    def length(self) -> int:
+        """Entries in the stream."""
+        length: Any = self.redis.xlen(self.stream)
+        return int(length)
+
+    def values(self, keys: list[str]) -> list[bytes | None]:
+        """What stands under many keys."""
+        found: Any = self.redis.mget(keys)
+        return list(found)
 
     def key(self, *path: str | int) -> str:
         """A key of the cache."""

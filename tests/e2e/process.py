@@ -118,6 +118,11 @@ class Worker:
         """Its log, of which every whole line must be JSON."""
         return [json.loads(line) for line in self.log.split("\n")[:-1]]
 
+    @property
+    def lines_before_the_last(self) -> list[str]:
+        """What it logged before the line that says why it ended."""
+        return self.log.splitlines()[:-1]
+
     def logged(self, event: str) -> list[dict[str, Any]]:
         """The log lines of one event."""
         return [line for line in self.lines if line["event"] == event]
@@ -176,9 +181,17 @@ class Worker:
     @property
     def rss_bytes(self) -> int:
         """The most memory it has had."""
+        return self._memory("VmHWM:")
+
+    @property
+    def rss_now_bytes(self) -> int:
+        """The memory it has."""
+        return self._memory("VmRSS:")
+
+    def _memory(self, name: str) -> int:
         status = Path(f"/proc/{self.process.pid}/status").read_text()
-        (peak,) = (line for line in status.splitlines() if line.startswith("VmHWM:"))
-        return int(peak.split()[1]) * 1024
+        (found,) = (line for line in status.splitlines() if line.startswith(name))
+        return int(found.split()[1]) * 1024
 
     @property
     def _urls(self) -> dict[str, Any]:

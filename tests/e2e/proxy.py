@@ -1,5 +1,6 @@
-"""A way to a server that can swallow one reply: the server has done the work, nobody learns it."""
+"""A way to a server that can spoil it: swallow or cut a reply, be slow, be cut altogether."""
 
+import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -8,33 +9,57 @@ from anyio.abc import ByteStream, SocketStream
 
 
 class Proxy:
-    """Passes bytes both ways, until a reply holds `swallow`: then it cuts that connection, once."""
+    """Passes bytes both ways, in chunks.
+
+    When a reply holds `swallow`, that connection is cut before it, once; when one holds `cut`,
+    in the middle of it, once: the server has done the work, and nobody learns it.
+    Each chunk is late by up to `delay_s`, and cuts its connection by a chance of `drops`;
+    half of it may have been passed on by then.
+    """
 
     def __init__(self, server_port: int) -> None:
         self._server_port = server_port
         self.port = 0
         self.swallow: bytes | None = None
+        self.cut: bytes | None = None
+        self.delay_s = 0.0
+        self.drops = 0.0
 
     async def handle(self, client: SocketStream) -> None:
         """Serve one connection."""
-        async with (
-            client,
-            await anyio.connect_tcp("127.0.0.1", self._server_port) as server,
-            anyio.create_task_group() as both,
-        ):
-            both.start_soon(self._pass, client, server)
-            await self._pass(server, client, replies=True)
-            both.cancel_scope.cancel()
+        async with client:
+            try:
+                server = await anyio.connect_tcp("127.0.0.1", self._server_port)
+            except OSError:
+                return
+            async with server, anyio.create_task_group() as both:
+                both.start_soon(self._pass, client, server)
+                await self._pass(server, client, replies=True)
+                both.cancel_scope.cancel()
 
     async def _pass(self, source: ByteStream, sink: ByteStream, *, replies: bool = False) -> None:
         try:
             async for chunk in source:
-                if replies and self.swallow is not None and self.swallow in chunk:
-                    self.swallow = None
+                if self.delay_s:
+                    await anyio.sleep(random.uniform(0, self.delay_s))
+                passed = self._spoiled(chunk) if replies else chunk
+                await sink.send(passed)
+                if len(passed) < len(chunk):
                     return
-                await sink.send(chunk)
         except (anyio.BrokenResourceError, anyio.ClosedResourceError):
             return
+
+    def _spoiled(self, chunk: bytes) -> bytes:
+        if self.swallow is not None and self.swallow in chunk:
+            self.swallow = None
+            return b""
+        if self.cut is not None and self.cut in chunk:
+            at = chunk.index(self.cut)
+            self.cut = None
+            return chunk[:at]
+        if self.drops and random.random() < self.drops:
+            return chunk[: random.randrange(len(chunk))]
+        return chunk
 
 
 @asynccontextmanager

@@ -1,6 +1,7 @@
 """The process dies, or meets a defect of its own: what it had in hand is not lost."""
 
 import asyncio
+from functools import partial
 from pathlib import Path
 
 from tests.e2e.faults import sitecustomize as faults
@@ -51,6 +52,30 @@ async def test_an_entry_that_kills_is_buried_alone(place: Place, tmp_path: Path)
     assert place.letters()[0][b"payload"] == encode(POISON)
     assert place.letters()[0][b"_attempts"] == b"4"
     assert all(place.document("loja-aurora", "message", n) for n in neighbours)
+
+
+async def test_an_entry_that_kills_takes_no_batch_along_that_was_under_way(
+    place: Place, tmp_path: Path
+) -> None:
+    """One batch is read, one decoded and one written when it kills; all others are cached."""
+    neighbours = [number for number in range(1, 31) if number != 15]
+    place.add(*(message(n) for n in range(1, 15)), POISON, *(message(n) for n in range(16, 31)))
+    settings = place.settings(STREAM_MAX_ATTEMPTS="3", STREAM_BATCH_SIZE="4") | FAULTS
+    starts = 0
+    while not place.is_settled():
+        starts += 1
+        with Worker(tmp_path, settings) as worker:
+            await wait_until(
+                partial(is_over, worker, place), "it ends, or all is settled", timeout_s=20
+            )
+    assert starts == 4
+    assert place.reasons() == ["max_attempts"]
+    assert place.letters()[0][b"payload"] == encode(POISON)
+    assert all(place.document("loja-aurora", "message", n) for n in neighbours)
+
+
+def is_over(worker: Worker, place: Place) -> bool:
+    return worker.process.poll() is not None or place.is_settled()
 
 
 async def test_an_entry_that_meets_a_defect_stays_pending_and_its_neighbours_are_cached(

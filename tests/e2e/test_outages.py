@@ -111,12 +111,15 @@ async def test_what_is_in_hand_when_redis_goes_costs_no_attempt(
     assert place.letters()[0][b"_attempts"] == b"1"
 
 
-async def test_what_a_lost_reply_handed_out_is_taken_up(place: Place, tmp_path: Path) -> None:
+@pytest.mark.parametrize("fault", ["swallow", "cut"])
+async def test_what_a_lost_reply_handed_out_is_taken_up(
+    place: Place, tmp_path: Path, fault: str
+) -> None:
     """The server counts it as handed out; no later read for new entries would give it again."""
     async with proxied(urlsplit(place.uri).port or 0) as proxy:
         settings = place.settings() | {"CACHE_REDIS_URI": f"redis://127.0.0.1:{proxy.port}/0"}
         async with running(tmp_path, settings) as worker:
-            proxy.swallow = b"this reply is lost"
+            setattr(proxy, fault, b"this reply is lost")
             place.add(message(1, content="this reply is lost"))
             await cached(place, 1)
             place.add(message(2))
@@ -216,7 +219,7 @@ REFUSED = [
     ("", "Authentication required"),
     ("reader:s3cret-password", "no permissions to run the '"),
 ]
-RIGHTS = ["xreadgroup", "xack", "evalsha", "hgetall", "xpending"]
+RIGHTS = ["xreadgroup", "xack", "evalsha", "hgetall", "xpending", "xtrim", "xinfo"]
 
 
 def all_ended(
@@ -264,6 +267,76 @@ def test_each_right_that_is_missing_is_named(private: ServerStarter, tmp_path: P
             assert right in worker.log.splitlines()[-1].replace(f"without-{right}", "")
             assert "s3cret" not in worker.log
             assert "Traceback" not in worker.log
+
+
+async def test_a_server_that_still_loads_is_waited_for(
+    private: ServerStarter, tmp_path: Path
+) -> None:
+    """After a restart with much to load, it answers LOADING to everything for a while."""
+    slowly = ("--key-load-delay", "2000", "--loading-process-events-interval-bytes", "1024")
+    server, place = private(*slowly)
+    async with running(tmp_path, place.settings()) as worker:
+        for number in range(1000):
+            place.redis.set(f"{place.name}:filler:{number}", "x" * 100, ex=60)
+        place.add(message(1))
+        await cached(place, 1)
+        place.redis.save()
+        server.kill()
+        with ThreadPoolExecutor() as pool:
+            starting = pool.submit(server.start)
+            loading = partial(worker.metric, "redis_errors_total", kind="loading")
+            await wait_until(loading, "it is told to wait", timeout_s=10)
+            assert worker.ops("/livez").status_code == 200
+            await anyio.to_thread.run_sync(starting.result)
+        place.add(message(2))
+        await cached(place, 2)
+        assert len(worker.lines) < 10
+    assert place.letters() == []
+
+
+async def test_a_password_that_was_changed_ends_it_and_the_next_start_goes_on(
+    private: ServerStarter, tmp_path: Path
+) -> None:
+    """Connections live on with the old one; the next to be opened is refused."""
+    _, place = private()
+    place.do("ACL SETUSER worker on >old-password ~* &* +@all")
+    settings = place.settings()
+    settings["CACHE_REDIS_URI"] = place.uri.replace("//", "//worker:old-password@")
+    with Worker(tmp_path, settings) as worker:
+        await worker.started()
+        place.do("ACL SETUSER worker resetpass >new-password")
+        place.redis.client_kill_filter(_type="normal", skipme=True)
+        place.add(message(2))
+        assert await worker.ended() == 2
+        assert worker.log.splitlines()[-1].startswith("chatwoot-cache: Redis refuses us: ")
+        assert "password@" not in worker.log
+
+    settings["CACHE_REDIS_URI"] = place.uri.replace("//", "//worker:new-password@")
+    async with running(tmp_path, settings):
+        await cached(place, 2)
+
+
+async def test_restarts_without_a_right_cost_no_attempt(
+    private: ServerStarter, tmp_path: Path
+) -> None:
+    """A supervisor starts it again and again, and it ends again: the entries are not to blame."""
+    _, place = private()
+    place.do("ACL SETUSER modest on >s3cret-password ~* &* +@all -zadd")
+    full = place.settings(STREAM_MAX_ATTEMPTS="1")
+    settings = full | {
+        "CHATWOOT_CACHE_STREAM_REDIS_URI": place.uri,
+        "CACHE_REDIS_URI": place.uri.replace("//", "//modest:s3cret-password@"),
+    }
+    place.add(message(1), message(2))
+    for _ in range(4):
+        with Worker(tmp_path, settings) as worker:
+            assert await worker.ended() == 2
+            assert len(worker.lines_before_the_last) < 5
+    assert max(row["times_delivered"] for row in place.pending()) <= 1
+
+    async with running(tmp_path, full):
+        await place.settled()
+    assert place.letters() == []
 
 
 async def test_a_server_without_info_is_good_enough(private: ServerStarter, tmp_path: Path) -> None:

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from tests.e2e.conftest import ServerStarter
-from tests.e2e.place import Place, load
+from tests.e2e.place import GROUP, Place, load
 from tests.e2e.process import Worker, running
 from tests.events import message
+from tests.servers import Server
 from tests.waiting import wait_until
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -23,6 +24,59 @@ async def test_an_idle_worker_ends_at_once_with_0(place: Place, tmp_path: Path) 
             assert worker.lines[-1]["event"] == "worker.stopping"
             assert worker.lines[-1]["signal"] == number.name
             assert {line["level"] for line in worker.lines} == {"info"}
+
+
+async def test_a_read_that_waits_is_not_waited_for(place: Place, tmp_path: Path) -> None:
+    """PM2 kills after 1.6 s, which is less than a read waits."""
+    async with running(tmp_path, place.settings(STREAM_BLOCK_S="20")) as worker:
+        await wait_until(place.has_blocked, "it waits for entries")
+        started = time.monotonic()
+        assert await worker.stop(within_s=10) == 0
+        assert time.monotonic() - started < 1.5
+        assert place.pending() == []
+
+
+async def test_without_the_right_to_end_a_read_it_is_waited_for(
+    private: ServerStarter, tmp_path: Path
+) -> None:
+    """As with providers that rename CLIENT; nothing is logged about it."""
+    _, place = private()
+    place.do("ACL SETUSER modest on >s3cret-password ~* &* +@all -client")
+    settings = place.settings(STREAM_BLOCK_S="1.5")
+    settings["CACHE_REDIS_URI"] = place.uri.replace("//", "//modest:s3cret-password@")
+    async with running(tmp_path, settings) as worker:
+        place.add(message(1))
+        await place.settled()
+        assert await worker.stop(within_s=10) == 0
+        assert {line["level"] for line in worker.lines} == {"info"}
+
+
+async def test_what_cannot_be_settled_in_time_is_handed_over(
+    private: ServerStarter, tmp_path: Path
+) -> None:
+    """The cache hangs and the stream does not: another worker need not wait for it to be idle."""
+    stream_server, place = private()
+    with Server(stream_server.binary) as cache_server:
+        settings = place.settings(SHUTDOWN_TIMEOUT_S="0.5", STREAM_RECLAIM_AFTER_S="600")
+        settings["CHATWOOT_CACHE_STREAM_REDIS_URI"] = place.uri
+        settings["CACHE_REDIS_URI"] = cache_server.uri
+        async with running(tmp_path, settings) as worker:
+            cache_server.pause()
+            try:
+                place.add(message(1), message(2))
+                await wait_until(lambda: len(place.pending()) == 2, "it has them in hand")
+                assert await worker.stop(within_s=10) == 0
+            finally:
+                cache_server.resume()
+            assert worker.logged("entries.handed_over")[0]["entries"] == 2
+        idle: Any = place.redis.xpending_range(place.stream, GROUP, "-", "+", 9, idle=600_000)
+        assert [row["times_delivered"] for row in idle] == [0, 0]
+
+        other = tmp_path / "other"
+        other.mkdir()
+        async with running(other, settings | {"CHATWOOT_CACHE_STREAM_CONSUMER": "other"}) as peer:
+            await place.settled()
+            assert peer.metric("entries_read_total", source="reclaimed") == 2
 
 
 async def test_under_load_the_batch_in_hand_is_settled(place: Place, tmp_path: Path) -> None:

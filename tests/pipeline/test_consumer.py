@@ -1,170 +1,17 @@
 """The loop on a real server: every outcome, every entry acknowledged once, none lost."""
 
 import json
-import time
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import anyio
 import pytest
 
 from tests import events
+from tests.pipeline.rig import Fragile, Rig, rigged
 from tests.servers import Server
 from tests.waiting import wait_until
-from worker.core.fold import Written
-from worker.core.model import Draft
-from worker.errors import Misconfigured, Refused
-from worker.metrics import Metrics
-from worker.pipeline.consumer import Consumer
-from worker.pipeline.directory import Directory
-from worker.pipeline.settle import DocumentCache, Settler
-from worker.pipeline.upkeep import Upkeep
-from worker.store.bindings import BindingTable
-from worker.store.cache import Cache, CacheSettings
-from worker.store.connect import Client, connect
-from worker.store.reader import Reader
-from worker.store.stream import Stream, StreamSettings
-
-
-@dataclass
-class Rig:
-    """A consumer wired as in production, but for the cache it may be given."""
-
-    client: Client
-    stream: Stream
-    documents: Reader
-    consumer: Consumer
-    metrics: Metrics
-    key: str
-    upkeep: Upkeep = field(init=False)
-    born: float = field(default_factory=time.monotonic)
-
-    def __post_init__(self) -> None:
-        self.upkeep = Upkeep(self.stream, self.metrics)
-
-    async def add(self, body: Any, **fields: str | bytes) -> bytes:
-        payload = body if isinstance(body, bytes) else events.encode(body)
-        entry_id: bytes = await self.client.xadd(self.key, {"payload": payload, **fields})
-        return entry_id
-
-    async def is_idle(self) -> bool:
-        """Nothing is pending, and nothing is still to be read."""
-        (group,) = await self.client.xinfo_groups(self.key)
-        (last,) = await self.client.xrevrange(self.key, count=1) or [(b"0-0", {})]
-        return bool(group["pending"] == 0 and group["last-delivered-id"] == last[0])
-
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self.consumer.run)
-            try:
-                yield
-            finally:
-                self.consumer.stop()
-
-    async def consume(self) -> None:
-        """Run until everything is settled."""
-        async with self.running():
-            await wait_until(self.is_idle, "everything is settled")
-
-    async def has_read(self) -> bool:
-        return await self.stream.consumer_idle_ms() is not None
-
-    def has_swept(self) -> bool:
-        """It had the time to look for idle entries more than once."""
-        return time.monotonic() > self.born + 1.5
-
-    async def letters(self) -> list[dict[bytes, bytes]]:
-        return [fields for _, fields in await self.client.xrange(f"{self.key}:dead")]
-
-    def count(self, series: str, **labels: str) -> float:
-        return self.metrics.registry.get_sample_value(f"chatwoot_cache_{series}", labels) or 0.0
-
-    def outcomes(self) -> dict[str, int]:
-        names = ("applied", "stale", "ignored", "dead")
-        counts = {n: int(self.count("entries_settled_total", outcome=n)) for n in names}
-        return {name: count for name, count in counts.items() if count}
-
-
-@asynccontextmanager
-async def rigged(  # noqa: PLR0913 - what a test may want to vary
-    uri: str,
-    prefix: str,
-    *,
-    consumer: str = "c",
-    instances: Mapping[str, str] | None = None,
-    batch_size: int = 200,
-    max_attempts: int = 5,
-    reclaim_after_s: float = 60.0,
-    max_document_bytes: int = 1_048_576,
-    cache: DocumentCache | None = None,
-) -> AsyncIterator[Rig]:
-    key = f"{prefix}:events"
-    of = CacheSettings(prefix)
-    settings = StreamSettings(key, "g", consumer, batch_size=batch_size, block_s=0.05)
-    metrics = Metrics("0", 200)
-    async with connect(uri, block_s=0.05) as reader, connect(uri) as own:
-        stream = Stream(reader, own, settings)
-        directory = Directory(
-            BindingTable(own, of),
-            operator=instances or {},
-            from_inbox_name=True,
-            clock=time.monotonic,
-        )
-        settler = Settler(
-            stream,
-            cache or Cache(own, of),
-            directory,
-            metrics,
-            max_document_bytes=max_document_bytes,
-        )
-        loop = Consumer(
-            stream,
-            settler,
-            metrics,
-            name=consumer,
-            max_attempts=max_attempts,
-            reclaim_after_s=reclaim_after_s,
-        )
-        await stream.create_group()
-        yield Rig(own, stream, Reader(own, prefix), loop, metrics, key)
-
-
-@pytest.fixture
-async def rig(redis_uri: str, prefix: str) -> AsyncIterator[Rig]:
-    async with rigged(redis_uri, prefix) as rig:
-        yield rig
-
-
-class Fragile:
-    """A cache that meets a defect of ours in every batch with one message."""
-
-    def __init__(self, message_id: int) -> None:
-        self._message_id = message_id
-        self.written: list[int] = []
-
-    async def write(self, drafts: Sequence[Draft], version: bytes | None) -> Written:  # noqa: ARG002
-        ids = [draft.document.id for draft in drafts]
-        if self._message_id in ids:
-            raise ZeroDivisionError("a message's text")
-        self.written += ids
-        return Written(["applied"] * len(drafts), 0)
-
-
-class Gate:
-    """A cache that takes its time."""
-
-    def __init__(self) -> None:
-        self.open = anyio.Event()
-        self.waiting = False
-
-    async def write(self, drafts: Sequence[Draft], version: bytes | None) -> Written:  # noqa: ARG002
-        self.waiting = True
-        await self.open.wait()
-        return Written(["applied"] * len(drafts), 0)
+from worker.errors import Refused
+from worker.store.connect import connect
 
 
 async def test_caches_the_events_that_evolutions_inboxes_send(rig: Rig) -> None:
@@ -304,44 +151,6 @@ async def test_a_conversation_event_without_account_needs_its_inbox_bound(rig: R
     assert rig.outcomes() == {"applied": 2, "dead": 1}
 
 
-async def test_takes_up_what_a_former_life_left_pending(redis_uri: str, prefix: str) -> None:
-    """Before anything new, with one more attempt for each."""
-    async with rigged(redis_uri, prefix) as rig:
-        await rig.add(events.message(1))
-        trimmed = await rig.add(events.message(2))
-        await rig.stream.read()
-        await rig.client.xdel(rig.key, trimmed)
-        await rig.add(events.message(3))
-        await rig.consume()
-
-        assert rig.count("entries_read_total", source="own") == 2
-        assert rig.count("entries_read_total", source="new") == 1
-        assert rig.count("stream_lost_entries_total", reason="trimmed_pending") == 1
-        assert [m.id for m in await rig.documents.messages("loja-aurora", 1584, 9)] == [1, 3]
-
-
-async def test_suspects_are_settled_alone_and_buried_when_tried_enough(
-    redis_uri: str, prefix: str
-) -> None:
-    """The limit applies to entries that were tried alone, and not to their neighbours."""
-    async with rigged(redis_uri, prefix, max_attempts=1) as rig:
-        for number in (1, 2, 3):
-            await rig.add(events.message(number))
-        await rig.stream.read()
-        first, second, third = await rig.stream.pending(b"0-0")
-        for _ in range(2):
-            await rig.stream.claim([first])
-        await rig.stream.claim([second])
-        await rig.consume()
-        (letter,) = await rig.letters()
-
-        assert (letter[b"_id"], letter[b"_reason"]) == (first.id, b"max_attempts")
-        assert letter[b"_attempts"] == b"4"
-        assert [m.id for m in await rig.documents.messages("loja-aurora", 1584, 9)] == [2, 3]
-        assert rig.outcomes() == {"applied": 2, "dead": 1}
-        assert third.attempts == 1
-
-
 async def test_a_defect_leaves_its_entry_pending_and_its_neighbours_settled(
     redis_uri: str, prefix: str
 ) -> None:
@@ -359,68 +168,6 @@ async def test_a_defect_leaves_its_entry_pending_and_its_neighbours_settled(
 
         assert await rig.letters() == []
         assert rig.count("inflight_entries") == 0
-
-
-async def test_takes_over_what_another_worker_left(redis_uri: str, prefix: str) -> None:
-    """Once it has been idle for long enough, on an idle stream too; trimmed entries are counted."""
-    async with rigged(redis_uri, prefix, consumer="gone") as gone:
-        trimmed = await gone.add(events.message(2))
-        await gone.add(events.message(1))
-        await gone.stream.read()
-        await gone.client.xdel(gone.key, trimmed)
-    async with rigged(redis_uri, prefix, consumer="here", reclaim_after_s=0.3) as here:
-        await here.consume()
-
-        assert here.count("entries_read_total", source="reclaimed") == 2
-        assert here.count("stream_lost_entries_total", reason="trimmed_pending") == 1
-        assert await here.documents.message("loja-aurora", 1) is not None
-
-
-async def test_leaves_alone_what_another_worker_has_in_hand(redis_uri: str, prefix: str) -> None:
-    """However long it takes: a live worker keeps what it has in hand."""
-    gate = Gate()
-    async with (
-        rigged(redis_uri, prefix, consumer="slow", reclaim_after_s=0.3, cache=gate) as slow,
-        rigged(redis_uri, prefix, consumer="idle", reclaim_after_s=0.3) as idle,
-        slow.running(),
-    ):
-        await slow.add(events.message(1))
-        await wait_until(lambda: gate.waiting, "the entry is in hand")
-        async with idle.running():
-            await wait_until(idle.has_swept, "the other looked for idle entries", timeout_s=10)
-            assert idle.count("entries_read_total", source="reclaimed") == 0
-        gate.open.set()
-        await wait_until(slow.is_idle, "it is settled")
-
-        assert slow.outcomes() == {"applied": 1}
-
-
-async def test_an_entry_that_meets_a_defect_is_tried_again_and_buried_at_last(
-    redis_uri: str, prefix: str
-) -> None:
-    """Without a restart, and alone from the third attempt on."""
-    async with rigged(redis_uri, prefix, cache=Fragile(2), reclaim_after_s=0.1) as rig:
-        for number in (1, 2, 3):
-            await rig.add(events.message(number))
-        await rig.consume()
-        (letter,) = await rig.letters()
-
-        assert (letter[b"_reason"], letter[b"_attempts"]) == (b"max_attempts", b"6")
-        assert rig.outcomes() == {"applied": 2, "dead": 1}
-
-
-async def test_goes_on_when_stream_and_group_are_deleted(rig: Rig) -> None:
-    """The group is created again, and what comes then is read."""
-    async with rig.running():
-        await rig.add(events.message(1))
-        await wait_until(rig.is_idle, "the first is settled")
-        await rig.client.delete(rig.key, rig.documents.keys.bindings, rig.documents.keys.accounts)
-        await rig.add(events.message(2))
-        await wait_until(lambda: rig.count("stream_group_recreations_total"), "the group is new")
-        await wait_until(rig.is_idle, "the second is settled")
-
-    assert [m.id for m in await rig.documents.messages("loja-aurora", 1584, 9)] == [1, 2]
-    assert await rig.client.hget(rig.documents.keys.bindings, "3/12") == b"loja-aurora"
 
 
 async def test_keeps_the_batch_while_redis_is_away(server_binary: Path, prefix: str) -> None:
@@ -514,39 +261,10 @@ async def test_a_missing_right_ends_the_worker(
         uri = server.uri.replace("redis://", "redis://w:p@")
         async with rigged(uri, prefix) as rig:
             await rig.add(events.message())
-            with pytest.raises(ExceptionGroup) as caught, anyio.fail_after(10):
-                await rig.consumer.run()
-
-            assert caught.group_contains(Refused, match=r"(?i)permission|can't run")
-
-
-async def test_a_name_in_use_is_refused(redis_uri: str, prefix: str) -> None:
-    """Two workers of one name would settle one list of pending entries."""
-    async with (
-        rigged(redis_uri, prefix) as second,
-        rigged(redis_uri, prefix) as first,
-        first.running(),
-    ):
-        await wait_until(first.has_read, "the first reads")
-        with pytest.raises(Misconfigured, match="STREAM_CONSUMER"), anyio.fail_after(5):
-            await second.consumer.run()
-
-
-async def test_measures_the_stream(rig: Rig) -> None:
-    """What the server does not know is absent."""
-    await rig.add(events.message())
-    await rig.upkeep.measure()
-    assert rig.count("stream_length") == 1
-    assert (
-        rig.metrics.registry.get_sample_value(
-            "chatwoot_cache_stream_oldest_pending_timestamp_seconds"
-        )
-        is None
-    )
-    await rig.stream.read()
-    await rig.upkeep.measure()
-    await rig.upkeep.identify_server()
-    await rig.upkeep.drop_old_letters()
-
-    assert rig.count("stream_pending_entries") == 1
-    assert rig.count("stream_oldest_pending_timestamp_seconds") > 1_700_000_000
+            says = pytest.RaisesExc(Refused, match=r"(?i)permission|can't run")
+            with (
+                pytest.RaisesGroup(says, flatten_subgroups=True),
+                anyio.fail_after(10),
+            ):
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(rig.consumer.run)

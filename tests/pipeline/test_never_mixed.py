@@ -21,7 +21,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 
 from tests import events
 from tests.core.names import ADVERSARIAL, names
-from tests.pipeline.test_consumer import Rig, rigged
+from tests.pipeline.rig import Rig, rigged
 from tests.waiting import wait_until
 from worker.core.audit import examine_document, examine_key
 from worker.core.bindings import Bindings, inbox_key

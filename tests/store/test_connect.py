@@ -1,30 +1,27 @@
-"""Outages met by many tasks at once are told to each of them."""
+"""How errors of a connection are told apart."""
 
-import anyio
-from redis.exceptions import ConnectionError as Lost
+import pytest
 
 from worker.errors import Unavailable
 from worker.store.connect import connect, translated
 
 
-async def test_who_gives_up_during_an_outage_cancels_nobody_else(redis_uri: str) -> None:
-    """All close the same idle connections; one that is cancelled at it must not be felt."""
-    told = 0
+async def test_a_connection_that_was_cut_before_a_command_is_an_outage(redis_uri: str) -> None:
+    """Neither asyncio nor the library call it one; the next command has a new connection."""
     async with connect(redis_uri) as client:
+        await client.ping()
+        (connection,) = client.connection_pool._available_connections
+        connection._writer.transport.abort()
+        with pytest.raises(Unavailable) as caught:
+            async with translated(client):
+                await client.ping()
 
-        async def meet_an_outage(patience_s: float) -> None:
-            nonlocal told
-            with anyio.move_on_after(patience_s):
-                try:
-                    async with translated(client):
-                        raise Lost("gone")
-                except Unavailable:
-                    told += patience_s > 1
+        assert caught.value.kind == "connection"
+        assert await client.ping()
 
-        async with anyio.create_task_group() as tasks:
-            for _ in range(60):
-                tasks.start_soon(client.ping)
-        async with anyio.create_task_group() as tasks:
-            for number in range(20):
-                tasks.start_soon(meet_an_outage, 10 if number % 2 else 0.0005 * (number % 5))
-    assert told == 10
+
+async def test_a_defect_of_ours_is_none(redis_uri: str) -> None:
+    async with connect(redis_uri) as client:
+        with pytest.raises(RuntimeError, match="ours"):
+            async with translated(client):
+                raise RuntimeError("ours")

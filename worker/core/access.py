@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final, Literal
 
 from worker.core.keys import Keys, backfill_key, dead_key
+from worker.core.stream_keys import group_root
 
 Role = Literal["worker", "producer", "reader", "operator"]
 
@@ -17,7 +18,10 @@ _CONNECTION: Final = (
 )
 _WORKER: Final = (
     *_CONNECTION,
+    "client|id",  # to end its own read that waits, when told to stop
+    "client|unblock",
     "xgroup|create",
+    "xgroup|delconsumer",  # of workers that died long ago
     "xreadgroup",
     "xinfo|groups",
     "xinfo|consumers",
@@ -33,13 +37,15 @@ _WORKER: Final = (
     "script|load",
     "time",  # in scripts, as what follows
     "get",
-    "getex",  # pointers are read and renewed at once
+    "getex",  # renews what it reads
     "set",
+    "del",  # of a lease
     "expire",
     "zadd",
     "zremrangebyrank",
     "hget",
     "hset",
+    "hmget",
     "hdel",
     "hvals",
     "hgetall",  # bindings
@@ -118,6 +124,7 @@ def _patterns(role: Role, keys: Keys, stream: str, instance: str | None) -> Iter
         yield _exact(dead_key(stream))
         if role == "operator":
             yield f"{_exact(backfill_key(stream, ''))}*"
+        yield f"{_exact(group_root(stream))}*"
         yield from _spaced([keys.pattern])
 
 

@@ -62,15 +62,6 @@ class Buried(Struct, frozen=True, gc=False):
     dropped: int
 
 
-class Figures(Struct, frozen=True, gc=False):
-    """What the server says of stream and group; None where it does not know."""
-
-    length: int
-    pending: int
-    lag: int | None
-    oldest_pending_s: float | None
-
-
 class Statement(Struct, frozen=True, gc=False):
     """What an entry says around its payload.
 

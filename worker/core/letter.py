@@ -63,7 +63,7 @@ class DeadLetter:
             "reason": self.reason,
             "event": told.event,
             "inbox": told.inbox(bindings) or (told.inbox_id and f"?/{told.inbox_id}"),
-            "instance": told.belongs_to(bindings),
+            "instance": told.belongs_to(bindings) or told.instance or told.inbox_name,
             "attempts": self._text(b"_attempts"),
             "error": self._text(b"_error"),
         }

@@ -41,14 +41,20 @@ class Trace:
     def belongs_to(self, bindings: Bindings) -> str | None:
         """Return the instance whose it is: as bound, else as stated, else as the inbox is named.
 
-        What names no inbox is that of an instance only where its account has no other.
+        A name counts only where the instance is not another account's. What names no inbox is
+        that of an instance only where its account has no other.
         """
         inbox = self.inbox(bindings)
         if inbox is None:
             of_account = [name for name, a in bindings.accounts.items() if a == self.account_id]
             return self.instance or (of_account[0] if len(of_account) == 1 else None)
+        bound = bindings.instances.get(inbox)
         named = self.inbox_name if self.channel in (API_CHANNEL, None) else None
-        return bindings.instances.get(inbox) or self.instance or named
+        claimed = self.instance or named
+        if bound or claimed is None:
+            return bound
+        account_id = int(inbox.partition("/")[0])
+        return claimed if bindings.accounts.get(claimed, account_id) == account_id else None
 
     def names(self, bindings: Bindings) -> set[str]:
         """Return every instance that it has to do with: in a conflict there are two."""

@@ -11,6 +11,7 @@ and what is in hand stays pending for the next start.
 import contextlib
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Final, Protocol, TypeVar
 
@@ -19,7 +20,7 @@ import structlog
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from worker.core.entry import Entry, Letter, Pending, Source
-from worker.errors import Error, GroupMissing, Unavailable, Unusable
+from worker.errors import Error, Unavailable, Unusable
 from worker.logs import Throttle, where
 from worker.metrics import Metrics
 from worker.pipeline.batch import Batch
@@ -36,14 +37,45 @@ SUSPECT_ATTEMPTS: Final = 2
 """An entry handed out more often than this is settled alone, so that it harms no neighbour."""
 
 _GIVE_BACK_S: Final = 1.0
+_UNBLOCK_S: Final = 0.05
 _RECREATE_PAUSE_S: Final = 0.1
+
+
+class Turn(Protocol):
+    """What only one worker of the group does at a time."""
+
+    async def hold(self, ttl_s: float) -> bool:
+        """Take the turn for so long, or keep it; False when another worker has it."""
+
+    async def release(self) -> None:
+        """Let others have it at once."""
+
+
+class CreatedGroup(Protocol):
+    """A group that was just created; `again` when there had been one."""
+
+    @property
+    def position(self) -> str:
+        """The id behind which it reads."""
+
+    @property
+    def again(self) -> bool:
+        """Whether there had been one."""
+
+    @property
+    def lost(self) -> int:
+        """How many entries the former one never settled and this one cannot read, at a guess."""
 
 
 class EntryStream(Acknowledger, NamedConsumer, Protocol):
     """Where entries come from."""
 
-    async def create_group(self) -> bool:
-        """Create stream and group; False when the group exists."""
+    @property
+    def sweeping(self) -> Turn:
+        """Who takes over what others left idle."""
+
+    async def create_group(self) -> CreatedGroup | None:
+        """Create stream and group where they are missing; None when the group exists."""
 
     async def keep_name(self) -> None:
         """Be seen as a living consumer."""
@@ -60,8 +92,27 @@ class EntryStream(Acknowledger, NamedConsumer, Protocol):
     async def keep(self, ids: Sequence[bytes]) -> None:
         """Keep entries in hand from being taken by others."""
 
-    async def give_back(self, entries: Sequence[Entry]) -> None:
-        """Let this attempt on entries not count."""
+    async def give_back(self, entries: Sequence[Entry], *, idle_s: float = 0.0) -> None:
+        """Let this attempt on entries not count, and others have them that wait for idle ones."""
+
+    async def unblock(self) -> bool:
+        """Let a read that waits return with nothing, if that can be."""
+
+
+class Book(Protocol):
+    """What the group lost."""
+
+    async def glance(self) -> None:
+        """Count what was trimmed unread, unless that was done a moment ago."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumerSettings:
+    """As whom, how often an entry is tried, and when what others left is taken over."""
+
+    name: str
+    max_attempts: int = 5
+    reclaim_after_s: float = 60.0
 
 
 class Consumer:
@@ -71,19 +122,18 @@ class Consumer:
         self,
         stream: EntryStream,
         settler: Settler,
+        ledger: Book,
         metrics: Metrics,
-        *,
-        name: str,
-        max_attempts: int,
-        reclaim_after_s: float,
+        settings: ConsumerSettings,
     ) -> None:
         self._stream = stream
         self._settler = settler
+        self._ledger = ledger
         self._metrics = metrics
-        self._name = name
-        self._max_attempts = max_attempts
-        self._reclaim_after_s = reclaim_after_s
-        self._sweep_at = time.monotonic() + reclaim_after_s
+        self._name = settings.name
+        self._max_attempts = settings.max_attempts
+        self._reclaim_after_s = settings.reclaim_after_s
+        self._sweep_at = time.monotonic()
         self._in_hand: dict[bytes, Entry] = {}
         self._throttle = Throttle(10.0)
         self._in_doubt = True
@@ -117,11 +167,21 @@ class Consumer:
             async with anyio.create_task_group() as beside:
                 beside.start_soon(every, HEARTBEAT_S, self._stream.keep_name)
                 beside.start_soon(every, self._reclaim_after_s / 3, self._keep_in_hand)
+                beside.start_soon(self._end_the_waiting_read)
                 await self._consume()
                 beside.cancel_scope.cancel()
         except* Stopped:
-            await self._give_back()
             log.warning("worker.stopped_without_redis", in_hand="stays pending")
+        finally:
+            await self._hand_over()
+
+    async def _end_the_waiting_read(self) -> None:
+        """Once told to stop, wait for no new entries; a read may only be about to wait."""
+        await self._patience.stop.wait()
+        while True:
+            with contextlib.suppress(Error):
+                await self._stream.unblock()
+            await anyio.sleep(_UNBLOCK_S)
 
     async def _consume(self) -> None:
         while not self._patience.stop.is_set():
@@ -146,6 +206,7 @@ class Consumer:
         async with to_prepare:
             while not self._is_pause_due():
                 await self._patience.calm()
+                await self._patience.insist(self._ledger.glance)
                 if entries := await self._patience.insist(self._read):
                     self._take_in_hand(entries, "new")
                     await to_prepare.send(entries)
@@ -188,6 +249,7 @@ class Consumer:
             await self._take_up("own")
         elif time.monotonic() >= self._sweep_at:
             await self._take_up("reclaimed")
+            await self._patience.insist(self._stream.sweeping.release)
             # Not all workers at once, and often enough to be late by a fraction only.
             self._sweep_at = time.monotonic() + self._reclaim_after_s / 4 * jitter()
 
@@ -199,6 +261,8 @@ class Consumer:
         idle_s = None if source == "own" else self._reclaim_after_s
         after = b"0-0"
         while not self._patience.stop.is_set():
+            if source == "reclaimed" and not await self._is_our_turn():
+                return
             page = await self._patience.insist(partial(self._stream.pending, after, idle_s=idle_s))
             if not page:
                 return
@@ -208,6 +272,14 @@ class Consumer:
                 await self._take(await self._claim(fresh, idle_s), source)
             for suspect in sorted(set(page) - set(fresh), key=lambda p: (p.attempts, p.id)):
                 await self._take_up_suspect(suspect, source, idle_s)
+
+    async def _is_our_turn(self) -> bool:
+        """Sweep alone, or leave it to the worker that does; a crashed one blocks nobody for long.
+
+        Two at once would do no harm, since entries are taken only once they are idle.
+        """
+        ttl_s = self._reclaim_after_s / 2
+        return await self._patience.insist(partial(self._stream.sweeping.hold, ttl_s))
 
     async def _claim(self, pending: Sequence[Pending], idle_s: float | None) -> list[Entry]:
         return await self._patience.insist(
@@ -247,11 +319,20 @@ class Consumer:
             self._in_hand.pop(entry.id, None)
         self._metrics.inflight_entries.set(len(self._in_hand))
 
-    async def _give_back(self) -> None:
-        """Take back the attempt of entries that an outage kept us from trying, if that can be."""
-        if self._in_hand:
-            with anyio.move_on_after(_GIVE_BACK_S), contextlib.suppress(Unavailable, GroupMissing):
-                await self._stream.give_back(list(self._in_hand.values()))
+    async def _hand_over(self) -> None:
+        """Leave what is in hand to whoever looks next: its attempt counts for none.
+
+        There is something in hand where Redis went away, or the time to shut down is over.
+        """
+        if not self._in_hand:
+            return
+        entries = list(self._in_hand.values())
+        with anyio.CancelScope(shield=True, deadline=anyio.current_time() + _GIVE_BACK_S) as scope:
+            with contextlib.suppress(Error):
+                await self._stream.give_back(entries, idle_s=self._reclaim_after_s)
+                log.warning("entries.handed_over", entries=len(entries))
+        if scope.cancelled_caught:
+            log.warning("entries.left_pending", entries=len(entries))
 
     async def _keep_in_hand(self) -> None:
         await self._stream.keep(list(self._in_hand))
@@ -295,14 +376,26 @@ class Consumer:
 
     async def _recreate_group(self) -> None:
         self._settler.distrust_bindings()
-        if await self._patience.insist(self._create_group):
-            self._metrics.stream_group_recreations.inc()
-        else:
+        if not await self._patience.insist(self._create_group):
             # It was there all the same: somebody else created it, or the server is of two minds.
             await anyio.sleep(_RECREATE_PAUSE_S)
 
     async def _create_group(self) -> bool:
         created = await self._stream.create_group()
-        if created:
-            log.info("group.created", position="0")
-        return created
+        if created is None:
+            return False
+        if created.again:
+            self._count_recreated(created)
+        else:
+            log.info("group.created", position=created.position)
+        return True
+
+    def _count_recreated(self, created: CreatedGroup) -> None:
+        # What is in hand was not settled either, but will be.
+        lost = max(0, created.lost - len(self._in_hand))
+        self._metrics.stream_group_recreations.inc()
+        self._metrics.stream_lost_entries.labels(reason="group_recreated").inc(lost)
+        count = self._throttle.ready("group.recreated")
+        if count is not None:
+            about = {"position": created.position, "lost_estimate": lost}
+            log.warning("group.recreated", suppressed=count, **about)

@@ -29,8 +29,6 @@ PREFIX: Final = "CHATWOOT_CACHE_"
 
 UNBUILT: Final = (
     "CHATWOOT_CACHE_LOCAL_MAX_BYTES",
-    "CHATWOOT_CACHE_STREAM_RETENTION_S",
-    "CHATWOOT_CACHE_STREAM_MAX_ENTRIES",
     "CHATWOOT_CACHE_HTTP_API_KEY",
     "CHATWOOT_CACHE_HTTP_INSTANCE_KEYS",
 )
@@ -191,6 +189,19 @@ class Settings(BaseSettings):
     )
     stream_max_attempts: int = Field(
         default=5, ge=1, le=1000, description="Attempts on one entry before it is a dead letter."
+    )
+    stream_retention_s: float = Field(
+        default=DAY_S,
+        ge=1,
+        le=TEN_YEARS_S,
+        description="How long an entry stays in the stream once every group acknowledged it.",
+    )
+    stream_max_entries: int | None = Field(
+        default=None,
+        ge=1,
+        le=1_000_000_000,
+        description="Most entries kept in the stream, even if unread ones are lost; no limit"
+        " unless set.",
     )
     dead_max_entries: int = Field(
         default=10_000, ge=1, le=10_000_000, description="Most dead letters kept."

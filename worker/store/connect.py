@@ -47,6 +47,8 @@ _REFUSED: Final = (
     "can't run this command",
 )
 _GROUP: Final = ("NOGROUP", "UNBLOCKED", "no such key")
+_CLOSED: Final = "the handler is closed"
+"""How uvloop says that the server cut the connection before a command was sent."""
 _CLUSTER: Final = ("MOVED", "ASK", "CROSSSLOT")
 _CODE = re.compile(rf"\b({'|'.join((*_KINDS, *_REFUSED, *_GROUP, *_CLUSTER))})\b")
 
@@ -118,6 +120,11 @@ async def translated(client: Client) -> AsyncIterator[None]:
         if isinstance(ours, Unavailable):
             await _leave_idle(client)
         raise ours from error
+    except RuntimeError as error:
+        if _CLOSED not in str(error):
+            raise
+        await _leave_idle(client)
+        raise Unavailable("connection", _describe(error)) from error
 
 
 async def _leave_idle(client: Client) -> None:

@@ -1,0 +1,98 @@
+"""Workers that are killed and started again, as a supervisor would; one is left alone."""
+
+import contextlib
+import json
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+import anyio
+
+from tests.e2e.process import Worker
+from tests.servers import free_port
+
+STEADY: Final = "steady"
+
+
+class Crew:
+    """Two workers that take webhooks and may be killed, and one that only consumes."""
+
+    def __init__(self, directory: Path, settings: Mapping[str, str]) -> None:
+        self._directory = directory
+        self._settings = settings
+        self._turn = 0
+        self.ports = [free_port(), free_port()]
+        self.kills = 0
+        self.workers: dict[str, Worker] = {}
+
+    async def __aenter__(self) -> Self:
+        for number, port in enumerate(self.ports):
+            self._start(f"worker-{number}", port)
+        self._start(STEADY, 0)
+        for worker in self.workers.values():
+            await worker.started()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for worker in self.workers.values():
+            worker.process.terminate()
+        for worker in self.workers.values():
+            worker.process.wait(15)
+
+    @property
+    def steady(self) -> Worker:
+        """The worker that nobody kills."""
+        return self.workers[STEADY]
+
+    def failures(self) -> Counter[str]:
+        """What was logged as an error by any worker, dead ones too."""
+        found: Counter[str] = Counter()
+        for log in self._directory.glob("*/stderr.log"):
+            for line in log.read_bytes().splitlines():
+                # A killed worker's last line may be half of one.
+                with contextlib.suppress(ValueError):
+                    said = json.loads(line)
+                    if said["level"] in ("error", "critical"):
+                        found[f"{said['event']}: {said.get('error')}"] += 1
+        return found
+
+    async def kill_every(self, period_s: float) -> None:
+        """Kill one after the other until cancelled."""
+        while True:
+            await anyio.sleep(period_s)
+            self._kill_one()
+
+    async def keep_up(self) -> None:
+        """Start again whoever ended by itself, until cancelled."""
+        while True:
+            for number, port in enumerate(self.ports):
+                name = f"worker-{number}"
+                if self.workers[name].process.poll() is not None:
+                    self._start(name, port)
+            await anyio.sleep(0.2)
+
+    def _kill_one(self) -> None:
+        """`kill -9` one of those that take webhooks, and start it again at once."""
+        number = self._turn % len(self.ports)
+        self._turn += 1
+        name = f"worker-{number}"
+        self.workers[name].process.kill()
+        self.workers[name].process.wait()
+        self.kills += 1
+        self._start(name, self.ports[number])
+
+    def _start(self, name: str, port: int) -> None:
+        folder = self._directory / name
+        folder.mkdir(exist_ok=True)
+        own = {
+            "CHATWOOT_CACHE_STREAM_CONSUMER": name,
+            "CHATWOOT_CACHE_HTTP_PORT": str(port),
+        }
+        self.workers[name] = Worker(folder, {**self._settings, **own})

@@ -1,0 +1,136 @@
+"""How a consumer group stands, and what of the stream it never saw.
+
+Ids are Redis', `<milliseconds>-<sequence>`; a position is an id up to which all is settled.
+"""
+
+from typing import Final
+
+from msgspec import Struct
+
+START: Final = b"0-0"
+"""Before every id there can be."""
+
+_GREATEST_SEQUENCE: Final = 2**64 - 1
+
+
+class Figures(Struct, frozen=True, gc=False):
+    """What the server says of stream and group; None where it does not know, or there is none.
+
+    `added` and `read` count entries since stream and group exist (Redis 7.0 and later);
+    `stated_lag` is what the server takes for the group's lag. `first` and `newest` are ids,
+    `delivered` is the last one that the group was handed.
+    """
+
+    length: int
+    first: bytes | None
+    newest: bytes | None
+    added: int | None
+    delivered: bytes
+    read: int | None
+    stated_lag: int | None
+    pending: int
+    oldest_pending: bytes | None
+
+    @property
+    def position(self) -> bytes:
+        """The id up to which everything was acknowledged."""
+        if self.oldest_pending is None:
+            return self.delivered
+        return min(before(self.oldest_pending), self.delivered, key=parts)
+
+    @property
+    def oldest_pending_s(self) -> float | None:
+        """When the oldest pending entry was added, in Unix time."""
+        return None if self.oldest_pending is None else parts(self.oldest_pending)[0] / 1000
+
+    @property
+    def is_caught_up(self) -> bool:
+        """Whether the group was handed out all that the stream holds."""
+        return self.newest is None or parts(self.delivered) >= parts(self.newest)
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether the stream begins behind the group's cursor: what stood between is gone."""
+        return self.first is not None and parts(self.delivered) < parts(self.first)
+
+
+class Losses(Struct, frozen=True, gc=False):
+    """What of the entries that were trimmed unread was counted already.
+
+    `seen` is the shortfall when it was last looked at, `cursor` where the group stood then.
+    Newer servers mend a group's `entries-read` once it reads beyond a gap, Redis 7.0 does not:
+    `mends` says which one this is, None until it was seen.
+    """
+
+    seen: int = 0
+    cursor: bytes = START
+    mends: bool | None = None
+
+
+def count_unread(figures: Figures, losses: Losses | None) -> tuple[int, Losses | None]:
+    """Return how many more entries were trimmed before the group read them, and what is counted.
+
+    An estimate: nothing where the server does not count (before Redis 7.0), too little where a
+    gap opened and was passed between two looks, too much where entries were deleted one by one.
+    Without `losses`, a group that has read nothing yet has lost nothing.
+    """
+    read = 0 if figures.delivered == START else figures.read
+    if figures.added is None or read is None or not (figures.is_caught_up or figures.is_cut_off):
+        return 0, losses
+    short = figures.added - read - (0 if figures.is_caught_up else figures.length)
+    mends = None if losses is None else _mends(figures, losses, short)
+    base = _counted(figures, losses, short, mends=mends)
+    return max(0, short - base), Losses(max(0, short), figures.delivered, mends)
+
+
+def _mends(figures: Figures, losses: Losses, short: int) -> bool | None:
+    """Say whether the server mends its count, once the group has passed a gap."""
+    has_moved = figures.delivered != losses.cursor
+    if losses.seen == 0 or not has_moved:
+        return losses.mends
+    if short < losses.seen:
+        return True
+    return False if figures.is_caught_up else losses.mends
+
+
+def _counted(figures: Figures, losses: Losses | None, short: int, *, mends: bool | None) -> int:
+    """Return how much of a shortfall was counted before."""
+    if losses is None:
+        return max(0, short) if figures.delivered == START else 0
+    if mends and figures.delivered != losses.cursor:
+        return 0
+    return losses.seen
+
+
+def lag(figures: Figures, losses: Losses | None) -> int | None:
+    """Return how many entries the group has still to read, None where that cannot be told.
+
+    The server's own figure counts entries that were trimmed, for good on Redis 7.0.
+    """
+    if figures.is_caught_up:
+        return 0
+    if figures.is_cut_off:
+        return figures.length
+    if figures.stated_lag is None or losses is None:
+        return _possible(figures, figures.stated_lag)
+    if losses.mends is None and losses.seen:
+        return None
+    return _possible(figures, figures.stated_lag - (0 if losses.mends else losses.seen))
+
+
+def _possible(figures: Figures, stated: int | None) -> int | None:
+    return stated if stated is not None and 0 <= stated <= figures.length else None
+
+
+def parts(entry_id: bytes) -> tuple[int, int]:
+    """Return an id in a form that can be compared."""
+    ms, _, sequence = entry_id.partition(b"-")
+    return int(ms), int(sequence or 0)
+
+
+def before(entry_id: bytes) -> bytes:
+    """Return the greatest id that is smaller; that of `START` is itself."""
+    ms, sequence = parts(entry_id)
+    if sequence:
+        return b"%d-%d" % (ms, sequence - 1)
+    return b"%d-%d" % (ms - 1, _GREATEST_SEQUENCE) if ms else START

@@ -1,0 +1,75 @@
+-- Trims entries that every group of the stream has acknowledged and that are older than the
+-- retention; beyond the most entries allowed, also younger ones, and at last unacknowledged ones.
+-- Deciding and trimming are one step. One step trims a bounded number: call until it trims none.
+--
+-- KEYS[1]  the stream
+-- ARGV[1]  the consumer group  ARGV[2]  seconds an entry is kept
+-- ARGV[3]  most entries kept, 0 for no limit          ARGV[4]  most entries trimmed in one step
+--
+-- Answers: entries trimmed; those of them that our group had not read; the other group that
+-- keeps entries beyond the retention because it has not acknowledged them, '' when none does.
+
+local key, group, step = KEYS[1], ARGV[1], tonumber(ARGV[4])
+local most = tonumber(ARGV[3])
+
+-- Ids are compared as numbers of 64 bits, which Lua does not have.
+local function is_less(a, b)
+    local a_ms, a_seq = a:match('^(%d+)-(%d+)$')
+    local b_ms, b_seq = b:match('^(%d+)-(%d+)$')
+    if a_ms == b_ms then
+        a_ms, b_ms = a_seq, b_seq
+    end
+    if #a_ms ~= #b_ms then
+        return #a_ms < #b_ms
+    end
+    return a_ms < b_ms
+end
+
+-- The least id that a group still needs; the last one it settled is kept, as a witness.
+local needed, needed_by, delivered = nil, '', nil
+for _, row in ipairs(redis.call('XINFO', 'GROUPS', key)) do
+    local of = {}
+    for i = 1, #row, 2 do
+        of[row[i]] = row[i + 1]
+    end
+    local least = of['last-delivered-id']
+    if of.name == group then
+        delivered = least
+    end
+    if of.pending > 0 then
+        local oldest = redis.call('XPENDING', key, of.name)[2]
+        least = is_less(oldest, least) and oldest or least
+    end
+    if not needed or is_less(least, needed) then
+        needed, needed_by = least, of.name
+    end
+end
+if not delivered then
+    return redis.error_reply('NOGROUP the consumer group is gone')
+end
+
+local now = redis.call('TIME')
+local oldest = string.format('%.0f-0', math.max(0, now[1] - ARGV[2]) * 1000 + math.floor(now[2] / 1000))
+local held_by = ''
+if is_less(needed, oldest) then
+    local first = redis.call('XRANGE', key, '(' .. needed, '(' .. oldest, 'COUNT', 1)
+    held_by = #first > 0 and needed_by ~= group and needed_by or ''
+    oldest = needed
+end
+-- Whole nodes first, which is cheap and can be bounded; then what is left of one.
+local trimmed = redis.call('XTRIM', key, 'MINID', '~', oldest, 'LIMIT', step)
+if trimmed == 0 then
+    trimmed = redis.call('XTRIM', key, 'MINID', oldest)
+end
+
+-- Counting what was unread copies the entries, so this is done in smaller steps.
+local excess = most > 0 and math.min(redis.call('XLEN', key) - most, step / 10) or 0
+if trimmed > 0 or excess <= 0 then
+    return {trimmed, 0, held_by}
+end
+local read = 0
+if delivered ~= '0-0' then
+    read = #redis.call('XRANGE', key, '-', delivered, 'COUNT', excess)
+end
+trimmed = redis.call('XTRIM', key, 'MAXLEN', redis.call('XLEN', key) - excess)
+return {trimmed, excess - read, held_by}
