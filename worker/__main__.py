@@ -54,7 +54,7 @@ in this order; `chatwoot-cache config` shows each with its origin
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
-    arguments = _parser().parse_args(argv)
+    arguments = parser().parse_args(argv)
     try:
         loaded = settings.load(_overrides(arguments.set))
         code: int = arguments.func(arguments, loaded)
@@ -76,7 +76,8 @@ def _say(message: str) -> None:
     sys.stderr.write("".join(f"chatwoot-cache: {line}\n" for line in message.splitlines()))
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """Return the whole command line's parser."""
     parser = argparse.ArgumentParser(
         prog="chatwoot-cache",
         description="A sidecar for Evolution API and Chatwoot: keeps messages and conversations "
