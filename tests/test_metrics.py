@@ -9,7 +9,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 
 from worker.errors import REASONS, UNAVAILABLE_KINDS
-from worker.metrics import EVENTS, WEBHOOK_ANSWERS, Metrics
+from worker.metrics import EVENTS, READ_KINDS, READ_RESULTS, WEBHOOK_ANSWERS, Metrics
 
 AT_START = {
     "build_info": 1,
@@ -35,6 +35,9 @@ AT_START = {
     "redis_errors_total": len(UNAVAILABLE_KINDS),
     "webhook_requests_total": len(WEBHOOK_ANSWERS),
     "webhook_duration_seconds_count": 1,
+    "reads_total": sum(len(results) for results in READ_RESULTS.values()) * len(READ_KINDS),
+    "read_duration_seconds_count": len(READ_RESULTS),
+    "local_cache_entries": 1,
     "webhook_spool_bytes": 1,
     "webhook_spool_entries": 1,
     "webhook_spool_drained_total": 1,

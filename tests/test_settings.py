@@ -456,7 +456,8 @@ class TestRefusals:
         assert "embedded://.data for a laptop" in message
 
     @pytest.mark.parametrize(
-        ("local", "words"), [("false", "nothing would be cached"), ("true", "local only is not in")]
+        ("local", "words"),
+        [("false", "nothing would be cached"), ("true", "set CHATWOOT_CACHE_STREAM_REDIS_URI")],
     )
     def test_a_cache_without_redis_is_refused(
         self, load_here: Load, local: str, words: str
@@ -464,6 +465,20 @@ class TestRefusals:
         message = refusal(lambda: load_here(CACHE_REDIS_ENABLED="false", CACHE_LOCAL_ENABLED=local))
 
         assert words in message
+
+    def test_memory_alone_needs_a_stream_and_somebody_to_read_it(self, load_here: Load) -> None:
+        environ = {
+            "CACHE_REDIS_ENABLED": "false",
+            "CACHE_LOCAL_ENABLED": "true",
+            "CHATWOOT_CACHE_STREAM_REDIS_URI": URI,
+        }
+        (warning,) = load_here(**environ).warnings
+        loaded = load_here(**environ, CHATWOOT_CACHE_HTTP_API_KEY="key")
+
+        assert "set CHATWOOT_CACHE_HTTP_API_KEY" in warning
+        assert loaded.warnings == ()
+        assert loaded.settings.local_only
+        assert "there is no cache in Redis" in refusal(lambda: loaded.settings.cache_uri)
 
     def test_two_servers_need_two_ports(self, load_here: Load) -> None:
         same = {"CHATWOOT_CACHE_HTTP_PORT": "80", "CHATWOOT_CACHE_OPS_PORT": "80"}
@@ -522,24 +537,60 @@ class TestWarnings:
 
         assert load_here().warnings == ("CHATWOOT_CACHE_ZZZ (env.yml) is not a setting",)
 
+
+class TestReadKeys:
+    """Keys to read over HTTP."""
+
+    def test_a_key_for_all_and_one_or_more_for_each_instance(
+        self, load_here: Load, tmp_path: Path
+    ) -> None:
+        (tmp_path / "keys").write_text('{"loja 1": old, "padaria": [a, "b c"]}\n')
+        loaded = load_here(
+            CHATWOOT_CACHE_HTTP_API_KEY="s3cret", CHATWOOT_CACHE_HTTP_INSTANCE_KEYS_FILE="keys"
+        )
+        keys = loaded.settings.http_instance_keys
+        masked = loaded.masked()
+
+        assert loaded.settings.reads_enabled
+        assert {i: [k.get_secret_value() for k in several] for i, several in keys.items()} == {
+            "loja 1": ["old"],
+            "padaria": ["a", "b c"],
+        }
+        assert masked["CHATWOOT_CACHE_HTTP_API_KEY"] == "***"
+        assert masked["CHATWOOT_CACHE_HTTP_INSTANCE_KEYS"] == {
+            "loja 1": ["***"],
+            "padaria": ["***", "***"],
+        }
+        assert "s3cret" not in repr(loaded)
+        assert not load_here().settings.reads_enabled
+
     @pytest.mark.parametrize(
-        "name",
-        [
-            "LOCAL_MAX_BYTES",
-            "HTTP_API_KEY",
-            "HTTP_API_KEY_FILE",
-        ],
+        "text",
+        ["s3cret", "[s3cret]", "{a:s3cret}", "{a: ''}", "{a: []}", "{'': s3cret}", "{a: {}}"],
     )
-    def test_a_setting_of_a_later_version_is_told(self, load_here: Load, name: str) -> None:
-        assert load_here(**{f"CHATWOOT_CACHE_{name}": "1"}).warnings == (
-            f"CHATWOOT_CACHE_{name} (environment) has no effect in this version",
+    def test_a_malformed_map_is_refused_and_not_shown(self, load_here: Load, text: str) -> None:
+        message = refusal(lambda: load_here(CHATWOOT_CACHE_HTTP_INSTANCE_KEYS=text))
+
+        assert message.startswith("CHATWOOT_CACHE_HTTP_INSTANCE_KEYS=*** (environment): must be ")
+        assert "s3cret" not in message
+
+    @pytest.mark.parametrize("key", [" s3cret", "s3cret ", "s3\tcret", "s3\ncret"])
+    def test_a_key_that_no_header_can_hold_is_refused(self, load_here: Load, key: str) -> None:
+        message = refusal(lambda: load_here(CHATWOOT_CACHE_HTTP_API_KEY=key))
+
+        assert message.startswith("CHATWOOT_CACHE_HTTP_API_KEY=*** (environment): must be a key")
+        assert "cret" not in message
+
+    @pytest.mark.parametrize("text", ["{a: x, b: x}", "{a: [x, y], b: y}", "{a: s3cret}"])
+    def test_a_key_opens_one_thing(self, load_here: Load, text: str) -> None:
+        message = refusal(
+            lambda: load_here(
+                CHATWOOT_CACHE_HTTP_API_KEY="s3cret", CHATWOOT_CACHE_HTTP_INSTANCE_KEYS=text
+            )
         )
 
-    def test_the_local_tier_comes_later(self, load_here: Load) -> None:
-        (warning,) = load_here(CACHE_LOCAL_ENABLED="true").warnings
-
-        assert "CACHE_LOCAL_ENABLED=true" in warning
-        assert "not in this version" in warning
+        assert "a key opens one instance only" in message
+        assert "s3cret" not in message
 
 
 class TestDeprecatedStorage:

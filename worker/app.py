@@ -18,29 +18,30 @@ import structlog
 from anyio.abc import TaskGroup
 from starlette.types import ASGIApp
 
-from worker import __version__
-from worker.core.stream_keys import StreamKeys
+from worker import __version__, tiers
+from worker.errors import Misconfigured
 from worker.health import Health
 from worker.metrics import Metrics
 from worker.notify import Notifier
 from worker.pipeline.consumer import Consumer, ConsumerSettings
 from worker.pipeline.directory import Directory
-from worker.pipeline.ledger import Ledger
+from worker.pipeline.idle import Idle
 from worker.pipeline.settle import Settler
 from worker.pipeline.spooling import Spooling
-from worker.pipeline.upkeep import MEASURE_S, SELDOM_S, Charges, Upkeep, every
+from worker.pipeline.upkeep import MEASURE_S, SELDOM_S, Upkeep, every
 from worker.settings import RedisUri, Settings, uris
 from worker.store import embedded
-from worker.store.bindings import BindingTable
-from worker.store.cache import Cache, CacheSettings
 from worker.store.connect import Client, connect
-from worker.store.lease import Lease
 from worker.store.spool import Spool
 from worker.store.spoolfile import SpoolFile
-from worker.store.stream import Producer, Stream, StreamSettings
-from worker.store.trimmer import Trimmer
+from worker.store.stream import Producer
+from worker.tiers import Source, Together
+from worker.web.keys import Keyring
 from worker.web.policy import WebhookPolicy, is_loopback
 from worker.web.probes import ops_app
+from worker.web.public import public_app
+from worker.web.question import ROOT
+from worker.web.reads import ReadsApp
 from worker.web.server import bind, bound_port, serve
 from worker.web.webhook import PATH, webhook_app
 
@@ -52,33 +53,55 @@ _GRACE_S: Final = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """Where a worker listens: the webhook's URL (None when it is off), and the ops port's."""
+    """Where a worker listens: the URLs of webhook and reads (None when off), and the ops port's."""
 
     webhook: str | None
+    reads: str | None
     ops: str
 
 
 async def run(
-    settings: Settings, environ: Mapping[str, str], on_started: Callable[[Started], None]
+    settings: Settings,
+    environ: Mapping[str, str],
+    on_started: Callable[[Started], None],
+    *,
+    consume: bool = True,
 ) -> None:
     """Work until SIGTERM, SIGINT or a closed terminal.
 
     What is in hand is settled within the shutdown time-out.
+    Without `consume` only reads are served: no group is joined, and no webhook taken.
 
     Raises `Misconfigured` and `Refused`, in a group when tasks run already.
     """
+    if not consume:
+        settings = _to_read_only(settings)
     notifier = Notifier.from_environment(environ)
     ops = bind(settings.ops_host, settings.ops_port, name="OPS")
     public = None
-    if settings.webhook_enabled:
+    if settings.webhook_enabled or settings.reads_enabled:
         public = bind(settings.http_host, settings.http_port, name="HTTP")
     with anyio.open_signal_receiver(*_ending_signals()) as signals:
         async with _own_servers(settings):
-            worker = _Worker(settings, notifier, ops, public)
+            worker = _Worker(settings, notifier, ops, public, consume=consume)
             try:
                 await worker.run(signals, on_started)
             finally:
                 await worker.close()
+
+
+def _to_read_only(settings: Settings) -> Settings:
+    if not settings.reads_enabled:
+        raise Misconfigured(
+            "--no-consume serves reads only, and nobody has a key for them: set"
+            " CHATWOOT_CACHE_HTTP_API_KEY or CHATWOOT_CACHE_HTTP_INSTANCE_KEYS"
+        )
+    if settings.local_only:
+        raise Misconfigured(
+            "--no-consume reads what others cache, and with CACHE_REDIS_ENABLED=false there is"
+            " nothing that others could have cached"
+        )
+    return settings.model_copy(update={"webhook_enabled": False})
 
 
 def _ending_signals() -> Iterator[signal.Signals]:
@@ -92,7 +115,7 @@ def _ending_signals() -> Iterator[signal.Signals]:
 async def _own_servers(settings: Settings) -> AsyncIterator[None]:
     """Run the servers of our own that the settings name, for as long as the block lasts."""
     async with AsyncExitStack() as stack:
-        for uri in {u.get_secret_value() for u in (settings.cache_uri, settings.stream_uri)}:
+        for uri in {u.get_secret_value() for u in settings.uris}:
             if uri.startswith(embedded.SCHEME):
                 await stack.enter_async_context(embedded.running(embedded.directory_of(uri)))
         yield
@@ -107,6 +130,8 @@ class _Worker:
         notifier: Notifier,
         ops: socket.socket,
         public: socket.socket | None,
+        *,
+        consume: bool,
     ) -> None:
         self._settings = settings
         self._notifier = notifier
@@ -116,20 +141,28 @@ class _Worker:
         self._stop_serving = anyio.Event()
         self._metrics = Metrics(__version__, settings.metrics_max_instances)
 
-        stream = self._build_stream()
-        self._ledger = Ledger(stream.group, self._metrics)
-        self._consumer = self._build_consumer(stream)
-        self._upkeep = self._build_upkeep(stream)
+        self._tiers = tiers.build(settings, self._connect, self._metrics)
+        self._reads: ReadsApp | None = None
+        if settings.reads_enabled:
+            self._reads = ReadsApp(_keyring(settings), self._tiers.reader, self._metrics)
+        self._upkeep: Upkeep | None = None
+        self._consumer: Consumer | Idle
+        if consume:
+            source = self._tiers.source()
+            self._consumer = self._build_consumer(source)
+            self._upkeep = Upkeep(source.charges, self._metrics)
+        else:
+            self._consumer = Idle(self._tiers.reader)
         self._producer = Producer(self._connect(settings.stream_uri), settings.stream_key)
-        self._spool = _spool(settings) if public else None
+        self._spool = _spool(settings) if settings.webhook_enabled else None
         self._spooling = (
             Spooling(self._spool, self._producer, self._metrics) if self._spool else None
         )
         self._policy = webhook_policy(settings)
         self._health = Health(
             self._consumer,
-            self._producer,
-            closed=self._policy.closed if public else None,
+            Together(self._producer if consume else self._tiers.reader, *self._tiers.ready),
+            closed=self._policy.closed if settings.webhook_enabled else None,
             spool=self._spool,
         )
 
@@ -138,61 +171,25 @@ class _Worker:
         self._clients.append(client)
         return client
 
-    def _build_stream(self) -> Stream:
+    def _build_consumer(self, source: Source) -> Consumer:
         settings = self._settings
-        return Stream(
-            self._connect(settings.stream_uri, block_s=settings.stream_block_s),
-            self._connect(settings.stream_uri),
-            StreamSettings(
-                key=settings.stream_key,
-                group=settings.stream_group,
-                consumer=settings.consumer_name,
-                batch_size=settings.stream_batch_size,
-                block_s=settings.stream_block_s,
-                dead_max_entries=settings.dead_max_entries,
-                dead_retention_s=settings.dead_retention_s,
-            ),
-        )
-
-    def _build_upkeep(self, stream: Stream) -> Upkeep:
-        settings, client = self._settings, self._connect(self._settings.stream_uri)
-        key, group = settings.stream_key, settings.stream_group
-        trimmer = Trimmer(
-            client,
-            key,
-            group,
-            retention_s=settings.stream_retention_s,
-            max_entries=settings.stream_max_entries,
-        )
-        lease = Lease(client, StreamKeys(key, group).lease("upkeep"))
-        charges = Charges(stream.group, self._ledger, trimmer, stream.letters, lease, stream)
-        return Upkeep(charges, self._metrics)
-
-    def _build_consumer(self, stream: Stream) -> Consumer:
-        settings = self._settings
-        client = self._connect(settings.cache_uri)
-        of = CacheSettings(
-            prefix=settings.cache_redis_prefix_key,
-            ttl_s=settings.cache_redis_ttl,
-            conversation_messages=settings.conversation_messages,
-        )
         directory = Directory(
-            BindingTable(client, of),
+            self._tiers.table,
             operator=settings.instances,
             from_inbox_name=settings.instance_from_inbox_name,
             clock=time.monotonic,
         )
         settler = Settler(
-            stream,
-            Cache(client, of),
+            source.stream,
+            self._tiers.cache,
             directory,
             self._metrics,
             max_document_bytes=settings.max_document_bytes,
         )
         return Consumer(
-            stream,
+            source.stream,
             settler,
-            self._ledger,
+            source.ledger,
             self._metrics,
             ConsumerSettings(
                 name=settings.consumer_name,
@@ -210,6 +207,8 @@ class _Worker:
             async with anyio.create_task_group() as beside:
                 beside.start_soon(self._drain_on, signals, servers.cancel_scope)
                 beside.start_soon(self._announce, on_started)
+                if self._tiers.tracking:
+                    beside.start_soon(self._tiers.tracking.run)
                 self._start_upkeep(beside)
                 await self._consumer.run()
                 beside.cancel_scope.cancel()
@@ -240,21 +239,28 @@ class _Worker:
             (ops_app(self._health, self._metrics), self._ops)
         ]
         if self._public:
-            webhook = webhook_app(
-                self._policy, self._producer, self._metrics, refuge=self._spooling
-            )
-            apps.append((webhook, self._public))
+            apps.append((self._public_app(), self._public))
         for app, sock in apps:
             await servers.start(
                 partial(serve, app, sock, stop=self._stop_serving, grace_s=_GRACE_S)
             )
 
+    def _public_app(self) -> ASGIApp:
+        settings = self._settings
+        webhook = None
+        if settings.webhook_enabled:
+            webhook = webhook_app(
+                self._policy, self._producer, self._metrics, refuge=self._spooling
+            )
+        return public_app(webhook, self._reads)
+
     def _start_upkeep(self, beside: TaskGroup) -> None:
-        beside.start_soon(every, MEASURE_S, self._upkeep.measure)
-        beside.start_soon(every, MEASURE_S, self._upkeep.trim)
-        beside.start_soon(every, SELDOM_S, self._upkeep.retire)
-        beside.start_soon(every, SELDOM_S, self._upkeep.drop_old_letters)
-        beside.start_soon(every, SELDOM_S, self._upkeep.identify_server)
+        if self._upkeep:
+            beside.start_soon(every, MEASURE_S, self._upkeep.measure)
+            beside.start_soon(every, MEASURE_S, self._upkeep.trim)
+            beside.start_soon(every, SELDOM_S, self._upkeep.retire)
+            beside.start_soon(every, SELDOM_S, self._upkeep.drop_old_letters)
+            beside.start_soon(every, SELDOM_S, self._upkeep.identify_server)
         if self._spooling:
             beside.start_soon(self._spooling.run)
         if self._notifier.alive_every_s:
@@ -269,8 +275,10 @@ class _Worker:
         await self._consumer.started.wait()
         self._notifier.ready()
         settings, public = self._settings, self._public
-        webhook = _url(settings.http_host, public) + PATH.decode() if public else None
-        on_started(Started(webhook, ops=_url(settings.ops_host, self._ops)))
+        url = _url(settings.http_host, public) if public else ""
+        webhook = url + PATH.decode() if settings.webhook_enabled else None
+        reads = url + ROOT.decode() if settings.reads_enabled else None
+        on_started(Started(webhook, reads, ops=_url(settings.ops_host, self._ops)))
 
     async def _drain_on(
         self, signals: AsyncIterator[signal.Signals], everything: anyio.CancelScope
@@ -281,6 +289,8 @@ class _Worker:
         self._health.draining = True
         self._notifier.stopping()
         self._consumer.stop()
+        if self._reads:
+            self._reads.drain()
         everything.deadline = anyio.current_time() + self._settings.shutdown_timeout_s
 
 
@@ -295,6 +305,17 @@ def webhook_policy(settings: Settings) -> WebhookPolicy:
         token=token.get_secret_value() if token else None,
         max_body_bytes=settings.webhook_max_body_bytes,
         loopback=is_loopback(settings.http_host),
+    )
+
+
+def _keyring(settings: Settings) -> Keyring:
+    api_key = settings.http_api_key
+    return Keyring(
+        api_key.get_secret_value() if api_key else None,
+        {
+            instance: [key.get_secret_value() for key in keys]
+            for instance, keys in settings.http_instance_keys.items()
+        },
     )
 
 

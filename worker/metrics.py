@@ -80,6 +80,14 @@ WEBHOOK_ANSWERS: Final = (
 )
 """Every answer of the webhook: status code and reason."""
 
+READ_KINDS: Final = ("message", "source", "conversation", "messages", "contact")
+READ_RESULTS: Final = {
+    "local": ("found", "missing"),
+    "redis": ("found", "missing"),
+    "none": ("rejected", "unavailable", "failed"),
+}
+"""What became of a read, by the tier that answered: none where nothing was looked up."""
+
 _GROUP_WIDE: Final = "Every worker of the group reports the same figure: use max, not sum."
 
 _SHARED: Final = "Workers that share a directory report the same figure: use max, not sum."
@@ -87,6 +95,7 @@ _SHARED: Final = "Workers that share a directory report the same figure: use max
 _BATCH_ENTRIES: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 _BATCH_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _AGE_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600)
+_READ_S: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1, 2.5, 5)
 _WEBHOOK_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 4, 5)
 
 
@@ -188,6 +197,7 @@ class Metrics:
         self._about_the_stream()
         self._about_redis()
         self._about_the_webhook()
+        self._about_reads()
 
     def count_event(self, event: str, instance: str, n: int = 1) -> None:
         """Count `n` events of an instance; neither label can grow without bound.
@@ -199,6 +209,11 @@ class Metrics:
             self.events.labels(event=event, evolution_instance=self._known(instance)).inc(n)
         else:
             self.events.labels(event=OTHER_EVENT, evolution_instance="").inc(n)
+
+    def count_read(self, kind: str, tier: str, result: str, took_s: float) -> None:
+        """Count one read; its labels are of `READ_KINDS` and `READ_RESULTS`."""
+        self.reads.labels(kind, tier, result).inc()
+        self.read_duration_seconds.labels(tier).observe(took_s)
 
     def count_conflict(self, inbox: str, instance: str | None, bound: str | None) -> None:
         """Count an event that a binding forbids; beyond `max_instances` pairs, all are `_other`."""
@@ -356,6 +371,28 @@ class Metrics:
         )
         self.webhook_spool_drained = self._counter(
             "webhook_spool_drained", "Webhooks this worker brought from the spool to the stream."
+        )
+
+    def _about_reads(self) -> None:
+        self.reads = Counter(
+            PREFIX + "reads",
+            "Reads answered over HTTP, by kind, tier that answered, and result.",
+            ["kind", "tier", "result"],
+            registry=self.registry,
+        )
+        self.read_duration_seconds = Histogram(
+            PREFIX + "read_duration_seconds",
+            "Time to answer a read, by the tier that answered; waiting for a message counts.",
+            ["tier"],
+            buckets=_READ_S,
+            registry=self.registry,
+        )
+        for tier, results in READ_RESULTS.items():
+            self.read_duration_seconds.labels(tier)
+            for kind, result in product(READ_KINDS, results):
+                self.reads.labels(kind, tier, result)
+        self.local_cache_entries = self._gauge(
+            "local_cache_entries", "Values held in this process's memory."
         )
 
     def _counter(self, name: str, documentation: str, **labels: tuple[str, ...]) -> Counter:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import httpx
 import pytest
 import redis
 
@@ -19,6 +20,7 @@ from worker.core.access import rules
 from worker.core.keys import Keys
 from worker.errors import Refused
 from worker.store.connect import connect
+from worker.store.plain import PlainValues
 from worker.store.reader import Reader
 
 PREFIX = "São João"
@@ -130,6 +132,27 @@ async def test_the_operator_does_all_of_theirs(
     assert (await program("get", "nova", "message", "1")).code == 1
 
 
+async def test_a_worker_reads_from_memory_with_its_rights(
+    place: Place, granted: Any, tmp_path: Path
+) -> None:
+    """The local tier needs a channel, too."""
+    uri = await granted("worker")
+    ours = {"CACHE_LOCAL_ENABLED": "true", "CHATWOOT_CACHE_HTTP_API_KEY": "key"}
+    async with running(tmp_path, settings(place, uri) | ours) as worker:
+        place.add(events.message(1))
+        await place.settled()
+        (started,) = worker.logged("worker.started")
+        url = f"{started['reads']}loja-aurora/conversations/1584/messages"
+
+        async def is_from_memory() -> bool:
+            async with httpx.AsyncClient(trust_env=False) as client:
+                answer = await client.get(url, headers={"apikey": "key"})
+            assert answer.status_code == 200
+            return worker.metric("reads_total", tier="local") > 0
+
+        await wait_until(is_from_memory, "memory answers")
+
+
 async def test_a_producer_may_add_and_nothing_else(
     place: Place, granted: Any, tmp_path: Path
 ) -> None:
@@ -158,9 +181,9 @@ NEIGHBOURS = ("a b", "a  b", "aéb", "a!b", "a\u00a0b", "a", "a b:c", "a b*", "A
 
 async def reads(uri: str, instance: str) -> bool:
     async with connect(uri) as client:
-        reader = Reader(client, PREFIX)
+        reader = Reader(PlainValues(client, PREFIX), PREFIX)
         try:
-            return await reader.message(instance, 1) is not None
+            return await reader.of(instance).message(1) is not None
         except Refused:
             return False
 

@@ -24,6 +24,8 @@ class Proxy:
         self.cut: bytes | None = None
         self.delay_s = 0.0
         self.drops = 0.0
+        self.is_mute = False
+        """Whether replies are lost while the connections stay, as on a broken network."""
 
     async def handle(self, client: SocketStream) -> None:
         """Serve one connection."""
@@ -42,6 +44,8 @@ class Proxy:
             async for chunk in source:
                 if self.delay_s:
                     await anyio.sleep(random.uniform(0, self.delay_s))
+                if replies and self.is_mute:
+                    continue
                 passed = self._spoiled(chunk) if replies else chunk
                 await sink.send(passed)
                 if len(passed) < len(chunk):

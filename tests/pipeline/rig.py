@@ -11,6 +11,7 @@ import anyio
 from redis.exceptions import ResponseError
 
 from tests import events
+from tests.reading import Documents
 from tests.waiting import wait_until
 from worker.core.fold import Written
 from worker.core.model import Draft
@@ -25,7 +26,6 @@ from worker.store.bindings import BindingTable
 from worker.store.cache import Cache, CacheSettings
 from worker.store.connect import Client, connect
 from worker.store.lease import Lease
-from worker.store.reader import Reader
 from worker.store.stream import Stream, StreamSettings
 from worker.store.trimmer import Trimmer
 
@@ -36,7 +36,7 @@ class Rig:
 
     client: Client
     stream: Stream
-    documents: Reader
+    documents: Documents
     consumer: Consumer
     ledger: Ledger
     metrics: Metrics
@@ -148,7 +148,7 @@ async def rigged(  # noqa: PLR0913 - what a test may want to vary
         # By hand: what this user may not do is for the consumer to find out.
         with contextlib.suppress(ResponseError):
             await own.xgroup_create(key, "g", "0", mkstream=True)
-        yield Rig(own, stream, Reader(own, prefix), loop, ledger, metrics, key, max_entries)
+        yield Rig(own, stream, Documents(own, prefix), loop, ledger, metrics, key, max_entries)
 
 
 class Fragile:

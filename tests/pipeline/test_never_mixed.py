@@ -22,6 +22,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 from tests import events
 from tests.core.names import ADVERSARIAL, names
 from tests.pipeline.rig import Rig, rigged
+from tests.reading import Documents
 from tests.waiting import wait_until
 from worker.core.audit import examine_document, examine_key
 from worker.core.bindings import Bindings, inbox_key
@@ -34,7 +35,6 @@ from worker.store.connect import connect
 from worker.store.entries import Entries
 from worker.store.moving import forget_inbox
 from worker.store.namespace import Namespace
-from worker.store.reader import Reader
 
 RUNS: Final = int(os.environ.get("CHATWOOT_CACHE_TEST_RUNS", "8"))
 """How often a history is tried; `make mix` says more."""
@@ -138,7 +138,7 @@ class World:
         async with connect(self.uri) as client:
             bindings = await BindingTable(client, CacheSettings(self.prefix)).peek()
             await self._check_keys(Namespace(client, self.prefix), bindings)
-            reader = Reader(client, self.prefix)
+            reader = Documents(client, self.prefix)
             everywhere = {*bindings.accounts, *ADVERSARIAL[:5]}
             found = [m for name in everywhere for m in await self._found(reader, name)]
         for instance, message in found:
@@ -148,7 +148,7 @@ class World:
             assert bindings.accounts[instance] == message.account_id
         return {message.id for _, message in found}
 
-    async def _found(self, reader: Reader, instance: str) -> list[tuple[str, Message]]:
+    async def _found(self, reader: Documents, instance: str) -> list[tuple[str, Message]]:
         alone = [await reader.message(instance, sent.message_id) for sent in self.sent]
         lists = [await reader.messages(instance, number, 50) for number in range(1, 7)]
         return [(instance, m) for m in [*alone, *(m for some in lists for m in some)] if m]

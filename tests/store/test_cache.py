@@ -9,13 +9,13 @@ import msgspec
 import pytest
 
 from tests import events
+from tests.reading import Documents
 from worker.core import chatwoot
 from worker.core.entry import Entry, read
 from worker.core.keys import Keys
 from worker.core.model import Conversation, Draft, Message, encode
 from worker.store.cache import Cache, CacheSettings
 from worker.store.connect import Client, connect
-from worker.store.reader import Reader
 
 INSTANCE = "loja-aurora"
 NOW_MS = int(time.time() * 1000)
@@ -38,8 +38,8 @@ async def cache(redis_uri: str, prefix: str) -> AsyncIterator[Cache]:
 
 
 @pytest.fixture
-def reader(client: Client, prefix: str) -> Reader:
-    return Reader(client, prefix)
+def reader(client: Client, prefix: str) -> Documents:
+    return Documents(client, prefix)
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ async def test_the_same_event_again_is_stale(cache: Cache) -> None:
     assert await write(cache, body, body) == ["applied", "applied", "stale", "stale"]
 
 
-async def test_an_earlier_state_never_replaces_a_later_one(cache: Cache, reader: Reader) -> None:
+async def test_an_earlier_state_never_replaces_a_later_one(cache: Cache, reader: Documents) -> None:
     """Whatever the order of arrival."""
     late = events.message(content="new", at=1_790_863_900.0, event="message_updated")
     early = events.message(content="old", at=1_790_863_300.0)
@@ -94,7 +94,9 @@ async def test_an_earlier_state_never_replaces_a_later_one(cache: Cache, reader:
     assert message.content == "new"
 
 
-async def test_states_that_know_different_things_are_merged(cache: Cache, reader: Reader) -> None:
+async def test_states_that_know_different_things_are_merged(
+    cache: Cache, reader: Documents
+) -> None:
     """The newer body does not lose the older one's status and source id."""
     known = events.message(source_id="WAID:A", status="delivered", at=1_790_863_300.0)
     newer = events.message(content="edited", at=1_790_863_900.0, event="message_updated")
@@ -107,7 +109,7 @@ async def test_states_that_know_different_things_are_merged(cache: Cache, reader
     assert (message.content, message.status, message.source_id) == ("edited", "delivered", "WAID:A")
 
 
-async def test_many_writers_converge(cache: Cache, reader: Reader) -> None:
+async def test_many_writers_converge(cache: Cache, reader: Documents) -> None:
     """Concurrent writers of one document end in the join of all they know."""
     statuses = ["sent", "delivered", "read"]
     bodies = [
@@ -125,7 +127,7 @@ async def test_many_writers_converge(cache: Cache, reader: Reader) -> None:
 
 
 async def test_a_deleted_text_does_not_return(
-    cache: Cache, reader: Reader, client: Client, keys: Keys
+    cache: Cache, reader: Documents, client: Client, keys: Keys
 ) -> None:
     """A tombstone outlives by a day what could bring the text back."""
     deletion = events.message(deleted=True, at=1_790_863_300.0, event="message_updated")
@@ -155,7 +157,7 @@ async def test_an_old_entry_updates_but_never_creates(cache: Cache) -> None:
 
 
 async def test_the_timeline_keeps_the_newest_in_order(
-    cache: Cache, reader: Reader, client: Client, keys: Keys
+    cache: Cache, reader: Documents, client: Client, keys: Keys
 ) -> None:
     """By message id, as many as the setting says."""
     await write(cache, *[events.message(n) for n in (5, 1, 4, 2, 3)])
@@ -164,7 +166,7 @@ async def test_the_timeline_keeps_the_newest_in_order(
     assert [m.id for m in await reader.messages(INSTANCE, 1584, 2)] == [4, 5]
 
 
-async def test_pointers_keep_the_greater_id(cache: Cache, reader: Reader) -> None:
+async def test_pointers_keep_the_greater_id(cache: Cache, reader: Documents) -> None:
     """The newest conversation of a contact, the newest message of a source id."""
     await write(cache, events.message(9, conversation_id=1600, source_id="WAID:S"))
     await write(cache, events.message(8, conversation_id=1584, source_id="WAID:S"))
@@ -177,7 +179,7 @@ async def test_pointers_keep_the_greater_id(cache: Cache, reader: Reader) -> Non
 
 
 async def test_contacts_without_a_number_are_found_by_identifier(
-    cache: Cache, reader: Reader
+    cache: Cache, reader: Documents
 ) -> None:
     """Groups and hidden numbers."""
     body = events.sample("08")
@@ -190,7 +192,7 @@ async def test_contacts_without_a_number_are_found_by_identifier(
 
 @pytest.mark.parametrize("phone_number", [None, "+551190000042"])
 async def test_a_contact_whose_number_differs_is_found_by_its_jid(
-    cache: Cache, reader: Reader, phone_number: str | None
+    cache: Cache, reader: Documents, phone_number: str | None
 ) -> None:
     """As with Brazil's ninth digit, which a number may lack."""
     body = events.message()
@@ -238,7 +240,7 @@ async def test_a_key_of_another_type_fails_its_document_alone(
     ],
 )
 async def test_a_value_that_is_not_ours_is_overwritten(
-    cache: Cache, reader: Reader, client: Client, keys: Keys, value: bytes
+    cache: Cache, reader: Documents, client: Client, keys: Keys, value: bytes
 ) -> None:
     """Even one that looks like a document of ours, but cannot be read."""
     await client.set(keys.message(INSTANCE, 90214), value)
@@ -248,7 +250,7 @@ async def test_a_value_that_is_not_ours_is_overwritten(
 
 
 async def test_a_document_is_read_as_it_was_written(
-    cache: Cache, reader: Reader, client: Client, keys: Keys
+    cache: Cache, reader: Documents, client: Client, keys: Keys
 ) -> None:
     """Byte for byte; the revision is its first member."""
     message, conversation = (draft.document for draft in drafts(events.sample("06")))
@@ -263,7 +265,7 @@ async def test_a_document_is_read_as_it_was_written(
 
 
 async def test_what_another_account_left_is_neither_merged_nor_read(
-    cache: Cache, reader: Reader, client: Client, keys: Keys
+    cache: Cache, reader: Documents, client: Client, keys: Keys
 ) -> None:
     """As when the operator gives an instance's name to another account."""
     await write(
@@ -280,7 +282,7 @@ async def test_what_another_account_left_is_neither_merged_nor_read(
     assert await reader.conversation(INSTANCE, 1584) is None
 
 
-async def test_what_the_cache_does_not_have(reader: Reader) -> None:
+async def test_what_the_cache_does_not_have(reader: Documents) -> None:
     """Is None, or nothing."""
     assert await reader.message(INSTANCE, 1) is None
     assert await reader.message_by_source(INSTANCE, "x") is None

@@ -3,16 +3,20 @@
 import argparse
 import sys
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Final
 
 import anyio
 import msgspec
 from rich.console import Console
 
+from worker.core.entry import MAX_ID
+from worker.core.page import Range, as_json
+from worker.core.views import ConversationView, MessageView
 from worker.errors import Misconfigured
 from worker.settings import Loaded
 from worker.store.connect import joined
-from worker.store.reader import Reader
+from worker.store.plain import PlainValues
+from worker.store.reader import InstanceReader, Reader
 
 _MAX_LIMIT: Final = 200
 
@@ -50,41 +54,44 @@ def run(arguments: argparse.Namespace, loaded: Loaded) -> int:
         what = f"{arguments.what} {arguments.id}"
         sys.stderr.write(f"chatwoot-cache: the cache of {arguments.instance!r} has no {what}\n")
         return 1
-    _print(msgspec.json.encode(found))
+    _print(found)
     return 0
 
 
-async def _read(arguments: argparse.Namespace, loaded: Loaded) -> Any:
+async def _read(arguments: argparse.Namespace, loaded: Loaded) -> bytes | None:
     settings = loaded.settings
     async with joined(settings.cache_uri.get_secret_value()) as client:
-        reader = Reader(client, settings.cache_redis_prefix_key)
+        prefix = settings.cache_redis_prefix_key
+        # By plain commands: who may read one instance only may run no scripts.
+        reader = Reader(PlainValues(client, prefix), prefix).of(arguments.instance)
         return await _READERS[arguments.what](reader, arguments)
 
 
-async def _message(reader: Reader, arguments: argparse.Namespace) -> Any:
-    return await reader.message(arguments.instance, _number(arguments.id))
+async def _message(reader: InstanceReader, arguments: argparse.Namespace) -> bytes | None:
+    return _json(await reader.message(_number(arguments.id)))
 
 
-async def _source(reader: Reader, arguments: argparse.Namespace) -> Any:
-    return await reader.message_by_source(arguments.instance, arguments.id)
+async def _source(reader: InstanceReader, arguments: argparse.Namespace) -> bytes | None:
+    return _json(await reader.message_by_source(arguments.id))
 
 
-async def _conversation(reader: Reader, arguments: argparse.Namespace) -> Any:
-    return await reader.conversation(arguments.instance, _number(arguments.id))
+async def _conversation(reader: InstanceReader, arguments: argparse.Namespace) -> bytes | None:
+    return _json(await reader.conversation(_number(arguments.id)))
 
 
-async def _messages(reader: Reader, arguments: argparse.Namespace) -> Any:
-    display_id = _number(arguments.id)
-    messages = await reader.messages(arguments.instance, display_id, arguments.limit)
-    return {"conversation_id": display_id, "messages": messages} if messages else None
+async def _messages(reader: InstanceReader, arguments: argparse.Namespace) -> bytes | None:
+    page = await reader.page(_number(arguments.id), Range(arguments.limit))
+    return as_json(page) if page else None
 
 
-async def _contact(reader: Reader, arguments: argparse.Namespace) -> Any:
-    display_id = await reader.conversation_of(arguments.instance, arguments.id)
-    return None if display_id is None else await reader.conversation(arguments.instance, display_id)
+async def _contact(reader: InstanceReader, arguments: argparse.Namespace) -> bytes | None:
+    display_id = await reader.conversation_of(arguments.id)
+    return None if display_id is None else _json(await reader.conversation(display_id))
 
 
-_READERS: Final[dict[str, Callable[[Reader, argparse.Namespace], Awaitable[Any]]]] = {
+_READERS: Final[
+    dict[str, Callable[[InstanceReader, argparse.Namespace], Awaitable[bytes | None]]]
+] = {
     "message": _message,
     "source": _source,
     "conversation": _conversation,
@@ -93,8 +100,12 @@ _READERS: Final[dict[str, Callable[[Reader, argparse.Namespace], Awaitable[Any]]
 }
 
 
+def _json(view: MessageView | ConversationView | None) -> bytes | None:
+    return view.json if view else None
+
+
 def _number(text: str) -> int:
-    if not (text.isascii() and text.isdigit()):
+    if not (text.isascii() and text.isdigit() and len(text) <= len(str(MAX_ID))):
         raise Misconfigured(f"{text!r} is not a number: ids of Chatwoot are")
     return int(text)
 

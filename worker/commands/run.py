@@ -29,10 +29,16 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         help="run the worker until it is told to stop",
         description="Read events from the stream and keep the cache, until SIGTERM or Ctrl-C.",
     )
+    parser.add_argument(
+        "--no-consume",
+        dest="consume",
+        action="store_false",
+        help="only serve reads: join no consumer group, take no webhooks",
+    )
     parser.set_defaults(func=run)
 
 
-def run(arguments: argparse.Namespace, loaded: Loaded) -> int:  # noqa: ARG001 - one shape for all commands
+def run(arguments: argparse.Namespace, loaded: Loaded) -> int:
     """Run the worker; 0 when it was told to stop."""
     settings = loaded.settings
     logs.configure(settings.log_level, settings.log_format)
@@ -42,7 +48,12 @@ def run(arguments: argparse.Namespace, loaded: Loaded) -> int:  # noqa: ARG001 -
     memory.settle()
 
     async def main() -> None:
-        await app.run(settings, os.environ, lambda started: _greet(loaded, started))
+        await app.run(
+            settings,
+            os.environ,
+            lambda started: _greet(loaded, started),
+            consume=arguments.consume,
+        )
 
     try:
         anyio.run(main, backend_options={"use_uvloop": _has_uvloop()})
@@ -71,20 +82,27 @@ def _innermost(error: Exception) -> Exception:
 
 
 def _greet(loaded: Loaded, started: Started) -> None:
-    settings = loaded.settings
-    log.info("worker.started", version=__version__, webhook=started.webhook, ops=started.ops)
-    if not (sys.stdout.isatty() or _is_own(settings.cache_uri)):
+    uri = loaded.settings.uris[0]
+    log.info(
+        "worker.started",
+        version=__version__,
+        webhook=started.webhook,
+        reads=started.reads,
+        ops=started.ops,
+    )
+    if not (sys.stdout.isatty() or _is_own(uri)):
         return
 
     table = Table.grid(padding=(0, 2))
     table.add_row("Webhook", f"POST {started.webhook}" if started.webhook else "off")
+    table.add_row("Reads", f"GET  {started.reads}…" if started.reads else "off: no key is set")
     table.add_row("Metrics", f"{started.ops}/metrics   (probes: /livez, /readyz)")
-    table.add_row("Redis", str(settings.cache_uri))
+    table.add_row("Redis", str(uri))
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"\nchatwoot-cache {__version__} is running.\n")
     console.print(table)
-    if _is_own(settings.cache_uri) and _SAMPLES.is_dir():
-        _suggest(console, str(settings.cache_uri))
+    if _is_own(uri) and _SAMPLES.is_dir():
+        _suggest(console, str(uri))
     console.print("\nCtrl-C stops it.\n")
 
 

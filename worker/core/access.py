@@ -11,6 +11,9 @@ from worker.core.stream_keys import group_root
 
 Role = Literal["worker", "producer", "reader", "operator"]
 
+INVALIDATIONS: Final = "__redis__:invalidate"
+"""The channel on which the server tells of writes."""
+
 _CONNECTION: Final = (
     "ping",
     "select",  # a database number in the URI
@@ -52,6 +55,10 @@ _WORKER: Final = (
     "mget",
     "zrange",
     "zrevrange",
+    "pttl",
+    "client|id",  # the local tier, as what follows
+    "client|tracking",
+    "subscribe",
     "info",  # which server it is
 )
 _READER: Final = (
@@ -90,6 +97,12 @@ _COMMANDS: Final[dict[Role, tuple[str, ...]]] = {
     "reader": _READER,
     "operator": _OPERATOR,
 }
+_CHANNELS: Final[dict[Role, tuple[str, ...]]] = {
+    "worker": (INVALIDATIONS,),
+    "producer": (),
+    "reader": (),
+    "operator": (),
+}
 _SPECIAL: Final = frozenset("*?[]\\")
 
 _SPACE: Final = "[^!-~\u00c0-\u00bf\u00ff-\U00100000]"
@@ -108,6 +121,7 @@ def rules(role: Role, *, prefix: str, stream: str, instance: str | None = None) 
     return [
         "resetkeys",
         "resetchannels",
+        *(f"&{channel}" for channel in _CHANNELS[role]),
         *(f"~{pattern}" for pattern in patterns),
         "-@all",
         *(f"+{command}" for command in commands),

@@ -80,25 +80,29 @@ def nests(prefix: str) -> bool:
 
 
 class Keys:
-    """Builds the keys of one prefix, and reads them."""
+    """Builds the keys of one prefix, which all begin with `root`, and reads them."""
 
     def __init__(self, prefix: str) -> None:
-        self._root = f"{prefix}:chatwoot:"
-        self.bindings = f"{self._root}%bindings"
-        self.accounts = f"{self._root}%accounts"
-        self.version = f"{self._root}%version"
-        self.pattern = f"{self._root}*"
+        self.root = f"{prefix}:chatwoot:"
+        self.bindings = f"{self.root}%bindings"
+        self.accounts = f"{self.root}%accounts"
+        self.version = f"{self.root}%version"
+        self.pattern = f"{self.root}*"
         """A SCAN pattern that matches every key of the prefix."""
         self.shared = frozenset((self.bindings, self.accounts, self.version))
         """The keys that belong to no instance; `%` cannot begin an escaped name."""
         self._of = lru_cache(maxsize=4096)(self._namespace)
 
     def _namespace(self, instance: str) -> str:
-        return f"{self._root}{escape(instance)}:"
+        return f"{self.root}{escape(instance)}:"
 
     def message(self, instance: str, message_id: int) -> str:
         """Return the key of a message document."""
-        return f"{self._of(instance)}message:{message_id}"
+        return f"{self.message_stem(instance)}{message_id}"
+
+    def message_stem(self, instance: str) -> str:
+        """Return what stands before the id in the key of a message document."""
+        return f"{self._of(instance)}message:"
 
     def source(self, instance: str, source_id: str) -> str:
         """Return the key that holds the id of the message with this source id."""
@@ -124,7 +128,7 @@ class Keys:
         """Return what a key stands for, None when this class would not have built it."""
         try:
             text = key.decode()
-            root, _, rest = text.partition(self._root)
+            root, _, rest = text.partition(self.root)
             instance, kind, *path = (unescape(part) for part in rest.split(":"))
         except ValueError:
             return None

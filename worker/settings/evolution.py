@@ -43,7 +43,7 @@ def _is_on(found: Mapping[str, Found], name: str) -> bool:
 
 
 def _is_shared(found: Mapping[str, Found], settings: Settings) -> bool:
-    if "REDIS_URI" not in found or "REDIS_PREFIX_KEY" not in found:
+    if settings.local_only or not {"REDIS_URI", "REDIS_PREFIX_KEY"} <= found.keys():
         return False
     theirs = uris.server(str(found["REDIS_URI"].value))
     ours = uris.server(settings.cache_uri.get_secret_value())

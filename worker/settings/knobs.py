@@ -27,13 +27,6 @@ from worker.settings.uris import RedisUri
 PREFIX: Final = "CHATWOOT_CACHE_"
 """Before the name of every setting that is not Evolution's own."""
 
-UNBUILT: Final = (
-    "CHATWOOT_CACHE_LOCAL_MAX_BYTES",
-    "CHATWOOT_CACHE_HTTP_API_KEY",
-    "CHATWOOT_CACHE_HTTP_INSTANCE_KEYS",
-)
-"""Names that are reserved, and have no effect in this version."""
-
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
 HOUR_S: Final = 3600
@@ -44,13 +37,22 @@ NO_URI: Final = (
     "CACHE_REDIS_URI is not set: set CACHE_REDIS_URI=redis://host:6379/0,"
     " or CACHE_REDIS_URI=embedded://.data for a laptop"
 )
-LOCAL_ONLY: Final = (
-    "CACHE_REDIS_ENABLED=false with CACHE_LOCAL_ENABLED=true:"
-    " local only is not in this version; set CACHE_REDIS_ENABLED=true"
+NO_STREAM: Final = (
+    "CACHE_REDIS_ENABLED=false with CACHE_LOCAL_ENABLED=true keeps documents in memory alone:"
+    " set CHATWOOT_CACHE_STREAM_REDIS_URI, which says where the events are"
+)
+NO_CACHE: Final = (
+    "CACHE_REDIS_ENABLED=false: there is no cache in Redis; what a worker has in its memory is"
+    " read over HTTP"
 )
 NO_TIER: Final = (
     "CACHE_REDIS_ENABLED=false with CACHE_LOCAL_ENABLED=false:"
     " nothing would be cached; set CACHE_REDIS_ENABLED=true"
+)
+
+SHARED_KEY: Final = (
+    "CHATWOOT_CACHE_HTTP_INSTANCE_KEYS: a key opens one instance only, so no other instance may"
+    " have it, and it must not be CHATWOOT_CACHE_HTTP_API_KEY"
 )
 
 _FORBIDDEN_IN_PREFIX: Final = "*?[]{}\\%"
@@ -127,6 +129,10 @@ Instances = Annotated[Mapping[str, str], PlainValidator(maps.instances), PlainSe
 Secrets = Annotated[
     Mapping[int, tuple[SecretStr, ...]], PlainValidator(maps.secrets), PlainSerializer(dict)
 ]
+InstanceKeys = Annotated[
+    Mapping[str, tuple[SecretStr, ...]], PlainValidator(maps.instance_keys), PlainSerializer(dict)
+]
+ReadKey = Annotated[SecretStr, AfterValidator(maps.read_key)]
 
 
 class Settings(BaseSettings):
@@ -154,6 +160,12 @@ class Settings(BaseSettings):
     )
     cache_local_ttl: float = Field(
         default=DAY_S, ge=1, le=TEN_YEARS_S, description="Seconds a document stays in memory."
+    )
+    local_max_bytes: int = Field(
+        default=64 * MIB,
+        ge=MIB,
+        le=64 * 1024 * MIB,
+        description="Most memory that documents take in this process.",
     )
     conversation_messages: int = Field(
         default=200,
@@ -217,9 +229,15 @@ class Settings(BaseSettings):
         default=True, description="Believe the name of an API inbox to be its instance's."
     )
 
-    http_host: Name = Field(default="127.0.0.1", description="Address of the webhook.")
+    http_host: Name = Field(default="127.0.0.1", description="Address of webhook and reads.")
     http_port: int = Field(
-        default=9850, ge=0, le=65535, description="Port of the webhook; 0 takes any free one."
+        default=9850, ge=0, le=65535, description="Port of webhook and reads; 0 takes any free one."
+    )
+    http_api_key: ReadKey | None = Field(
+        default=None, description="Key that reads every instance, and private notes."
+    )
+    http_instance_keys: InstanceKeys = Field(
+        default_factory=_nothing, description="Keys that read one instance each, by instance."
     )
     ops_host: Name = Field(default="127.0.0.1", description="Address of probes and metrics.")
     ops_port: int = Field(
@@ -305,6 +323,8 @@ class Settings(BaseSettings):
     @property
     def cache_uri(self) -> RedisUri:
         """Where the cache is."""
+        if not self.cache_redis_enabled:
+            raise errors.Misconfigured(NO_CACHE)
         if self.cache_redis_uri is None:
             raise errors.Misconfigured(NO_URI)
         return self.cache_redis_uri
@@ -313,6 +333,21 @@ class Settings(BaseSettings):
     def stream_uri(self) -> RedisUri:
         """Where the stream is: the cache's server unless set otherwise."""
         return self.stream_redis_uri or self.cache_uri
+
+    @property
+    def uris(self) -> tuple[RedisUri, ...]:
+        """Every server that a worker uses."""
+        return (self.stream_uri,) if self.local_only else (self.cache_uri, self.stream_uri)
+
+    @property
+    def local_only(self) -> bool:
+        """Whether documents are in this process's memory alone."""
+        return not self.cache_redis_enabled and self.cache_local_enabled
+
+    @property
+    def reads_enabled(self) -> bool:
+        """Whether anybody has a key to read over HTTP."""
+        return self.http_api_key is not None or bool(self.http_instance_keys)
 
     @property
     def consumer_name(self) -> str:
@@ -324,7 +359,11 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
-        contradictions = [*self._tier_contradictions(), *self._place_contradictions()]
+        contradictions = [
+            *self._tier_contradictions(),
+            *self._place_contradictions(),
+            *self._key_contradictions(),
+        ]
         if contradictions:
             raise ValueError("\n".join(contradictions))
         return self
@@ -333,7 +372,7 @@ class Settings(BaseSettings):
         if self.cache_redis_enabled:
             return [] if self.cache_redis_uri else [NO_URI]
         if self.cache_local_enabled:
-            return [LOCAL_ONLY]
+            return [] if self.stream_redis_uri else [NO_STREAM]
         return [NO_TIER]
 
     def _place_contradictions(self) -> list[str]:
@@ -350,6 +389,13 @@ class Settings(BaseSettings):
             )
         return found
 
+    def _key_contradictions(self) -> list[str]:
+        given = [key for keys in self.http_instance_keys.values() for key in set(keys)]
+        given += [self.http_api_key] if self.http_api_key else []
+        if len(set(given)) == len(given):
+            return []
+        return [SHARED_KEY]
+
 
 FIELDS: Final[Mapping[str, str]] = MappingProxyType(
     {name_of(field): field for field in Settings.model_fields}
@@ -359,6 +405,8 @@ FIELDS: Final[Mapping[str, str]] = MappingProxyType(
 SECRETS: Final = (
     "webhook_secrets",
     "webhook_token",
+    "http_api_key",
+    "http_instance_keys",
     "chatwoot_token",
     "chatwoot_tokens",
     "evolution_apikey",

@@ -15,12 +15,16 @@ from pydantic_core import ErrorDetails
 
 from worker import errors
 from worker.settings import evolution, sources, uris
-from worker.settings.knobs import FIELDS, PREFIX, SECRETS, UNBUILT, Settings, name_of
+from worker.settings.knobs import FIELDS, PREFIX, SECRETS, Settings, name_of
 from worker.settings.sources import Found, Layer
 from worker.settings.uris import MASK, RedisUri
 
 DEFAULT: Final = "default"
 
+UNREAD: Final = (
+    "CACHE_REDIS_ENABLED=false: what this process keeps in its memory can be read over HTTP only,"
+    " and nobody has a key: set CHATWOOT_CACHE_HTTP_API_KEY"
+)
 _SHOWN_CHARACTERS: Final = 60
 
 
@@ -60,7 +64,7 @@ def load(
     found = sources.gather(given, (*FIELDS, *evolution.NAMES), directory)
     settings = _checked({name: found[name] for name in FIELDS if name in found})
     origins = {name: found[name].origin if name in found else DEFAULT for name in FIELDS}
-    warnings = (*_remarks(given), *evolution.check(found, settings), *_local_tier(settings))
+    warnings = (*_remarks(given), *evolution.check(found, settings), *_unread(settings))
     return Loaded(settings, MappingProxyType(origins), warnings)
 
 
@@ -134,11 +138,6 @@ def _remarks(given: Sequence[Layer]) -> Iterator[str]:
     for layer in given:
         yield from layer.warnings
         yield from (_unknown_line(name, layer.origin) for name in sources.unknown(layer))
-        yield from (
-            f"{name} ({layer.origin}) has no effect in this version"
-            for name in layer.values
-            if name.removesuffix("_FILE") in UNBUILT
-        )
 
 
 def _unknown_line(name: str, origin: str) -> str:
@@ -149,7 +148,7 @@ def _unknown_line(name: str, origin: str) -> str:
     return f"{sources.one_line(name)} ({origin}) is not a setting{advice}"
 
 
-def _local_tier(settings: Settings) -> tuple[str, ...]:
-    if not settings.cache_local_enabled:
+def _unread(settings: Settings) -> tuple[str, ...]:
+    if not settings.local_only or settings.reads_enabled:
         return ()
-    return ("CACHE_LOCAL_ENABLED=true: the local cache is not in this version, and is ignored",)
+    return (UNREAD,)

@@ -17,6 +17,10 @@ _SECRETS_FORM: Final = (
     "must be a map of account id to one secret or a list of secrets, such as"
     ' {"7": "secret", "8": ["new", "old"]}'
 )
+_KEYS_FORM: Final = (
+    "must be a map of instance to one key or a list of keys, such as"
+    ' {"shop": "key", "bakery": ["new", "old"]}'
+)
 
 
 class _TextLoader(yaml.BaseLoader):
@@ -89,10 +93,34 @@ def secrets(value: object) -> Mapping[int, tuple[SecretStr, ...]]:
     """
     return MappingProxyType(
         {
-            _account(account): _one_or_more(given)
+            _account(account): _one_or_more(given, _SECRETS_FORM)
             for account, given in _mapping(value, _SECRETS_FORM).items()
         }
     )
+
+
+def instance_keys(value: object) -> Mapping[str, tuple[SecretStr, ...]]:
+    """Check a map of instance → one key or several, given as text or as a mapping.
+
+    Raises `ValueError`, which never shows a name either: `{shop:x}` without a space is one name.
+    """
+    found = {}
+    for instance, given in _mapping(value, _KEYS_FORM).items():
+        if not isinstance(instance, str) or not fits(instance):
+            raise ValueError(_KEYS_FORM)
+        found[instance] = tuple(read_key(key) for key in _one_or_more(given, _KEYS_FORM))
+    return MappingProxyType(found)
+
+
+def read_key(key: SecretStr) -> SecretStr:
+    """Check a key that is sent in a header, which loses spaces around it.
+
+    Raises `ValueError`, which shows nothing of it.
+    """
+    text = key.get_secret_value()
+    if not text or not text.isprintable() or text != text.strip():
+        raise ValueError("must be a key that can be sent in a header: no spaces around it")
+    return key
 
 
 def _account(key: object) -> int:
@@ -101,17 +129,17 @@ def _account(key: object) -> int:
     return int(str(key))
 
 
-def _one_or_more(given: object) -> tuple[SecretStr, ...]:
+def _one_or_more(given: object, form: str) -> tuple[SecretStr, ...]:
     several = given if isinstance(given, list | tuple) else [given]
     if not several:
-        raise ValueError(_SECRETS_FORM)
-    return tuple(_secret(one) for one in several)
+        raise ValueError(form)
+    return tuple(_secret(one, form) for one in several)
 
 
-def _secret(given: object) -> SecretStr:
+def _secret(given: object, form: str) -> SecretStr:
     text = given.get_secret_value() if isinstance(given, SecretStr) else given
     if not isinstance(text, str) or not text:
-        raise ValueError(_SECRETS_FORM)
+        raise ValueError(form)
     return SecretStr(text)
 
 

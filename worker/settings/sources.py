@@ -15,7 +15,7 @@ from dotenv import parser as dotenv_parser
 
 from worker import errors
 from worker.settings import maps
-from worker.settings.knobs import FIELDS, FROM_FILE, PREFIX, UNBUILT
+from worker.settings.knobs import FIELDS, FROM_FILE, PREFIX
 
 COMMAND_LINE: Final = "command line"
 ENVIRONMENT: Final = "environment"
@@ -187,10 +187,7 @@ NAMES: Final = frozenset(
     (
         *FIELDS,
         *(f"{name}_FILE" for name in FROM_FILE),
-        *UNBUILT,
         CONNECT_FILE,
-        "CHATWOOT_CACHE_HTTP_API_KEY_FILE",
-        "CHATWOOT_CACHE_HTTP_INSTANCE_KEYS_FILE",
     )
 )
 """Every name under which something of ours can be given."""

@@ -1,88 +1,193 @@
-"""Documents out of Redis, with plain commands; `store.cache` writes them."""
+"""Documents out of the cache, as one reader may see them; `store.cache` writes them.
 
-from collections.abc import Awaitable
-from typing import Any
+Each question is answered from the local tier where that has all it takes, else by Redis,
+in one round trip for most.
+"""
 
-from redis.exceptions import ResponseError
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
 
-from worker.core.keys import Keys, digits_of
-from worker.core.model import Conversation, Message
-from worker.store.cache import decode
-from worker.store.connect import Client, translated
+from worker.core import contacts
+from worker.core.entry import MAX_ID
+from worker.core.keys import Keys
+from worker.core.page import Page, Range
+from worker.core.views import (
+    ConversationView,
+    MessageView,
+    conversation_view,
+    message_view,
+    pointer,
+)
+from worker.store.connect import Client
+from worker.store.local import Local
+from worker.store.look import Look, Values
+from worker.store.values import RedisValues, Wanted, Window
+
+KEY_ID_MARK: Final = "WAID:"
+"""What Evolution writes before WhatsApp's id of a message, which is how bots know it."""
+
+ACTIVE_S: Final = 3600.0
+"""How long a conversation counts as somebody's after an agent wrote."""
+
+_SPARE: Final = 4
+"""Messages read beyond those asked for: some may be gone, or not for this reader."""
+
+_LATEST: Final = 20
+"""Messages read in any case: they tell whether an agent is at work."""
+
+_MOST: Final = 200
 
 
 class Reader:
-    """The documents of one prefix, to be read."""
+    """The documents of one prefix, to be read; private notes only where `notes` says so."""
 
-    def __init__(self, client: Client, prefix: str) -> None:
-        self._client = client
+    def __init__(self, values: Values, prefix: str, local: Local | None = None) -> None:
+        self._values = values
+        self._local = local
         self.keys = Keys(prefix)
 
-    async def message(self, instance: str, message_id: int) -> Message | None:
-        """Return a message, None where the cache has none."""
-        key = self.keys.message(instance, message_id)
-        message: Message | None = await self._get(instance, key, Message)
+    def of(self, instance: str, *, notes: bool = True) -> "InstanceReader":
+        """Return a reader of one instance, for one question."""
+        look = Look(self._values, self._local, self.keys.accounts, instance)
+        return InstanceReader(look, self.keys, instance, notes=notes)
+
+    async def ping(self) -> None:
+        """Raise unless the server answers."""
+        await self._values.ping()
+
+
+def redis_reader(client: Client, prefix: str, local: Local | None = None) -> Reader:
+    """Return a reader of the cache in Redis, with a local tier in front of it or without."""
+    return Reader(RedisValues(client, prefix, timed=local is not None), prefix, local)
+
+
+class InstanceReader:
+    """Answers one question about an instance: what it has read is not read again."""
+
+    def __init__(self, look: Look, keys: Keys, instance: str, *, notes: bool) -> None:
+        self._look = look
+        self._keys = keys
+        self._instance = instance
+        self._notes = notes
+
+    @property
+    def from_memory(self) -> bool:
+        """Whether all of the answer came from the local tier."""
+        return self._look.from_memory
+
+    async def message(self, message_id: int) -> MessageView | None:
+        """Return a message, None where the cache has none for this reader."""
+        (message,) = await self._messages([message_id])
         return message
 
-    async def message_by_source(self, instance: str, source_id: str) -> Message | None:
-        """Return the message with that source id; the document's own word counts."""
-        held = await self._ask(self._client.get(self.keys.source(instance, source_id)))
-        if not (held and held.isdigit()):
-            return None
-        message = await self.message(instance, int(held))
-        return message if message and message.source_id == source_id else None
+    async def message_by_source(self, source_id: str) -> MessageView | None:
+        """Return the message with a source id, or with WhatsApp's bare id of it.
 
-    async def conversation(self, instance: str, display_id: int) -> Conversation | None:
+        The index points at the newest with that id; the document's own word counts.
+        """
+        bare = not source_id.startswith(KEY_ID_MARK)
+        names = [source_id, f"{KEY_ID_MARK}{source_id}"] if bare else [source_id]
+        ids = await self._pointers([self._keys.source(self._instance, name) for name in names])
+        messages = await self._messages([i for i in ids if i is not None])
+        return next((m for m in messages if m and m.source_id in names), None)
+
+    async def conversation(self, display_id: int) -> ConversationView | None:
         """Return a conversation, None where the cache has none."""
-        key = self.keys.conversation(instance, display_id)
-        conversation: Conversation | None = await self._get(instance, key, Conversation)
-        return conversation
+        wanted = self._wanted_conversation(display_id)
+        found = (await self._look.at([wanted]))[wanted.key]
+        return found if self._is_ours(found) and found.id == display_id else None
 
-    async def messages(self, instance: str, display_id: int, limit: int) -> list[Message]:
-        """Return the newest messages of a conversation that the cache has, oldest first."""
-        timeline = self.keys.timeline(instance, display_id)
-        ids = await self._ask(self._client.zrevrange(timeline, 0, limit - 1))
-        if not ids:
-            return []
-        keys = [self.keys.message(instance, int(member)) for member in reversed(ids)]
-        values = await self._ask(self._client.mget(keys))
-        owner = await self._owner(instance)
-        messages = (decode(value, Message) for value in values if value)
-        return [m for m in messages if m and owner in (m.account_id, None)]
-
-    async def conversation_of(self, instance: str, contact: str) -> int | None:
+    async def conversation_of(self, contact: str) -> int | None:
         """Return the newest conversation with a contact: a JID, or a phone number however written.
 
-        A contact's JID is stored beside its number only where they differ, so both are looked up.
+        A number's other form in Brazil counts only where nothing is known under its own.
         """
-        phone, _, server = contact.partition("@")
-        names = [contact] if server else []
-        if server in ("", "s.whatsapp.net"):
-            names += [digits] if (digits := digits_of(phone)) else []
-        if not names:
+        own, other_form = contacts.names_of(contact)
+        names = [self._keys.contact(self._instance, name) for name in (*own, *other_form)]
+        held = await self._pointers(names)
+        of_own = [display_id for display_id in held[: len(own)] if display_id]
+        return max(of_own or [display_id for display_id in held if display_id], default=None)
+
+    async def page(self, display_id: int, asked: Range) -> Page | None:
+        """Return messages of a conversation, None where the cache knows nothing of it.
+
+        Messages that are gone or not for this reader are passed over, and do not count.
+        """
+        wanted = self._wanted_conversation(display_id)
+        timeline = self._keys.timeline(self._instance, display_id)
+        window = self._window(timeline, asked)
+        ids: list[int] = (await self._look.at([wanted], window))[timeline]
+        conversation = await self.conversation(display_id)
+        seen = await self._visible(asked.of(ids), asked.limit + 1)
+        messages, more = seen[: asked.limit], seen[asked.limit :]
+        if not messages and conversation is None:
             return None
-        async with translated(self._client):
-            held = await self._client.mget([self.keys.contact(instance, name) for name in names])
-        return max((int(value) for value in held if value and value.isdigit()), default=None)
+        return Page(
+            display_id,
+            messages=list(reversed(messages)) if asked.newest else messages,
+            # What would prove it is not kept yet.
+            complete=False,
+            next_before=messages[-1].id if more and asked.newest else None,
+            human_active=await self._is_human_active(conversation, ids),
+        )
 
-    async def _get(self, instance: str, key: str, kind: type[Any]) -> Any:
-        value = await self._ask(self._client.get(key))
-        document = decode(value, kind) if value else None
-        if document is None or await self._owner(instance) not in (document.account_id, None):
+    def _window(self, timeline: str, asked: Range) -> Window:
+        stem = self._keys.message_stem(self._instance)
+        count = asked.limit + 1 + _SPARE
+        return Window(
+            timeline,
+            stem,
+            after=asked.after or 0,
+            before=asked.before or MAX_ID + 1,
+            most=max(count, _LATEST) if asked.newest else count,
+            newest=asked.newest,
+        )
+
+    async def _visible(self, ids: Sequence[int], count: int) -> list[MessageView]:
+        """Return the first messages that are there for this reader."""
+        found: list[MessageView] = []
+        at, size = 0, max(count + _SPARE, _LATEST)
+        while at < len(ids) and len(found) < count:
+            found += [m for m in await self._messages(ids[at : at + size]) if m]
+            at, size = at + size, min(2 * size, _MOST)
+        return found[:count]
+
+    async def _is_human_active(
+        self, conversation: ConversationView | None, ids: Sequence[int]
+    ) -> bool:
+        """Say whether somebody is assigned, or an agent wrote to the contact lately."""
+        if conversation is not None and conversation.assigned:
+            return True
+        since_us = (time.time() - ACTIVE_S) * 1e6
+        for last in range(len(ids), 0, -_LATEST):
+            some = [m for m in await self._messages(ids[max(0, last - _LATEST) : last]) if m]
+            lately = [m for m in some if m.created_us >= since_us]
+            if any(m.origin == "agent" and not m.private for m in lately):
+                return True
+            if some and not lately:
+                return False
+        return False
+
+    async def _messages(self, ids: Iterable[int]) -> list[MessageView | None]:
+        keys = {i: self._keys.message(self._instance, i) for i in ids}
+        found = await self._look.at([Wanted(key, message_view) for key in keys.values()])
+        return [self._for_us(i, found[key]) for i, key in keys.items()]
+
+    async def _pointers(self, keys: Sequence[str]) -> list[int | None]:
+        found = await self._look.at([Wanted(key, pointer) for key in keys])
+        return [found[key] for key in keys]
+
+    def _wanted_conversation(self, display_id: int) -> Wanted:
+        return Wanted(self._keys.conversation(self._instance, display_id), conversation_view)
+
+    def _for_us(self, message_id: int, message: MessageView | None) -> MessageView | None:
+        if message is None or message.id != message_id or not self._is_ours(message):
             return None
-        return document
+        return message if self._notes or not message.private else None
 
-    async def _owner(self, instance: str) -> int | None:
-        """Return the account an instance belongs to: what another one left is nobody's to read."""
-        owner = await self._ask(self._client.hget(self.keys.accounts, instance))
-        return int(owner) if owner and owner.isdigit() else None
-
-    async def _ask(self, reply: Awaitable[Any]) -> Any:
-        """Return a reply, None where the key holds a value of a type that is none of ours."""
-        async with translated(self._client):
-            try:
-                return await reply
-            except ResponseError as error:
-                if str(error).startswith("WRONGTYPE"):
-                    return None
-                raise
+    def _is_ours(self, document: Any) -> bool:
+        """What another account left under an instance's name is nobody's to read."""
+        if document is None or document.instance != self._instance:
+            return False
+        return self._look.owner in (document.account_id, None)

@@ -17,6 +17,7 @@ from worker.store.group import Created, Group
 from worker.store.lease import Lease
 from worker.store.letters import Letters
 from worker.store.portion import Portion
+from worker.store.server import identify
 
 _GREATEST_ID: Final = f"{2**64 - 1}-{2**64 - 2}"
 
@@ -217,11 +218,9 @@ class Stream:
         return await self.letters.bury(letters)
 
     async def server(self) -> tuple[str, str]:
-        """Return the server's name and version; Valkey calls itself Redis 7.2.4 beside its own."""
+        """Return the server's name and version."""
         async with told(self._writer, self._of.key):
-            info = await self._writer.info("server")
-        name = str(info.get("server_name", "redis"))
-        return name, str(info.get(f"{name}_version", info["redis_version"]))
+            return await identify(self._writer)
 
 
 class Producer:

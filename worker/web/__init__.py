@@ -1,1 +1,1 @@
-"""HTTP: webhook and probes."""
+"""HTTP: webhook, reads and probes."""

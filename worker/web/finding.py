@@ -1,0 +1,83 @@
+"""What a question finds in the cache."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final, Protocol
+
+from worker.core.page import Page, Range
+from worker.core.views import ConversationView, MessageView
+from worker.web.question import Kind, Question, as_id
+
+Found = MessageView | ConversationView | Page
+
+
+class Asked(Protocol):
+    """One question about an instance, as one reader may see it."""
+
+    @property
+    def from_memory(self) -> bool:
+        """Whether all of the answer came from the local tier."""
+
+    async def message(self, message_id: int) -> MessageView | None:
+        """Return a message."""
+
+    async def message_by_source(self, source_id: str) -> MessageView | None:
+        """Return the message with a source id, or with WhatsApp's bare id of it."""
+
+    async def conversation(self, display_id: int) -> ConversationView | None:
+        """Return a conversation."""
+
+    async def conversation_of(self, contact: str) -> int | None:
+        """Return the newest conversation with a contact."""
+
+    async def page(self, display_id: int, asked: Range) -> Page | None:
+        """Return messages of a conversation."""
+
+
+class Documents(Protocol):
+    """What can be read; all of it raises Unavailable and Refused."""
+
+    def of(self, instance: str, *, notes: bool) -> Asked:
+        """Return a reader of one instance, for one question; private notes only with `notes`."""
+
+
+async def find(reader: Asked, asked: Question) -> Found | None:
+    """Return what was asked for, None where the cache has none for this reader."""
+    return await _FIND[asked.kind](reader, asked)
+
+
+async def has(reader: Asked, message: str) -> bool:
+    """Say whether a message is there, by Chatwoot's id of it or WhatsApp's."""
+    number = as_id(message)
+    if number is not None and await reader.message(number) is not None:
+        return True
+    return await reader.message_by_source(message) is not None
+
+
+async def _message(reader: Asked, asked: Question) -> MessageView | None:
+    return await reader.message(asked.id)
+
+
+async def _source(reader: Asked, asked: Question) -> MessageView | None:
+    return await reader.message_by_source(asked.target)
+
+
+async def _conversation(reader: Asked, asked: Question) -> ConversationView | None:
+    return await reader.conversation(asked.id)
+
+
+async def _messages(reader: Asked, asked: Question) -> Page | None:
+    return await reader.page(asked.id, asked.range)
+
+
+async def _contact(reader: Asked, asked: Question) -> Page | None:
+    display_id = await reader.conversation_of(asked.target)
+    return None if display_id is None else await reader.page(display_id, asked.range)
+
+
+_FIND: Final[Mapping[Kind, Callable[[Asked, Question], Awaitable[Found | None]]]] = {
+    "message": _message,
+    "source": _source,
+    "conversation": _conversation,
+    "messages": _messages,
+    "contact": _contact,
+}
