@@ -24,6 +24,7 @@ from worker.store.backlog import Backlog, Scope
 from worker.store.bindings import BindingTable
 from worker.store.cache import CacheSettings
 from worker.store.connect import joined
+from worker.store.starts import Starts
 
 _ATTEMPTS: Final = 6
 _DAY_S: Final = 86_400.0
@@ -89,7 +90,9 @@ async def _backfill(arguments: argparse.Namespace, settings: Settings) -> Tally:
         stream = await stack.enter_async_context(joined(settings.stream_uri.get_secret_value()))
         backlog = Backlog(stream, settings.stream_key, arguments.instance)
         scope, reached = await backlog.begin(scope)
-        backfill = Backfill(chatwoot, backlog, arguments.instance, scope.since_s, reached)
+        cache = await stack.enter_async_context(joined(settings.cache_uri.get_secret_value()))
+        starts = Starts(cache, _cache(settings))
+        backfill = Backfill(chatwoot, backlog, starts, arguments.instance, scope.since_s, reached)
         if scope.conversation is None:
             await _read_all(backfill, inboxes)
         elif not await backfill.read_one(scope.conversation, {i.id: i for i in inboxes}):
@@ -119,9 +122,8 @@ def _scope(arguments: argparse.Namespace, settings: Settings) -> Scope:
 
 async def _inboxes(instance: str, settings: Settings) -> list[Inbox]:
     """Return the inboxes that are bound to an instance, all of one account."""
-    of = CacheSettings(settings.cache_redis_prefix_key, settings.cache_redis_ttl)
     async with joined(settings.cache_uri.get_secret_value()) as client:
-        stored = await BindingTable(client, of).peek()
+        stored = await BindingTable(client, _cache(settings)).peek()
     bindings = stored.overruled_by(Bindings.of_operator(settings.instances))
     keys = bindings.inboxes_of(instance)
     if not keys:
@@ -131,6 +133,10 @@ async def _inboxes(instance: str, settings: Settings) -> list[Inbox]:
         )
     numbers = sorted([int(number) for number in key.split("/")] for key in keys)
     return [Inbox(inbox_id, account_id, "", API_CHANNEL) for account_id, inbox_id in numbers]
+
+
+def _cache(settings: Settings) -> CacheSettings:
+    return CacheSettings(settings.cache_redis_prefix_key, settings.cache_redis_ttl)
 
 
 def _chatwoot(settings: Settings, account_id: int) -> Chatwoot:

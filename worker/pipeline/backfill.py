@@ -56,6 +56,13 @@ class Sink(Protocol):
         """Add entries, and note the lowest message id reached, or 0 for all."""
 
 
+class Starts(Protocol):
+    """Where it is noted that the cache knows a conversation from its start."""
+
+    async def put(self, instance: str, display_id: int, message_id: int) -> None:
+        """Note a conversation's first message."""
+
+
 class _Listed(NamedTuple):
     """A conversation of a page, and when the page was asked for."""
 
@@ -82,6 +89,7 @@ class Backfill:
 
     source: Source
     sink: Sink
+    starts: Starts
     instance: str
     since_s: float
     reached: dict[int, int] = field(default_factory=dict)
@@ -177,6 +185,7 @@ class Backfill:
         self, conversation: RestConversation, inbox: Inbox, moment: str
     ) -> None:
         before = self.reached.get(conversation.id)
+        first: int | None = None
         told = before is not None
         messages = await self.source.messages(conversation.id, before=before)
         if rest.is_ahead(messages, conversation):
@@ -191,11 +200,14 @@ class Backfill:
             told = told or bool(bodies)
             if is_last and not told:
                 bodies = [rest.conversation_body(conversation, inbox)]
-            entries = [self._entry(body, inbox, moment) for body in bodies]
+            entries = [entry(body, self.instance, inbox, moment) for body in bodies]
             lowest = min((message.id for message in messages), default=_DONE)
+            first = min((m.id for m in wanted if not m.is_activity), default=first)
             await self._note(conversation.id, entries, _DONE if is_last else lowest)
             if is_last:
                 self.tally.conversations += 1
+                if first is not None and len(wanted) == len(messages):
+                    await self.starts.put(self.instance, conversation.id, first)
                 return
             messages = await self.source.messages(conversation.id, before=lowest)
 
@@ -211,16 +223,18 @@ class Backfill:
     def _is_too_old(self, message: RestMessage) -> bool:
         return to_us(message.created_at) < self.since_s * _US
 
-    def _entry(self, body: bytes, inbox: Inbox, moment: str) -> Mapping[str, bytes]:
-        return {
-            "payload": body,
-            "instance": self.instance.encode(),
-            "account": str(inbox.account_id).encode(),
-            "_id": moment.encode(),
-        }
-
     async def _note(
         self, display_id: int, entries: Sequence[Mapping[str, bytes]], reached: int
     ) -> None:
         await self.sink.put(entries, display_id, reached)
         self.reached[display_id] = reached
+
+
+def entry(body: bytes, instance: str, inbox: Inbox, moment: str) -> Mapping[str, bytes]:
+    """Return an entry of the stream; `moment` is when Chatwoot was asked for what it says."""
+    return {
+        "payload": body,
+        "instance": instance.encode(),
+        "account": str(inbox.account_id).encode(),
+        "_id": moment.encode(),
+    }

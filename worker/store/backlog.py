@@ -76,6 +76,16 @@ class Backlog:
             pipeline.expire(self._key, TTL_S)
             await pipeline.execute()
 
+    async def add(self, entries: Sequence[Mapping[str, bytes]]) -> None:
+        """Add entries to the stream, and note nothing."""
+        async with (
+            translated(self._client),
+            self._client.pipeline(transaction=False) as pipeline,
+        ):
+            for fields in entries:
+                pipeline.xadd(self._stream, dict(fields))
+            await pipeline.execute()
+
     async def end(self) -> None:
         """Forget all of it: the next backfill begins anew."""
         async with translated(self._client):
