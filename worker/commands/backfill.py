@@ -11,13 +11,13 @@ from typing import Final
 import anyio
 import msgspec
 
+from worker.accounts import Accounts
 from worker.commands.progress import progress
 from worker.core.bindings import Bindings
 from worker.core.chatwoot import API_CHANNEL
 from worker.core.inboxes import Inbox
 from worker.errors import Declined, Misconfigured
 from worker.pipeline.backfill import Backfill, Tally
-from worker.remote.api import Pace
 from worker.remote.chatwoot import Chatwoot
 from worker.settings import Loaded, Settings
 from worker.store.backlog import Backlog, Scope
@@ -86,7 +86,8 @@ async def _backfill(arguments: argparse.Namespace, settings: Settings) -> Tally:
     inboxes = await _inboxes(arguments.instance, settings)
     scope = _scope(arguments, settings)
     async with AsyncExitStack() as stack:
-        chatwoot = await stack.enter_async_context(_chatwoot(settings, inboxes[0].account_id))
+        chatwoot = _chatwoot(settings, inboxes[0].account_id)
+        stack.push_async_callback(chatwoot.close)
         stream = await stack.enter_async_context(joined(settings.stream_uri.get_secret_value()))
         backlog = Backlog(stream, settings.stream_key, arguments.instance)
         scope, reached = await backlog.begin(scope)
@@ -140,19 +141,12 @@ def _cache(settings: Settings) -> CacheSettings:
 
 
 def _chatwoot(settings: Settings, account_id: int) -> Chatwoot:
-    several = settings.chatwoot_tokens.get(account_id)
-    token = several[0] if several else settings.chatwoot_token
-    if settings.chatwoot_url is None or token is None:
+    accounts = Accounts(settings, timeout_s=settings.chatwoot_timeout_s, attempts=_ATTEMPTS)
+    chatwoot = accounts.of(account_id)
+    if chatwoot is None:
         raise Misconfigured(
             f"Chatwoot's address or a token for account {account_id} is not known: let "
             "`chatwoot-cache connect` find them, or set CHATWOOT_CACHE_CHATWOOT_URL and "
             "CHATWOOT_CACHE_CHATWOOT_TOKEN"
         )
-    return Chatwoot(
-        settings.chatwoot_url,
-        token.get_secret_value(),
-        account_id,
-        timeout_s=settings.chatwoot_timeout_s,
-        attempts=_ATTEMPTS,
-        pace=Pace(settings.chatwoot_requests_per_s),
-    )
+    return chatwoot

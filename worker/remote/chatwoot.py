@@ -118,6 +118,10 @@ class Chatwoot:
 
     async def __aexit__(self, *_: object) -> None:
         """Give the connections back."""
+        await self.close()
+
+    async def close(self) -> None:
+        """Give the connections back."""
         await self._api.close()
 
     async def inboxes(self) -> list[Inbox]:

@@ -284,6 +284,9 @@ class Settings(BaseSettings):
     chatwoot_timeout_s: float = Field(
         default=10.0, ge=0.1, le=300, description="How long an answer of Chatwoot's may take."
     )
+    read_through_timeout_s: float = Field(
+        default=3.0, ge=0.05, le=60, description="How long a read may wait for Chatwoot."
+    )
     evolution_url: Address | None = Field(
         default=None, description="Evolution's address, for connect."
     )
