@@ -1,15 +1,21 @@
 """The documents are right: their commands are there, and the four steps lead where they say."""
 
+import json
 import re
 import shlex
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode
 
+import anyio
 import pytest
 
 from tests.e2e.place import Place
 from tests.e2e.process import command, running
+from tests.events import sample
 from tests.standins.chatwoot import Chatwoot, encoded
 from tests.standins.evolution import Evolution
 from tests.standins.rows import ConversationRow
@@ -21,6 +27,7 @@ READMES = {"README.md": "## In four steps", "README.pt-BR.md": "## Em quatro pas
 DOCUMENTS = (*READMES, "docs/recipes.md", "docs/nothing-arrives.md")
 NOW_US = int(time.time()) * 1_000_000
 
+_HERE = "http://localhost:9850"
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\]\(([^)#:]*)(?:#([^)]*))?\)")
 
@@ -103,6 +110,52 @@ async def test_the_four_steps(name: str, place: Place, tmp_path: Path) -> None:
     line = next(line for line in shown.splitlines() if line.startswith("loja-aurora"))
     assert place.document("loja-aurora", "message", 1)["content"] == "old"
     assert line.split()[-1] in {"now", "ago"}
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [("docs/recipes.md", "reads-loja-aurora"), ("README.pt-BR.md", "leitura-loja-aurora")],
+)
+async def test_the_recipes(name: str, key: str, place: Place, tmp_path: Path) -> None:
+    """Each curl, the request that n8n makes, and the agent's code find the conversation."""
+    text = read(name)
+    keys = json.dumps({"loja-aurora": key})
+    async with running(tmp_path, place.settings(HTTP_INSTANCE_KEYS=keys)) as worker:
+        place.add(sample("01"))
+        await place.settled()
+        here = worker.logged("worker.started")[-1]["reads"].partition("/instances")[0]
+        curls = [words for words in typed(text) if words[0] == "curl"]
+        for words in (*curls, *n8n(text, sample("01"))):
+            answer = await run([word.replace(_HERE, here) for word in words])
+            assert b"O pedido 55123" in answer, words
+        for code in blocks(text, "python"):
+            program = f"{code}\nprint(messages)".replace(_HERE, here)
+            assert b"O pedido 55123" in await run([sys.executable, "-c", program])
+    assert len(curls) >= 2
+
+
+async def run(words: list[str]) -> bytes:
+    return (await anyio.run_process(words)).stdout
+
+
+def n8n(text: str, event: dict[str, Any]) -> Iterator[list[str]]:
+    """Yield the requests of the n8n nodes that are shown, for a contact's message."""
+    jid = event["sender"]["identifier"]
+    for block in blocks(text, "json"):
+        (node,) = json.loads(block)["nodes"]
+        asked = node["parameters"]
+        url = asked["url"].removeprefix("=").replace("http://chatwoot-cache.internal:9850", _HERE)
+        url = url.replace("{{ encodeURIComponent($json.body.instance) }}", "loja-aurora")
+        url = url.replace("{{ encodeURIComponent($json.body.data.key.remoteJid) }}", quote(jid))
+        query = {pair["name"]: pair["value"] for pair in asked["queryParameters"]["parameters"]}
+        (header,) = asked["headerParameters"]["parameters"]
+        yield [
+            "curl",
+            "-s",
+            "-H",
+            f"{header['name']}: {header['value']}",
+            f"{url}?{urlencode(query)}",
+        ]
 
 
 def installed(evolution: Evolution, chatwoot: Chatwoot) -> ConversationRow:
