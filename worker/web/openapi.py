@@ -32,7 +32,7 @@ def _parameter(
 
 
 def _text(most: int) -> dict[str, Any]:
-    return {"type": "string", "minLength": 1, "maxLength": most}
+    return {"type": "string", "minLength": 1, "maxLength": most, "pattern": r"^[^\x00]+$"}
 
 
 _INSTANCE: Final = _parameter(
