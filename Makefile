@@ -31,6 +31,10 @@ test: $(VENV)/.dev ## Run every test on a real server, with branch coverage
 test-servers: $(VENV)/.servers ## Run the integration tests on Redis 6.2, 7.0, 8.2 and Valkey 8.1, 9.1
 	@env -u CACHE_REDIS_URI $(BIN)/python -m tests.servers $(ARGS)
 
+test-backfill: $(VENV)/.dev ## Backfill 20,000 messages (MESSAGES=…) beside live events, with kill -9 in the middle
+	@env -u CACHE_REDIS_URI BACKFILL_MESSAGES=$(or $(MESSAGES),20000) \
+	  $(BIN)/python -m pytest -n 0 --durations=1 tests/e2e/test_backfill.py $(ARGS)
+
 soak: $(VENV)/.dev ## Break things for MINUTES=2 and see that nothing is lost (ARGS=--help)
 	@env -u CACHE_REDIS_URI $(BIN)/python -m tests.soak --minutes $(or $(MINUTES),2) $(ARGS)
 

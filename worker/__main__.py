@@ -8,8 +8,10 @@ from worker import __version__, settings
 from worker.commands import (
     acl,
     audit,
+    backfill,
     bindings,
     config,
+    connect,
     dead,
     doctor,
     get,
@@ -19,13 +21,16 @@ from worker.commands import (
     run,
     status,
 )
-from worker.errors import Error, Misconfigured, Unavailable
+from worker.errors import Declined, Error, Misconfigured, Unavailable
 
+_FOUND_WRONG = 1
 _WRONG_USAGE = 2
 _REDIS_UNAVAILABLE = 3
 
 _COMMANDS = (
     run,
+    connect,
+    backfill,
     publish,
     get,
     status,
@@ -49,13 +54,16 @@ in this order; `chatwoot-cache config` shows each with its origin
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
-    arguments = _parser().parse_args(argv)
+    arguments = parser().parse_args(argv)
     try:
         loaded = settings.load(_overrides(arguments.set))
         code: int = arguments.func(arguments, loaded)
     except Unavailable as error:
         _say(f"Redis is unavailable: {error}")
         return _REDIS_UNAVAILABLE
+    except Declined as error:
+        _say(str(error))
+        return _FOUND_WRONG
     except Error as error:
         _say(str(error))
         return _WRONG_USAGE
@@ -68,7 +76,8 @@ def _say(message: str) -> None:
     sys.stderr.write("".join(f"chatwoot-cache: {line}\n" for line in message.splitlines()))
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """Return the whole command line's parser."""
     parser = argparse.ArgumentParser(
         prog="chatwoot-cache",
         description="A sidecar for Evolution API and Chatwoot: keeps messages and conversations "

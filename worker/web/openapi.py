@@ -108,6 +108,12 @@ def _schemas() -> dict[str, Any]:
                 "type": "boolean",
                 "description": "Somebody is assigned, or an agent wrote within the hour.",
             },
+            "read_through": {
+                "type": "string",
+                "enum": ["fetched", "missing", "failed"],
+                "description": "What became of asking Chatwoot for what the cache does not have;"
+                " after `failed`, this is what the cache has.",
+            },
             "arrived": {
                 "type": "boolean",
                 "description": "Whether the message of `wait_for` is in the cache.",
