@@ -42,6 +42,10 @@ image: ## Build the container image (BUILD='buildah bud --format docker': withou
 	$(BUILD) -t $(IMAGE) --build-arg VERSION=$(VERSION) \
 	  --build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) .
 
+test-backfill: $(VENV)/.dev ## Backfill 20,000 messages (MESSAGES=…) beside live events, with kill -9 in the middle
+	@env -u CACHE_REDIS_URI BACKFILL_MESSAGES=$(or $(MESSAGES),20000) \
+	  $(BIN)/python -m pytest -n 0 --durations=1 tests/e2e/test_backfill.py $(ARGS)
+
 soak: $(VENV)/.dev ## Break things for MINUTES=2 and see that nothing is lost (ARGS=--help)
 	@env -u CACHE_REDIS_URI $(BIN)/python -m tests.soak --minutes $(or $(MINUTES),2) $(ARGS)
 

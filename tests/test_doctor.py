@@ -89,7 +89,7 @@ def test_a_fresh_installation_has_no_problem(doctor: Doctor) -> None:
 
     assert code == 0
     assert "problem" not in levels(found)
-    assert list(found)[:4] == ["settings", "webhook", "spool", "reachable"]
+    assert list(found)[:5] == ["settings", "webhook", "arriving", "spool", "reachable"]
     assert [
         name for name, row in found.items() if row["level"] == "warning" and not row["advice"]
     ] == []
@@ -294,7 +294,7 @@ def test_a_server_that_is_away_is_told_with_what_could_be_looked_at(
     code, found = doctor(CACHE_REDIS_URI=f"redis://:s3cret@localhost:{free_port()}/0")
 
     assert code == 3
-    assert list(found) == ["settings", "webhook", "spool", "reachable"]
+    assert list(found) == ["settings", "webhook", "arriving", "spool", "reachable"]
     assert found["reachable"]["level"] == "problem"
     assert "s3cret" not in json.dumps(found)
     if in_container:

@@ -35,6 +35,7 @@ AT_START = {
     "redis_errors_total": len(UNAVAILABLE_KINDS),
     "webhook_requests_total": len(WEBHOOK_ANSWERS),
     "webhook_duration_seconds_count": 1,
+    "read_through_total": 3,
     "reads_total": sum(len(results) for results in READ_RESULTS.values()) * len(READ_KINDS),
     "read_duration_seconds_count": len(READ_RESULTS),
     "local_cache_entries": 1,

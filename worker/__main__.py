@@ -7,10 +7,16 @@ from collections.abc import Sequence
 from typing import Final
 
 from worker import __version__, settings
-from worker.errors import Error, Misconfigured, Unavailable
+from worker.errors import Declined, Error, Misconfigured, Unavailable
+
+_FOUND_WRONG = 1
+_WRONG_USAGE = 2
+_REDIS_UNAVAILABLE = 3
 
 _COMMANDS: Final = (
     "run",
+    "connect",
+    "backfill",
     "publish",
     "get",
     "status",
@@ -25,10 +31,6 @@ _COMMANDS: Final = (
 )
 """Each is a module of `worker.commands`, in the order of the help text."""
 
-_WRONG_USAGE = 2
-_REDIS_UNAVAILABLE = 3
-
-
 _EXIT_CODES = """
 exit codes: 0 done, 1 found something wrong, 2 wrong usage or settings, 3 Redis unavailable
 
@@ -40,13 +42,16 @@ in this order; `chatwoot-cache config` shows each with its origin
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
     argv = sys.argv[1:] if argv is None else argv
-    arguments = _parser(_named(argv)).parse_args(argv)
+    arguments = parser(_named(argv)).parse_args(argv)
     try:
         loaded = settings.load(_overrides(arguments.set))
         code: int = arguments.func(arguments, loaded)
     except Unavailable as error:
         _say(f"Redis is unavailable: {error}")
         return _REDIS_UNAVAILABLE
+    except Declined as error:
+        _say(str(error))
+        return _FOUND_WRONG
     except Error as error:
         _say(str(error))
         return _WRONG_USAGE
@@ -67,7 +72,8 @@ def _named(argv: Sequence[str]) -> Sequence[str]:
     return argv[:1] if argv and argv[0] in _COMMANDS else _COMMANDS
 
 
-def _parser(commands: Sequence[str]) -> argparse.ArgumentParser:
+def parser(commands: Sequence[str] = _COMMANDS) -> argparse.ArgumentParser:
+    """Return the parser of the command line, or of some of its commands."""
     parser = argparse.ArgumentParser(
         prog="chatwoot-cache",
         description="A sidecar for Evolution API and Chatwoot: keeps messages and conversations "

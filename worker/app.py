@@ -19,6 +19,7 @@ from anyio.abc import TaskGroup
 from starlette.types import ASGIApp
 
 from worker import __version__, tiers
+from worker.accounts import Accounts, read_through, reads_through
 from worker.errors import Misconfigured
 from worker.health import Health
 from worker.metrics import Metrics
@@ -28,6 +29,7 @@ from worker.pipeline.directory import Directory
 from worker.pipeline.idle import Idle
 from worker.pipeline.settle import Settler
 from worker.pipeline.spooling import Spooling
+from worker.pipeline.through import ReadThrough
 from worker.pipeline.upkeep import MEASURE_S, SELDOM_S, Upkeep, every
 from worker.settings import RedisUri, Settings, uris
 from worker.store import embedded
@@ -143,8 +145,14 @@ class _Worker:
 
         self._tiers = tiers.build(settings, self._connect, self._metrics)
         self._reads: ReadsApp | None = None
+        self._accounts = Accounts(settings, timeout_s=settings.read_through_timeout_s)
         if settings.reads_enabled:
-            self._reads = ReadsApp(_keyring(settings), self._tiers.reader, self._metrics)
+            self._reads = ReadsApp(
+                _keyring(settings),
+                self._tiers.reader,
+                self._metrics,
+                through=self._build_through() if reads_through(settings) else None,
+            )
         self._upkeep: Upkeep | None = None
         self._consumer: Consumer | Idle
         if consume:
@@ -170,6 +178,16 @@ class _Worker:
         client = connect(uri.get_secret_value(), block_s=block_s)
         self._clients.append(client)
         return client
+
+    def _build_through(self) -> ReadThrough:
+        settings = self._settings
+        return read_through(
+            settings,
+            self._accounts,
+            self._tiers.reader,
+            cache=self._connect(settings.cache_uri),
+            stream=self._connect(settings.stream_uri),
+        )
 
     def _build_consumer(self, source: Source) -> Consumer:
         settings = self._settings
@@ -216,6 +234,7 @@ class _Worker:
 
     async def close(self) -> None:
         """Give every connection back."""
+        await self._accounts.close()
         for client in self._clients:
             await client.aclose()
 

@@ -6,6 +6,7 @@
     ├── Unavailable     keep what is in hand, wait, try again (exit code 3 in a command)
     ├── Outdated        resolve the batch again by the bindings that stand now
     ├── GroupMissing    create the consumer group again, then go on
+    ├── Declined        say what Evolution or Chatwoot answered and what to change (exit code 1)
     ├── Unspooled       the disk cannot keep a webhook either: answer 503
     └── Unusable        bury the entry, with this reason
         ├── Unplaced    ... and say which inbox nobody bound
@@ -72,6 +73,32 @@ UNAVAILABLE_KINDS: Final = (
 
 class GroupMissing(Error):
     """The consumer group, or its whole stream, is gone."""
+
+
+Decline = Literal[
+    "unreachable",
+    "slow",
+    "unauthorized",
+    "forbidden",
+    "missing",
+    "limited",
+    "unprocessable",
+    "failing",
+    "redirected",
+    "strange",
+]
+"""How Evolution or Chatwoot does not give what it was asked for."""
+
+
+class Declined(Error):
+    """Evolution or Chatwoot does not give what it was asked for; the message says what to change.
+
+    It never holds a token, nor anything of the answer's body.
+    """
+
+    def __init__(self, kind: Decline, message: str) -> None:
+        super().__init__(message)
+        self.kind: Decline = kind
 
 
 class Outdated(Error):

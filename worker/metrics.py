@@ -380,6 +380,11 @@ class Metrics:
             ["kind", "tier", "result"],
             registry=self.registry,
         )
+        self.read_through = self._counter(
+            "read_through",
+            "Reads for which Chatwoot was asked, by what became of it.",
+            result=("fetched", "missing", "failed"),
+        )
         self.read_duration_seconds = Histogram(
             PREFIX + "read_duration_seconds",
             "Time to answer a read, by the tier that answered; waiting for a message counts.",

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+import pytest
+
 from tests.deploy.files import DEPLOY
 from tests.deploy.tools import VENV, run, tool
 
@@ -61,6 +63,8 @@ class PM2:
 @contextmanager
 def running(folder: Path) -> Iterator[PM2]:
     """PM2 until the end of the block, when its daemon and all it started have gone."""
+    if not _PROGRAM.exists():
+        pytest.fail("PM2 is missing: install npm, then make test-deploy", pytrace=False)
     pm2 = PM2(folder, folder / ".pm2")
     try:
         yield pm2

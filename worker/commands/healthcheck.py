@@ -31,9 +31,14 @@ def run(_args: argparse.Namespace, loaded: Loaded) -> int:
     return code
 
 
+def reachable(host: str) -> str:
+    """Return an address by which a server that listens on `host` is asked from this machine."""
+    return _ANY.get(host, host)
+
+
 def ask(host: str, port: int, timeout_s: float = TIMEOUT_S) -> tuple[int, str]:
     """Give the exit code and one line for a person; never raises."""
-    host = _ANY.get(host, host)
+    host = reachable(host)
     connection = http.client.HTTPConnection(host, port, timeout=timeout_s)
     try:
         connection.request("GET", "/livez")

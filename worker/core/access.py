@@ -6,7 +6,7 @@ One line per command, with who needs it: a command that is added to the program 
 from collections.abc import Iterable, Iterator
 from typing import Final, Literal
 
-from worker.core.keys import Keys, dead_key
+from worker.core.keys import Keys, backfill_key, dead_key
 from worker.core.stream_keys import group_root
 
 Role = Literal["worker", "producer", "reader", "operator"]
@@ -88,6 +88,8 @@ _OPERATOR: Final = (
     "zrem",
     "xdel",
     "xrevrange",
+    "multi",  # backfill puts events and how far it has come in one step
+    "exec",
 )
 _COMMANDS: Final[dict[Role, tuple[str, ...]]] = {
     "worker": _WORKER,
@@ -134,6 +136,8 @@ def _patterns(role: Role, keys: Keys, stream: str, instance: str | None) -> Iter
     yield _exact(stream)
     if role != "producer":
         yield _exact(dead_key(stream))
+        if role == "operator":
+            yield f"{_exact(backfill_key(stream, ''))}*"
         yield f"{_exact(group_root(stream))}*"
         yield from _spaced([keys.pattern])
 

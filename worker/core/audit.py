@@ -28,6 +28,7 @@ _TYPES: Final[dict[Kind, str]] = {
     "source": "string",
     "contact": "string",
     "timeline": "zset",
+    "start": "string",
 }
 
 

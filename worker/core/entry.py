@@ -72,9 +72,9 @@ class Statement(Struct, frozen=True, gc=False):
     payload: bytes
     order: str
     ms: int
-    instance: str | None
-    expect: str | None
-    account_id: int | None
+    instance: str | None = None
+    expect: str | None = None
+    account_id: int | None = None
 
 
 def read(entry: Entry) -> Statement:
@@ -84,15 +84,12 @@ def read(entry: Entry) -> Statement:
     if payload is None:
         raise Unusable("bad_entry", "the entry has no field `payload`")
 
+    if len(fields) == 1:
+        ms, order = _parse_id(entry.id)
+        return Statement(payload, order, ms)
     ms, order = _parse_id(fields.get(b"_id", entry.id))
-    return Statement(
-        payload,
-        order,
-        ms,
-        _name(fields, b"instance"),
-        _name(fields, b"expect"),
-        _account(fields),
-    )
+    instance, expect = _name(fields, b"instance"), _name(fields, b"expect")
+    return Statement(payload, order, ms, instance, expect, _account(fields))
 
 
 def time_s(entry_id: bytes) -> float:

@@ -39,7 +39,7 @@ class Fold:
         index = self._places.setdefault(place, len(self.drafts))
         if index == len(self.drafts):
             self.drafts.append(Draft(document, born_ms))
-            return Part(index, added=True)
+            return Part(index, True)
 
         held = self.drafts[index]
         merged: Document = merge(cast("Any", held.document), document)

@@ -4,6 +4,7 @@
     <prefix>:chatwoot:<instance>:source:<source id>                 message id
     <prefix>:chatwoot:<instance>:conversation:<display id>          document
     <prefix>:chatwoot:<instance>:conversation:<display id>:messages message ids in order
+    <prefix>:chatwoot:<instance>:conversation:<display id>:start    id of its first message
     <prefix>:chatwoot:<instance>:contact:<identifier or digits>     display id
     <prefix>:chatwoot:%bindings   …:%accounts   …:%version          who is cached where
 
@@ -44,7 +45,7 @@ def _percent(match: re.Match[str]) -> str:
 Location = tuple[str, str | None, list[str]]
 """Where a document lives: its own key, its timeline, and the keys that point to it by id."""
 
-Kind = Literal["message", "source", "conversation", "timeline", "contact"]
+Kind = Literal["message", "source", "conversation", "timeline", "start", "contact"]
 
 
 class Place(NamedTuple):
@@ -59,6 +60,7 @@ _NUMBERED: Final[dict[tuple[str, ...], Kind]] = {
     ("message",): "message",
     ("conversation",): "conversation",
     ("conversation", "messages"): "timeline",
+    ("conversation", "start"): "start",
 }
 _NAMED: Final[dict[str, Kind]] = {"source": "source", "contact": "contact"}
 _NUMBER = re.compile(r"[1-9][0-9]{0,15}", re.ASCII)
@@ -67,6 +69,11 @@ _NUMBER = re.compile(r"[1-9][0-9]{0,15}", re.ASCII)
 def dead_key(stream: str) -> str:
     """Return the key of a stream's dead letters."""
     return f"{stream}:dead"
+
+
+def backfill_key(stream: str, instance: str) -> str:
+    """Return the key of how far the backfill of an instance has come."""
+    return f"{stream}:backfill:{escape(instance)}"
 
 
 def nests(prefix: str) -> bool:
@@ -111,6 +118,10 @@ class Keys:
         """Return the key of a conversation's message ids."""
         return f"{self._of(instance)}conversation:{display_id}:messages"
 
+    def start(self, instance: str, display_id: int) -> str:
+        """Return the key that holds the id of a conversation's first message, where it is known."""
+        return f"{self._of(instance)}conversation:{display_id}:start"
+
     def contact(self, instance: str, name: str) -> str:
         """Return the key that holds the newest conversation with a JID or digits."""
         return f"{self._of(instance)}contact:{escape(name)}"
@@ -139,6 +150,8 @@ class Keys:
                 return self.conversation(instance, int(name))
             case "timeline":
                 return self.timeline(instance, int(name))
+            case "start":
+                return self.start(instance, int(name))
             case "source":
                 return self.source(instance, name)
             case "contact":

@@ -138,17 +138,9 @@ class Draft(Struct, frozen=True, gc=False):
 
 
 class Outcome(StrEnum):
-    """How an entry was settled, best first: where two apply, the later one counts."""
+    """How an entry was settled, best first: of what its documents say, the later one counts."""
 
     IGNORED = "ignored"
     STALE = "stale"
     APPLIED = "applied"
     DEAD = "dead"
-
-
-_ORDER = {outcome: rank for rank, outcome in enumerate(Outcome)}
-
-
-def worst(outcomes: list[Outcome]) -> Outcome:
-    """Return the outcome of an entry from those of its documents: dead, applied, stale."""
-    return max(outcomes, key=_ORDER.__getitem__)

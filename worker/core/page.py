@@ -49,13 +49,17 @@ class Page:
     human_active: bool
 
 
-def as_json(page: Page, *, arrived: bool | None = None) -> bytes:
-    """Write a page; `arrived` tells whether the message came that was waited for."""
+def as_json(page: Page, *, arrived: bool | None = None, read_through: str | None = None) -> bytes:
+    """Write a page; `arrived` tells whether the message came that was waited for.
+
+    `read_through` tells what became of asking Chatwoot, where it was asked.
+    """
     rest = {
         "complete": page.complete,
         "next_before": page.next_before,
         "human_active": page.human_active,
         **({} if arrived is None else {"arrived": arrived}),
+        **({} if read_through is None else {"read_through": read_through}),
     }
     messages = b",".join(message.json for message in page.messages)
     head = b'{"conversation_id":%d,"messages":[%b],' % (page.conversation_id, messages)

@@ -12,7 +12,7 @@ from worker.core import chatwoot, entry as entries
 from worker.core.chatwoot import Address, Event
 from worker.core.entry import Buried, Entry, Letter, Statement
 from worker.core.fold import Answer, Fold, Written
-from worker.core.model import Document, Draft, Outcome, encode, worst
+from worker.core.model import Document, Draft, Outcome, encode
 from worker.errors import Outdated, Unusable
 from worker.metrics import Metrics
 from worker.pipeline.batch import Batch, Case
@@ -171,11 +171,12 @@ def _known(cases: Sequence[Case]) -> Iterator[_Known]:
 
 
 def _verdict(case: Case, answers: Sequence[Answer]) -> Outcome | Unusable:
-    """Settle a case by what became of its documents."""
-    outcomes = []
+    """Settle a case by what became of its documents: the worst counts."""
+    verdict = Outcome.STALE
     for part in case.parts:
         answer = answers[part.draft]
         if answer == "wrong_type":
             return Unusable("wrong_type", "a key of the document holds a value of another type")
-        outcomes.append(Outcome.APPLIED if part.added and answer == "applied" else Outcome.STALE)
-    return worst(outcomes)
+        if answer == "applied" and part.added:
+            verdict = Outcome.APPLIED
+    return verdict

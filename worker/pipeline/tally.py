@@ -35,25 +35,28 @@ class Tally:
         self._burials.report(entry, error)
 
     def _count_outcomes(self, cases: Sequence[Case]) -> None:
-        outcomes: Counter[Outcome] = Counter()
+        outcomes: dict[Outcome, int] = {}
+        ages: list[float] = []
+        now = time.time()
         for case in cases:
-            if isinstance(case.verdict, Unusable):
-                self.count_dead(case.entry, case.verdict)
-            elif case.verdict is not None:
-                outcomes[case.verdict] += 1
+            verdict = case.verdict
+            if isinstance(verdict, Unusable):
+                self.count_dead(case.entry, verdict)
+            elif verdict is not None:
+                outcomes[verdict] = outcomes.get(verdict, 0) + 1
+                if verdict is Outcome.APPLIED:
+                    ages.append(max(0.0, now - time_s(case.entry.id)))
         for outcome, count in outcomes.items():
             self._metrics.entries_settled.labels(outcome=outcome).inc(count)
-        now = time.time()
-        self._metrics.entry_age_seconds.observe_all(
-            [max(0.0, now - time_s(c.entry.id)) for c in cases if c.verdict is Outcome.APPLIED]
-        )
+        self._metrics.entry_age_seconds.observe_all(ages)
 
     def _count_events(self, cases: Sequence[Case]) -> None:
-        events = Counter(
-            (case.event.name if case.event else "", case.address.instance if case.address else "")
-            for case in cases
-            if case.said is not None
-        )
+        events: dict[tuple[str, str], int] = {}
+        for case in cases:
+            if case.said is not None:
+                name: str = case.event.name if case.event else ""
+                key = (name, case.address.instance if case.address else "")
+                events[key] = events.get(key, 0) + 1
         for (name, instance), count in events.items():
             self._metrics.count_event(name, instance, count)
 

@@ -10,9 +10,17 @@ evolution Evolution's deprecated instance storage, which we never use
 Nobody outside imports these modules by name: what is public stands here.
 """
 
-from worker.settings.knobs import FIELDS, LogFormat, LogLevel, Settings, name_of
+from worker.settings.knobs import (
+    FIELDS,
+    LogFormat,
+    LogLevel,
+    Settings,
+    check_address,
+    name_of,
+)
 from worker.settings.loading import DEFAULT, Loaded, load
 from worker.settings.maps import fits
+from worker.settings.sources import connect_file
 from worker.settings.uris import RedisUri, mask
 
 __all__ = [
@@ -23,6 +31,8 @@ __all__ = [
     "LogLevel",
     "RedisUri",
     "Settings",
+    "check_address",
+    "connect_file",
     "fits",
     "load",
     "mask",

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Final, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -88,6 +89,22 @@ def _checked_prefix(value: str) -> str:
     return _checked_name(value)
 
 
+def check_address(value: str) -> str:
+    """Return an HTTP address without a slash at its end.
+
+    Raises `ValueError`, whose message says what is allowed and shows nothing of the address.
+    """
+    try:
+        address = urlsplit(value)
+        is_good = bool(address.scheme in ("http", "https") and address.hostname)
+        is_good = is_good and address.username is None and address.port != 0
+    except ValueError:
+        is_good = False
+    if not is_good or _has_control(value):
+        raise ValueError("must be an address such as https://chat.example.com, without a password")
+    return value.rstrip("/")
+
+
 def _checked_directory(value: Path) -> Path:
     if _has_control(str(value)):
         raise ValueError("must not contain control characters")
@@ -106,6 +123,7 @@ Name = Annotated[str, AfterValidator(_checked_name)]
 KeyPrefix = Annotated[str, AfterValidator(_checked_prefix)]
 Directory = Annotated[Path, AfterValidator(_checked_directory)]
 Uri = Annotated[RedisUri, AfterValidator(uris.check)]
+Address = Annotated[str, AfterValidator(check_address)]
 Level = Annotated[LogLevel, BeforeValidator(_lower)]
 Instances = Annotated[Mapping[str, str], PlainValidator(maps.instances), PlainSerializer(dict)]
 Secrets = Annotated[
@@ -248,6 +266,34 @@ class Settings(BaseSettings):
         default=256 * MIB, ge=MIB, le=KIB * KIB * MIB, description="Most the spool may take up."
     )
 
+    chatwoot_url: Address | None = Field(
+        default=None, description="Chatwoot's address, for backfill and read-through."
+    )
+    chatwoot_token: SecretStr | None = Field(
+        default=None, min_length=1, description="Access token of a Chatwoot user, for all accounts."
+    )
+    chatwoot_tokens: Secrets = Field(
+        default_factory=_nothing, description="Access tokens of Chatwoot users, by account."
+    )
+    chatwoot_requests_per_s: float = Field(
+        default=20.0,
+        ge=0.1,
+        le=1000,
+        description="Most requests that Chatwoot is sent in a second.",
+    )
+    chatwoot_timeout_s: float = Field(
+        default=10.0, ge=0.1, le=300, description="How long an answer of Chatwoot's may take."
+    )
+    read_through_timeout_s: float = Field(
+        default=3.0, ge=0.05, le=60, description="How long a read may wait for Chatwoot."
+    )
+    evolution_url: Address | None = Field(
+        default=None, description="Evolution's address, for connect."
+    )
+    evolution_apikey: SecretStr | None = Field(
+        default=None, min_length=1, description="Evolution's API key, for connect."
+    )
+
     log_level: Level = Field(default="info", description="Least level that is logged.")
     log_format: LogFormat = Field(
         default="auto", description="How a log line looks; auto is JSON unless on a terminal."
@@ -359,16 +405,18 @@ FIELDS: Final[Mapping[str, str]] = MappingProxyType(
 )
 """Each setting's name as the user writes it, and its attribute."""
 
+SECRETS: Final = (
+    "webhook_secrets",
+    "webhook_token",
+    "http_api_key",
+    "http_instance_keys",
+    "chatwoot_token",
+    "chatwoot_tokens",
+    "evolution_apikey",
+)
+"""Attributes that are never shown."""
+
 FROM_FILE: Final = tuple(
-    name_of(field)
-    for field in (
-        "cache_redis_uri",
-        "stream_redis_uri",
-        "instances",
-        "webhook_secrets",
-        "webhook_token",
-        "http_api_key",
-        "http_instance_keys",
-    )
+    name_of(field) for field in ("cache_redis_uri", "stream_redis_uri", "instances", *SECRETS)
 )
 """Settings that `<NAME>_FILE` can give: every secret, address and map."""

@@ -15,7 +15,7 @@ from pydantic_core import ErrorDetails
 
 from worker import errors
 from worker.settings import evolution, sources, uris
-from worker.settings.knobs import FIELDS, PREFIX, Settings, name_of
+from worker.settings.knobs import FIELDS, PREFIX, SECRETS, Settings, name_of
 from worker.settings.sources import Found, Layer
 from worker.settings.uris import MASK, RedisUri
 
@@ -24,9 +24,6 @@ DEFAULT: Final = "default"
 UNREAD: Final = (
     "CACHE_REDIS_ENABLED=false: what this process keeps in its memory can be read over HTTP only,"
     " and nobody has a key: set CHATWOOT_CACHE_HTTP_API_KEY"
-)
-_SECRET: Final = frozenset(
-    {"webhook_token", "webhook_secrets", "http_api_key", "http_instance_keys"}
 )
 _SHOWN_CHARACTERS: Final = 60
 
@@ -118,9 +115,9 @@ def _allowed(field: FieldInfo) -> str:
 
 
 def _shown(field: str, value: object) -> str:
-    if field in _SECRET:
+    if field in SECRETS:
         return MASK
-    text = uris.mask(str(value)) if field.endswith("_uri") else str(value)
+    text = uris.mask(str(value)) if field.endswith(("_uri", "_url")) else str(value)
     text = sources.one_line(text)
     return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…"
 

@@ -1,4 +1,4 @@
-"""Where values come from, highest first: command line, environment, .env, env.yml.
+"""Where values come from, highest first: command line, environment, .env, connect.env, env.yml.
 
 Each source becomes one flat layer of names as the user writes them; layers are never merged
 into each other's values, so a map from a higher one replaces a lower one's whole.
@@ -19,6 +19,11 @@ from worker.settings.knobs import FIELDS, FROM_FILE, PREFIX
 
 COMMAND_LINE: Final = "command line"
 ENVIRONMENT: Final = "environment"
+
+CONNECT_FILE: Final = f"{PREFIX}CONNECT_FILE"
+"""In the environment: where the file is that `connect` writes."""
+
+_CONNECT_FILE: Final = "connect.env"
 
 # Kubernetes and Docker's links describe a service called `chatwoot-cache` to every container
 # in the environment, under names that begin like ours.
@@ -53,8 +58,14 @@ def layers(
         Layer(COMMAND_LINE, dict(overrides)),
         _environment(environ),
         _dotenv(directory / ".env"),
+        _dotenv(connect_file(environ, directory)),
         _yaml(directory / "env.yml"),
     )
+
+
+def connect_file(environ: Mapping[str, str], directory: Path) -> Path:
+    """Return the path of the file that `connect` writes, whether it is there or not."""
+    return directory / (environ.get(CONNECT_FILE) or _CONNECT_FILE)
 
 
 def gather(given: Sequence[Layer], names: Iterable[str], directory: Path) -> dict[str, Found]:
@@ -176,6 +187,7 @@ NAMES: Final = frozenset(
     (
         *FIELDS,
         *(f"{name}_FILE" for name in FROM_FILE),
+        CONNECT_FILE,
     )
 )
 """Every name under which something of ours can be given."""

@@ -68,8 +68,8 @@ async def _forget_documents(
             erased += await _erase(namespace, whole, single)
             whole, single = [], []
     erased += await _erase(namespace, whole, single)
-    timelines = [namespace.keys.timeline(selection.instance, n).encode() for n in conversations]
-    await namespace.unlink(timelines)
+    for key in (namespace.keys.timeline, namespace.keys.start):
+        await namespace.unlink([key(selection.instance, n).encode() for n in conversations])
     return erased, ids
 
 

@@ -117,7 +117,9 @@ class InstanceReader:
         wanted = self._wanted_conversation(display_id)
         timeline = self._keys.timeline(self._instance, display_id)
         window = self._window(timeline, asked)
-        ids: list[int] = (await self._look.at([wanted], window))[timeline]
+        start = Wanted(self._keys.start(self._instance, display_id), pointer)
+        found = await self._look.at([wanted, start], window)
+        ids: list[int] = found[timeline]
         conversation = await self.conversation(display_id)
         seen = await self._visible(asked.of(ids), asked.limit + 1)
         messages, more = seen[: asked.limit], seen[asked.limit :]
@@ -126,11 +128,20 @@ class InstanceReader:
         return Page(
             display_id,
             messages=list(reversed(messages)) if asked.newest else messages,
-            # What would prove it is not kept yet.
-            complete=False,
+            complete=await self._has_start(found[start.key], ids),
             next_before=messages[-1].id if more and asked.newest else None,
             human_active=await self._is_human_active(conversation, ids),
         )
+
+    async def _has_start(self, start: int | None, ids: Sequence[int]) -> bool:
+        """Say whether the cache has a conversation's first message, and so all after it.
+
+        A timeline loses its lowest ids first, and a document that is older expires earlier.
+        """
+        if start is None or start not in ids:
+            return False
+        wanted = Wanted(self._keys.message(self._instance, start), message_view)
+        return (await self._look.at([wanted]))[wanted.key] is not None
 
     def _window(self, timeline: str, asked: Range) -> Window:
         stem = self._keys.message_stem(self._instance)

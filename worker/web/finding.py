@@ -45,6 +45,19 @@ async def find(reader: Asked, asked: Question) -> Found | None:
     return await _FIND[asked.kind](reader, asked)
 
 
+def lacks(found: Found | None, asked: Question) -> bool:
+    """Say whether a conversation, or messages that were asked for of one, may be Chatwoot's alone.
+
+    A contact that the cache does not know cannot be asked for, nor a message by itself.
+    """
+    if found is None:
+        return asked.kind in ("conversation", "messages")
+    if not isinstance(found, Page) or not asked.range.newest:
+        return False
+    is_short = len(found.messages) < asked.range.limit and found.next_before is None
+    return is_short and not found.complete
+
+
 async def has(reader: Asked, message: str) -> bool:
     """Say whether a message is there, by Chatwoot's id of it or WhatsApp's."""
     number = as_id(message)

@@ -32,7 +32,7 @@ def _parameter(
 
 
 def _text(most: int) -> dict[str, Any]:
-    return {"type": "string", "minLength": 1, "maxLength": most}
+    return {"type": "string", "minLength": 1, "maxLength": most, "pattern": r"^[^\x00]+$"}
 
 
 _INSTANCE: Final = _parameter(
@@ -107,6 +107,12 @@ def _schemas() -> dict[str, Any]:
             "human_active": {
                 "type": "boolean",
                 "description": "Somebody is assigned, or an agent wrote within the hour.",
+            },
+            "read_through": {
+                "type": "string",
+                "enum": ["fetched", "missing", "failed"],
+                "description": "What became of asking Chatwoot for what the cache does not have;"
+                " after `failed`, this is what the cache has.",
             },
             "arrived": {
                 "type": "boolean",

@@ -6,20 +6,20 @@ wrapping of them, and this is where a millisecond counts.
 
 import time
 from dataclasses import replace
-from typing import Final
+from typing import Final, Literal, Protocol
 
 import anyio
 import structlog
 from starlette.types import Receive, Scope, Send
 
 from worker.core.chat import as_chat
-from worker.core.page import Page, as_json
+from worker.core.page import Page, Range, as_json
 from worker.errors import Refused, Unavailable
 from worker.logs import Throttle, where
 from worker.metrics import Metrics
 from worker.web import openapi, question
 from worker.web.answer import Answer, refusal, send_answer
-from worker.web.finding import Asked, Documents, Found, find, has
+from worker.web.finding import Asked, Documents, Found, find, has, lacks
 from worker.web.keys import Keyring
 from worker.web.question import Path, Question
 from worker.web.rejection import Rejected
@@ -38,12 +38,31 @@ _LOG_EVERY_S: Final = 60.0
 log = structlog.get_logger(__name__)
 
 
+class Through(Protocol):
+    """Where what the cache does not have is asked for."""
+
+    async def fetch(
+        self, instance: str, display_id: int, asked: Range
+    ) -> Literal["fetched", "missing", "failed"]:
+        """Bring messages of a conversation into the cache, and say what became of it."""
+
+
 class ReadsApp:
-    """The read endpoints; `read_s` is how long one look into Redis may take."""
+    """The read endpoints; `read_s` is how long one look into Redis may take.
+
+    With `through`, a conversation that the cache does not have whole is asked for there.
+    """
 
     def __init__(
-        self, keyring: Keyring, documents: Documents, metrics: Metrics, *, read_s: float = READ_S
+        self,
+        keyring: Keyring,
+        documents: Documents,
+        metrics: Metrics,
+        *,
+        read_s: float = READ_S,
+        through: Through | None = None,
     ) -> None:
+        self._through = through
         self._keyring = keyring
         self._documents = documents
         self._metrics = metrics
@@ -91,19 +110,39 @@ class ReadsApp:
 
     async def _answer_asked(self, asked: Question) -> Answer:
         arrived = await self._arrival(asked)
-        reader = self._reader(asked)
-        with anyio.fail_after(self._read_s):
-            found = await find(reader, asked)
+        reader, found = await self._find(asked)
+        through = await self._ask_through(asked, found)
+        if through == "fetched":
+            reader, found = await self._find(asked)
         tier = "local" if reader.from_memory else "redis"
         answer = (
             refusal(_missing(asked), "missing", tier=tier)
             if found is None
-            else Answer(200, _written(found, asked, arrived=arrived), tier, "found")
+            else Answer(
+                200, _written(found, asked, arrived=arrived, through=through), tier, "found"
+            )
         )
-        if arrived is None:
-            return answer
         # Beside the answer too: a chat is a bare array, and has no room for it.
-        return replace(answer, headers=((b"x-arrived", b"true" if arrived else b"false"),))
+        headers = answer.headers
+        if arrived is not None:
+            headers += ((b"x-arrived", b"true" if arrived else b"false"),)
+        if through is not None:
+            headers += ((b"x-read-through", through.encode()),)
+        return replace(answer, headers=headers)
+
+    async def _find(self, asked: Question) -> tuple[Asked, Found | None]:
+        reader = self._reader(asked)
+        with anyio.fail_after(self._read_s):
+            return reader, await find(reader, asked)
+
+    async def _ask_through(self, asked: Question, found: Found | None) -> str | None:
+        """Fetch a conversation that the cache does not have whole; None where there is no need."""
+        if self._through is None or not lacks(found, asked):
+            return None
+        display_id = found.conversation_id if isinstance(found, Page) else asked.id
+        result = await self._through.fetch(asked.instance, display_id, asked.range)
+        self._metrics.read_through.labels(result=result).inc()
+        return result
 
     async def _arrival(self, asked: Question) -> bool | None:
         """Wait for the message that is to be waited for; says whether it is there."""
@@ -138,10 +177,12 @@ class ReadsApp:
             log.error("read.failed", error=where(error), suppressed=more)
 
 
-def _written(found: Found, asked: Question, *, arrived: bool | None) -> bytes:
+def _written(found: Found, asked: Question, *, arrived: bool | None, through: str | None) -> bytes:
     if not isinstance(found, Page):
         return found.json
-    return as_chat(found.messages) if asked.chat else as_json(found, arrived=arrived)
+    if asked.chat:
+        return as_chat(found.messages)
+    return as_json(found, arrived=arrived, read_through=through)
 
 
 def _missing(asked: Question) -> Rejected:

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
-from worker.commands.checks import cache, group, here, server, stream
+from worker.commands.checks import arriving, cache, group, here, server, stream
 from worker.commands.checks.finding import Finding
 from worker.commands.checks.subject import Subject
 
@@ -12,6 +12,7 @@ Check = Callable[[Subject], Awaitable[Finding]]
 HERE: Final[Mapping[str, Check]] = {
     "settings": here.settings,
     "webhook": here.webhook,
+    "arriving": arriving.webhooks,
     "spool": here.spool,
 }
 """What can be told without a server."""

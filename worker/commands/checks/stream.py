@@ -50,6 +50,11 @@ async def letters(subject: Subject) -> Finding:
             "; instance_conflict comes too when two installations share a prefix: "
             "then give one another CACHE_REDIS_PREFIX_KEY"
         )
+    if "no_instance" in found.by_reason:
+        advice += (
+            "; no_instance is an inbox that nobody bound: `chatwoot-cache connect` binds it, "
+            "or `chatwoot-cache bindings set`, then `chatwoot-cache dead replay`"
+        )
     return warning(f"{found.total}: {reasons}{of_them}", advice)
 
 

@@ -1,0 +1,167 @@
+"""The documents are right: their commands are there, and the four steps lead where they say."""
+
+import json
+import re
+import shlex
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import anyio
+import pytest
+
+from tests.e2e.place import Place
+from tests.e2e.process import command, running
+from tests.events import sample
+from tests.standins.chatwoot import Chatwoot, encoded
+from tests.standins.evolution import Evolution
+from tests.standins.rows import ConversationRow
+from tests.waiting import wait_until
+from worker.__main__ import parser
+
+ROOT = Path(__file__).parents[2]
+READMES = {"README.md": "## In four steps", "README.pt-BR.md": "## Em quatro passos"}
+DOCUMENTS = (*READMES, "docs/recipes.md", "docs/nothing-arrives.md")
+NOW_US = int(time.time()) * 1_000_000
+
+_HERE = "http://localhost:9850"
+_BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_LINK = re.compile(r"\]\(([^)#:]*)(?:#([^)]*))?\)")
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return [found[2] for found in _BLOCK.finditer(text) if found[1] == language]
+
+
+def typed(text: str) -> Iterator[list[str]]:
+    """Yield the words of every command that is shown."""
+    for block in blocks(text, "console"):
+        for line in block.splitlines():
+            if line.startswith("$ "):
+                yield shlex.split(line[2:], comments=True)
+
+
+def read(name: str) -> str:
+    return (ROOT / name).read_text()
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_every_command_that_is_shown_can_be_typed(name: str) -> None:
+    targets = re.findall(r"^([a-z-]+):.*## ", read("Makefile"), re.MULTILINE)
+    known = parser()
+    for words in typed(read(name)):
+        program, *arguments = words
+        if program == "make":
+            assert arguments[0] in targets
+        elif Path(program).name == "chatwoot-cache":
+            known.parse_args(arguments)
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_every_link_leads_somewhere(name: str) -> None:
+    for target, anchor in _LINK.findall(read(name)):
+        if target.startswith("deploy/"):
+            continue
+        page = (ROOT / name).parent / target if target else ROOT / name
+        assert page.exists(), target
+        headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+        assert not anchor or anchor in [h.lower().replace(" ", "-") for h in headings]
+
+
+@pytest.mark.parametrize("name", READMES)
+async def test_the_four_steps(name: str, place: Place, tmp_path: Path) -> None:
+    """Typed as they stand there, but for addresses: from nothing to an instance's last event."""
+    text = read(name)
+    steps = re.split(r"^##+ ", text[text.index(READMES[name]) + 3 :], flags=re.MULTILINE)[0]
+    (env,) = blocks(steps, "sh")
+    commands = [words for words in typed(steps) if words[0] == "chatwoot-cache"]
+    assert [words[1] for words in commands] == ["connect", "run", "backfill", "status"]
+    connect, run, backfill, status = (words[1:] for words in commands)
+    (tmp_path / ".env").write_text(
+        env.replace("redis://localhost:6379/6", place.uri).replace(
+            "KEY=chatwoot-cache", f"KEY={place.name}"
+        )
+    )
+    here = {
+        f"CHATWOOT_CACHE_{name}": value
+        for name, value in (("STREAM_KEY", place.stream), ("HTTP_PORT", "0"), ("OPS_PORT", "0"))
+    }
+    with Evolution() as evolution, Chatwoot() as chatwoot:
+        row = installed(evolution, chatwoot)
+        reached = [word.replace("http://localhost:8080", evolution.url) for word in connect]
+        done = command(tmp_path, here, *reached, stdin=f"{evolution.apikey}\n".encode())
+        assert done.returncode == 0, done
+        async with running(tmp_path, here, *run[1:]) as worker:
+            done = command(tmp_path, here, *backfill)
+            assert done.returncode == 0, done
+            await place.settled()
+            row.add(2, NOW_US + 1, "new")
+            body = encoded(row.webhook(row.messages[1], "message_created"))
+            for url, headers in chatwoot.signed(3, body):
+                assert url == "http://chatwoot-cache.internal:9850/chatwoot/webhook"
+                assert worker.post(body, headers=headers).status_code == 200
+                assert worker.post(body).status_code == 401
+            await place.settled()
+            await wait_until(lambda: place.document("loja-aurora", "message", 2), "it is cached")
+            shown = command(tmp_path, here, *status).stdout.decode()
+    line = next(line for line in shown.splitlines() if line.startswith("loja-aurora"))
+    assert place.document("loja-aurora", "message", 1)["content"] == "old"
+    assert line.split()[-1] in {"now", "ago"}
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [("docs/recipes.md", "reads-loja-aurora"), ("README.pt-BR.md", "leitura-loja-aurora")],
+)
+async def test_the_recipes(name: str, key: str, place: Place, tmp_path: Path) -> None:
+    """Each curl, the request that n8n makes, and the agent's code find the conversation."""
+    text = read(name)
+    keys = json.dumps({"loja-aurora": key})
+    async with running(tmp_path, place.settings(HTTP_INSTANCE_KEYS=keys)) as worker:
+        place.add(sample("01"))
+        await place.settled()
+        here = worker.logged("worker.started")[-1]["reads"].partition("/instances")[0]
+        curls = [words for words in typed(text) if words[0] == "curl"]
+        for words in (*curls, *n8n(text, sample("01"))):
+            answer = await run([word.replace(_HERE, here) for word in words])
+            assert b"O pedido 55123" in answer, words
+        for code in blocks(text, "python"):
+            program = f"{code}\nprint(messages)".replace(_HERE, here)
+            assert b"O pedido 55123" in await run([sys.executable, "-c", program])
+    assert len(curls) >= 2
+
+
+async def run(words: list[str]) -> bytes:
+    return (await anyio.run_process(words)).stdout
+
+
+def n8n(text: str, event: dict[str, Any]) -> Iterator[list[str]]:
+    """Yield the requests of the n8n nodes that are shown, for a contact's message."""
+    jid = event["sender"]["identifier"]
+    for block in blocks(text, "json"):
+        (node,) = json.loads(block)["nodes"]
+        asked = node["parameters"]
+        url = asked["url"].removeprefix("=").replace("http://chatwoot-cache.internal:9850", _HERE)
+        url = url.replace("{{ encodeURIComponent($json.body.instance) }}", "loja-aurora")
+        url = url.replace("{{ encodeURIComponent($json.body.data.key.remoteJid) }}", quote(jid))
+        query = {pair["name"]: pair["value"] for pair in asked["queryParameters"]["parameters"]}
+        (header,) = asked["headerParameters"]["parameters"]
+        yield [
+            "curl",
+            "-s",
+            "-H",
+            f"{header['name']}: {header['value']}",
+            f"{url}?{urlencode(query)}",
+        ]
+
+
+def installed(evolution: Evolution, chatwoot: Chatwoot) -> ConversationRow:
+    """Evolution and Chatwoot, connected with each other, with one message."""
+    evolution.add("loja-aurora", url=chatwoot.url)
+    chatwoot.add_inbox(12, "loja-aurora", evolution.webhook_url("loja-aurora"))
+    row = ConversationRow(1584, 3, 12, "loja-aurora", NOW_US, NOW_US, NOW_US)
+    row.add(1, NOW_US, "old")
+    return chatwoot.add_conversation(row)

@@ -1,0 +1,1 @@
+"""From a running Evolution and Chatwoot to bindings, a webhook and its secret."""
