@@ -99,8 +99,10 @@ class Started:
 async def test_the_started_image_takes_the_samples_and_stops_on_its_signal(
     container: Container, place: Place, tmp_path: Path
 ) -> None:
-    secrets = {"CHATWOOT_CACHE_WEBHOOK_SECRETS": json.dumps({"3": SECRET})}
-    started = Started(container, place, tmp_path / "log", **secrets)
+    # As `connect` leaves it on the volume.
+    secrets = container.volume / "connect.env"
+    secrets.write_text(f"CHATWOOT_CACHE_WEBHOOK_SECRETS={json.dumps({'3': SECRET})}\n")
+    started = Started(container, place, tmp_path / "log")
     try:
         await started.until_ready()
         assert started.health() == 0
