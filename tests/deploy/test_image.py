@@ -20,6 +20,8 @@ from tests.e2e.place import Place
 from tests.events import PAYLOADS, encode, message
 from tests.servers import Server, free_port
 from tests.signing import signed
+from tests.standins.chatwoot import Chatwoot
+from tests.standins.evolution import Evolution
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.deploy
@@ -78,8 +80,8 @@ class Started:
         assert kind == "CMD"  # no shell
         return self.run(command).wait(10)
 
-    def post(self, body: bytes) -> httpx.Response:
-        headers = {"Content-Type": "application/json", **signed(body, SECRET)}
+    def post(self, body: bytes, secret: str = SECRET) -> httpx.Response:
+        headers = {"Content-Type": "application/json", **signed(body, secret)}
         url = f"http://127.0.0.1:{self.ports[0]}/chatwoot/webhook"
         return httpx.post(url, content=body, headers=headers, trust_env=False)
 
@@ -119,6 +121,35 @@ async def test_the_started_image_takes_the_samples_and_stops_on_its_signal(
     finally:
         started.process.kill()
         started.process.wait()
+
+
+async def test_connect_keeps_the_secret_where_the_container_reads_it_again(
+    container: Container, place: Place, tmp_path: Path
+) -> None:
+    """As the runbook says: `exec … connect`, then `restart`; the root is read-only throughout."""
+    with Evolution() as evolution, Chatwoot() as chatwoot:
+        evolution.add("loja-aurora", url=chatwoot.url)
+        chatwoot.add_inbox(12, "loja-aurora", evolution.webhook_url("loja-aurora"))
+        first = Started(container, place, tmp_path / "log")
+        try:
+            await first.until_ready(503)
+            asked = ["--evolution", evolution.url, "--apikey", evolution.apikey]
+            connecting = first.run(["chatwoot-cache", "connect", *asked])
+            await wait_until(lambda: connecting.poll() is not None, "it is done", timeout_s=30)
+            assert connecting.returncode == 0, first.log.read_text()
+        finally:
+            first.process.terminate()
+            assert first.process.wait(20) == 0
+        (webhook,) = chatwoot.webhooks[3]
+
+    again = Started(container, place, tmp_path / "log")
+    try:
+        await again.until_ready()
+        assert again.post(encode(message(1)), webhook["secret"]).status_code == 200
+        await place.settled()
+    finally:
+        again.process.terminate()
+        assert again.process.wait(20) == 0
 
 
 async def test_an_outage_of_redis_restarts_nothing_and_loses_no_webhook(
