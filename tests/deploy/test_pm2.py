@@ -20,13 +20,6 @@ pytestmark = pytest.mark.deploy
 
 
 @pytest.fixture
-def place(redis_uri: str, prefix: str) -> Iterator[Place]:
-    found = Place(redis_uri, prefix)
-    with found.redis:
-        yield found
-
-
-@pytest.fixture
 def manager(tmp_path: Path) -> Iterator[PM2]:
     with pm2.running(tmp_path) as running:
         yield running
