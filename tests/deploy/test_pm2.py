@@ -14,6 +14,7 @@ import yaml
 from tests.deploy import pm2
 from tests.deploy.pm2 import PM2
 from tests.e2e.place import GROUP, Place, load
+from tests.servers import free_port
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.deploy
@@ -34,6 +35,8 @@ def configure(folder: Path, place: Place, **others: str) -> None:
         "CACHE_REDIS_URI": place.uri,
         "CACHE_REDIS_PREFIX_KEY": place.name,
         "CHATWOOT_CACHE_STREAM_KEY": place.stream,
+        "CHATWOOT_CACHE_HTTP_PORT": str(free_port()),
+        "CHATWOOT_CACHE_OPS_PORT": str(free_port()),
         **others,
     }
     (folder / ".env").write_text("".join(f"{name}={text}\n" for name, text in settings.items()))
@@ -52,10 +55,11 @@ def consumers(place: Place) -> set[str]:
 async def test_start_waits_until_the_worker_is_ready(
     manager: PM2, place: Place, tmp_path: Path
 ) -> None:
-    configure(tmp_path, place)
+    port = free_port()
+    configure(tmp_path, place, CHATWOOT_CACHE_OPS_PORT=str(port))
     manager.start()
 
-    assert is_alive(9851)
+    assert is_alive(port)
     assert manager.states() == ["online"]
     assert [json.loads(line)["event"] for line in manager.log()][-1] == "worker.started"
 
@@ -66,7 +70,12 @@ async def test_env_yml_of_evolution_v1_serves_as_well(
     example = (pm2.ECOSYSTEM.parent / "env.yml.example").read_text()
     settings = yaml.safe_load(example)
     settings["CACHE"]["REDIS"] |= {"URI": place.uri, "PREFIX_KEY": place.name}
-    settings["CHATWOOT_CACHE"] |= {"STREAM_KEY": place.stream, "HTTP_HOST": "127.0.0.1"}
+    settings["CHATWOOT_CACHE"] |= {
+        "STREAM_KEY": place.stream,
+        "HTTP_HOST": "127.0.0.1",
+        "HTTP_PORT": free_port(),
+        "OPS_PORT": free_port(),
+    }
     (tmp_path / "env.yml").write_text(yaml.safe_dump(settings))
 
     manager.start()
@@ -84,7 +93,7 @@ async def test_extra_workers_share_the_group_under_names_of_their_own(
     host = os.uname().nodename
     assert manager.states() == ["online"] * 3
     assert consumers(place) == {host, f"{host}-0", f"{host}-1"}
-    for port in (9851, 9861, 9862):
+    for port in (9861, 9862):
         assert is_alive(port)
 
 
