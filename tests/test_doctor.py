@@ -517,4 +517,5 @@ def test_it_is_readable_in_a_terminal(
     assert max(map(len, shown.splitlines())) <= 80
     assert "! spool " in shown
     assert "→ set CHATWOOT_CACHE_WEBHOOK_SPOOL_DIR" in shown
-    assert "No problems, 2 warnings." in shown or "No problems, 3 warnings." in shown
+    # How many depends on the machine: in a container there is more to warn of.
+    assert re.search(r"No problems, [2-4] warnings\.", shown)
