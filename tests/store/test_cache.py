@@ -249,6 +249,18 @@ async def test_a_value_that_is_not_ours_is_overwritten(
     assert isinstance(await reader.message(INSTANCE, 90214), Message)
 
 
+async def test_an_old_entry_creates_nothing_over_a_value_that_is_not_ours(
+    cache: Cache, client: Client, keys: Keys
+) -> None:
+    """What is overwritten is created: the text of an old entry may have been deleted since."""
+    await client.set(keys.message(INSTANCE, 90214), b"not ours")
+    deletion = events.message(deleted=True, event="message_updated")
+
+    assert await write(cache, events.message(), ms=NOW_MS - 1_001_000) == ["stale", "stale"]
+    assert await client.get(keys.message(INSTANCE, 90214)) == b"not ours"
+    assert await write(cache, deletion, ms=NOW_MS - 1_001_000) == ["applied", "stale"]
+
+
 async def test_a_document_is_read_as_it_was_written(
     cache: Cache, reader: Documents, client: Client, keys: Keys
 ) -> None:
