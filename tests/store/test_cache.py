@@ -178,6 +178,18 @@ async def test_pointers_keep_the_greater_id(cache: Cache, reader: Documents) -> 
     assert message.id == 9
 
 
+@pytest.mark.parametrize("value", [b"", b"x", b"inf", b"1e9", b"0xFFFFFFFF", b"9" * 17, b" 99999"])
+async def test_a_pointer_to_no_id_is_overwritten(
+    cache: Cache, client: Client, keys: Keys, value: bytes
+) -> None:
+    """Or it would stand for good, since every event renews it."""
+    key = keys.source(INSTANCE, "WAID:S")
+    await client.set(key, value)
+    await write(cache, events.message(9, source_id="WAID:S"))
+
+    assert await client.get(key) == b"9"
+
+
 async def test_contacts_without_a_number_are_found_by_identifier(
     cache: Cache, reader: Documents
 ) -> None:

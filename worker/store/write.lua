@@ -81,11 +81,16 @@ local function judge(stored, document, born)
     return not ahead and 'stale' or behind and stored or nil
 end
 
+-- Returns the id that a pointer holds, 0 where that is no id: Lua takes 'inf' and '0x7' for numbers.
+local function id_in(held)
+    return held and #held <= 16 and find(held, '^%d+$') and tonumber(held) or 0
+end
+
 -- Renews a pointer, which holds the greatest id; says whether ours is greater, and whether its key
 -- holds a value of another type instead.
 local function renew(key, id)
     local held, wrong = typed(pcall('GETEX', key, 'EX', ttl))
-    return not (held and (tonumber(held) or 0) >= tonumber(id)), wrong
+    return id_in(held) < tonumber(id), wrong
 end
 
 -- Adds an id to a timeline, and renews it; says whether its key is of another type.
