@@ -8,6 +8,7 @@ import pytest
 from tests import events
 from tests.pipeline.rig import Fragile, Gate, Rig, rigged
 from tests.waiting import wait_until
+from worker.core.entry import Pending
 from worker.core.stream_keys import StreamKeys
 from worker.errors import Misconfigured
 
@@ -37,8 +38,8 @@ async def test_suspects_are_settled_alone_and_buried_when_tried_enough(
             await rig.add(events.message(number))
         await rig.stream.read()
         first, second, third = await rig.stream.pending(b"0-0")
-        for _ in range(2):
-            await rig.stream.claim([first])
+        for attempts in (1, 2):
+            await rig.stream.claim([Pending(first.id, attempts)])
         await rig.stream.claim([second])
         await rig.consume()
         (letter,) = await rig.letters()

@@ -178,6 +178,18 @@ async def test_pointers_keep_the_greater_id(cache: Cache, reader: Documents) -> 
     assert message.id == 9
 
 
+@pytest.mark.parametrize("value", [b"", b"x", b"inf", b"1e9", b"0xFFFFFFFF", b"9" * 17, b" 99999"])
+async def test_a_pointer_to_no_id_is_overwritten(
+    cache: Cache, client: Client, keys: Keys, value: bytes
+) -> None:
+    """Or it would stand for good, since every event renews it."""
+    key = keys.source(INSTANCE, "WAID:S")
+    await client.set(key, value)
+    await write(cache, events.message(9, source_id="WAID:S"))
+
+    assert await client.get(key) == b"9"
+
+
 async def test_contacts_without_a_number_are_found_by_identifier(
     cache: Cache, reader: Documents
 ) -> None:
@@ -247,6 +259,18 @@ async def test_a_value_that_is_not_ours_is_overwritten(
 
     assert await write(cache, events.message(source_id="WAID:A")) == ["applied", "applied"]
     assert isinstance(await reader.message(INSTANCE, 90214), Message)
+
+
+async def test_an_old_entry_creates_nothing_over_a_value_that_is_not_ours(
+    cache: Cache, client: Client, keys: Keys
+) -> None:
+    """What is overwritten is created: the text of an old entry may have been deleted since."""
+    await client.set(keys.message(INSTANCE, 90214), b"not ours")
+    deletion = events.message(deleted=True, event="message_updated")
+
+    assert await write(cache, events.message(), ms=NOW_MS - 1_001_000) == ["stale", "stale"]
+    assert await client.get(keys.message(INSTANCE, 90214)) == b"not ours"
+    assert await write(cache, deletion, ms=NOW_MS - 1_001_000) == ["applied", "stale"]
 
 
 async def test_a_document_is_read_as_it_was_written(

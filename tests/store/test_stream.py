@@ -94,6 +94,22 @@ async def test_pages_own_pending_entries_with_their_attempts(
         assert await stream.pending(ids[1]) == [Pending(ids[2], 1)]
 
 
+async def test_a_claim_whose_reply_was_lost_is_one_attempt(
+    stream: Stream, client: Client, prefix: str
+) -> None:
+    """Or an outage would bury entries that nobody tried."""
+    for n in range(3):
+        await client.xadd(prefix, {"payload": str(n)})
+    tried, *_ = await stream.read()
+    await stream.claim([Pending(tried.id, 1)])
+    pending = await stream.pending(b"0-0")
+    for _ in range(5):
+        claimed = await stream.claim(pending)
+
+    assert [entry.attempts for entry in claimed] == [3, 2, 2]
+    assert [p.attempts for p in await stream.pending(b"0-0")] == [3, 2, 2]
+
+
 async def test_acks_only_once(stream: Stream, client: Client, prefix: str) -> None:
     """The count is of entries that were pending."""
     entry_id = await client.xadd(prefix, {"payload": "a"})

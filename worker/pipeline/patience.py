@@ -69,7 +69,7 @@ class Patience:
                     self._recovered(trying)
                     return result
         finally:
-            self._troubles.pop(trying, None)
+            self._leave(trying)
 
     async def calm(self) -> None:
         """Return once no step is being tried again."""
@@ -91,14 +91,20 @@ class Patience:
             raise Stopped
 
     def _recovered(self, trying: object) -> None:
-        trouble = self._troubles.pop(trying, None)
+        trouble = self._leave(trying)
         if self._troubles:
             return
         self._metrics.redis_up.set(1)
         if trouble is not None:
             log.info("redis.recovered", after=trouble.kind)
+
+    def _leave(self, trying: object) -> Unavailable | None:
+        """Take back what trouble a step had, however it ended, and let go on who waited for it."""
+        trouble = self._troubles.pop(trying, None)
+        if trouble is not None and not self._troubles:
             self._over.set()
             self._over = anyio.Event()
+        return trouble
 
     def _say(self, event: str, cause: str, **details: str) -> None:
         count = self._throttle.ready(cause)

@@ -3,6 +3,8 @@
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
 from typing import Any, Final
 
 from redis.exceptions import ResponseError
@@ -22,6 +24,8 @@ from worker.store.server import identify
 _GREATEST_ID: Final = f"{2**64 - 1}-{2**64 - 2}"
 
 _IMPOSSIBLE_ID: Final = "0-0"
+
+_attempts = attrgetter("attempts")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,18 +128,22 @@ class Stream:
     async def claim(self, pending: Sequence[Pending], *, idle_s: float = 0.0) -> list[Entry]:
         """Take pending entries in hand once more, which is one more attempt for each.
 
+        May be repeated where the reply was lost: that is the same attempt still.
         One that somebody took within `idle_s` seconds is left out.
         One that was trimmed from the stream meanwhile comes without fields.
         """
+        fields_of: dict[bytes, dict[bytes, bytes]] = {}
         async with self._shrinking(), told(self._writer, self._of.key):
-            reply = await self._writer.xclaim(
-                self._of.key,
-                self._of.group,
-                self._of.consumer,
-                round(idle_s * 1000),
-                [p.id for p in pending],
-            )
-            fields_of = dict(reply)
+            for attempts, some in groupby(sorted(pending, key=_attempts), _attempts):
+                reply = await self._writer.xclaim(
+                    self._of.key,
+                    self._of.group,
+                    self._of.consumer,
+                    round(idle_s * 1000),
+                    [p.id for p in some],
+                    retrycount=attempts + 1,
+                )
+                fields_of |= dict(reply)
             missing = [p.id for p in pending if not fields_of.get(p.id)]
             fields_of |= {entry_id: {} for entry_id in await self._trimmed(missing)}
         entries = [

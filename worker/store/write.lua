@@ -46,13 +46,14 @@ end
 
 -- Returns the revision of a stored document, nil when it is none of ours, or not whole, or another
 -- account's: what that left under the same name is no state of this document.
--- `owner` is what follows the revision in ours, up to the account: no name in JSON can end it early.
-local function revision_of(stored, digits, owner)
-    local last = FIRST + digits - 1
+-- What follows the revision in ours, up to the account, says whose it is: no name in JSON can end
+-- that early. `closing` is where the revision of ours ends.
+local function revision_of(stored, document, closing)
+    local owner = sub(document, closing, find(document, ',"inbox_id":', closing, true))
     local is_ours = sub(stored, 1, #HEAD) == HEAD
-        and sub(stored, last + 1, last + #owner) == owner
+        and sub(stored, closing, closing + #owner - 1) == owner
         and sub(stored, -1) == '}'
-    local revision = is_ours and sub(stored, FIRST, last)
+    local revision = is_ours and sub(stored, FIRST, closing - 1)
     if revision and not find(revision, '%D') and not find(unreadable, ',' .. revision .. ',', 1, true) then
         return revision
     end
@@ -71,23 +72,25 @@ end
 
 -- Decides what becomes of a document: nil when it is to be written, else the answer.
 local function judge(stored, document, born)
-    if not stored then
+    local closing = find(document, '"', FIRST, true)
+    local theirs = stored and revision_of(stored, document, closing)
+    if not theirs then
         return born ~= '' and tonumber(born) < oldest and 'stale' or nil
     end
-    local closing = find(document, '"', FIRST, true)
-    local owner = sub(document, closing, find(document, ',"inbox_id":', closing, true))
-    local theirs = revision_of(stored, closing - FIRST, owner)
-    if theirs then
-        local ahead, behind = compare(sub(document, FIRST, closing - 1), theirs)
-        return not ahead and 'stale' or behind and stored or nil
-    end
+    local ahead, behind = compare(sub(document, FIRST, closing - 1), theirs)
+    return not ahead and 'stale' or behind and stored or nil
+end
+
+-- Returns the id that a pointer holds, 0 where that is no id: Lua takes 'inf' and '0x7' for numbers.
+local function id_in(held)
+    return held and #held <= 16 and find(held, '^%d+$') and tonumber(held) or 0
 end
 
 -- Renews a pointer, which holds the greatest id; says whether ours is greater, and whether its key
 -- holds a value of another type instead.
 local function renew(key, id)
     local held, wrong = typed(pcall('GETEX', key, 'EX', ttl))
-    return not (held and (tonumber(held) or 0) >= tonumber(id)), wrong
+    return id_in(held) < tonumber(id), wrong
 end
 
 -- Adds an id to a timeline, and renews it; says whether its key is of another type.
