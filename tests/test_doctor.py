@@ -1,6 +1,7 @@
 """The doctor names what is wrong, says what to do, and ends with a code that tells."""
 
 import json
+import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
