@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import anyio
 import msgspec
@@ -110,7 +111,7 @@ def _asked(arguments: argparse.Namespace, settings: Settings) -> Asked:
             account_id=arguments.account,
             timeout_s=settings.chatwoot_timeout_s,
         ),
-        webhook_url=_address("--webhook-url", arguments.webhook_url) or WEBHOOK_URL,
+        webhook_url=_webhook_url(arguments.webhook_url),
         binds=arguments.bind,
         dry_run=arguments.dry_run,
     )
@@ -121,6 +122,12 @@ def _address(option: str, url: str | None) -> str | None:
         return None if url is None else check_address(url)
     except ValueError as error:
         raise Misconfigured(f"{option} {error}") from None
+
+
+def _webhook_url(stated: str) -> str:
+    """Return the webhook's URL; of a bare address, the path is known."""
+    url = _address("--webhook-url", stated) or WEBHOOK_URL
+    return url if urlsplit(url).path else f"{url}{urlsplit(WEBHOOK_URL).path}"
 
 
 def _secret(option: str, given: str | None, held: SecretStr | None, *, needed: bool) -> str | None:
@@ -214,5 +221,5 @@ def _left_to_names(report: Report) -> Iterator[str]:
         if row.inbox and row.state == "not bound" and row.inbox.channel == API_CHANNEL
     )
     if left:
-        yield f"Not bound: {', '.join(left)}. The worker binds such an inbox by its own name when an"
-        yield "event of it comes; if it is not to: CHATWOOT_CACHE_INSTANCE_FROM_INBOX_NAME=false."
+        yield f"Not bound: {', '.join(left)}. The worker binds such an inbox by its own name when"
+        yield "an event of it comes, unless CHATWOOT_CACHE_INSTANCE_FROM_INBOX_NAME=false is set."
