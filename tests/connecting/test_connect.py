@@ -215,6 +215,15 @@ def test_an_agents_token_binds_and_says_that_the_webhook_needs_an_administrators
     assert len(chatwoot.webhooks[3]) == 1
 
 
+def test_a_bare_address_of_the_worker_gets_the_webhooks_path(
+    command: Command, evolution: Evolution, chatwoot: Chatwoot
+) -> None:
+    pair(evolution, chatwoot, "loja")
+
+    command(*ask(evolution), "--webhook-url", "https://cache.exemplo.test/")
+    assert chatwoot.webhooks[3][0]["url"] == "https://cache.exemplo.test/chatwoot/webhook"
+
+
 def test_a_webhook_that_is_there_already_gets_the_events_it_lacks(
     command: Command, evolution: Evolution, chatwoot: Chatwoot
 ) -> None:
