@@ -18,7 +18,7 @@ from worker.core.rest import RestConversation, RestMessage
 from worker.remote import chatwoot as remote_chatwoot
 from worker.remote.evolution import Evolution as RemoteEvolution
 
-SAMPLES = Path(__file__).parents[1] / "payloads" / "rest"
+SAMPLES = Path(__file__).parent / "recorded"
 ACCOUNT = "/api/v1/accounts/3"
 PATHS = {
     "chatwoot_inboxes": f"{ACCOUNT}/inboxes",
