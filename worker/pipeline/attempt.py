@@ -1,0 +1,64 @@
+"""Batches that are tried: while Redis is away again, and where a defect is met entry by entry."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import TypeVar
+
+import structlog
+
+from worker.core.entry import Entry
+from worker.errors import Error
+from worker.logs import Throttle, where
+from worker.pipeline.batch import Batch
+from worker.pipeline.patience import Patience, Stopped
+from worker.pipeline.settle import Settler
+
+log = structlog.get_logger()
+
+T = TypeVar("T")
+
+
+class Attempt:
+    """Prepares and settles what it is given, so that a defect costs no entry but its own."""
+
+    def __init__(self, settler: Settler, patience: Patience) -> None:
+        self._settler = settler
+        self._patience = patience
+        self._throttle = Throttle(10.0)
+
+    async def prepare(self, entries: Sequence[Entry]) -> Batch | None:
+        """Prepare a batch; None where a defect stops it."""
+        return await self._unless_defect(entries, partial(self._settler.prepare, entries))
+
+    async def settle(self, entries: Sequence[Entry], batch: Batch | None) -> None:
+        """Settle entries as the batch that was prepared of them, or else one by one."""
+        if not await self._is_settled(entries, batch) and len(entries) > 1:
+            for entry in entries:
+                await self._is_settled([entry], await self.prepare([entry]))
+
+    async def _is_settled(self, entries: Sequence[Entry], batch: Batch | None) -> bool:
+        if batch is None:
+            return False
+        return bool(await self._unless_defect(entries, partial(self._settler.settle, batch)))
+
+    async def _unless_defect(
+        self, entries: Sequence[Entry], step: Callable[[], Awaitable[T]]
+    ) -> T | None:
+        """Do a step until it succeeds; None where a defect of ours stops it.
+
+        An entry that meets a defect even when it is alone stays pending, for later.
+        """
+        try:
+            return await self._patience.insist(step)
+        except (Error, Stopped):
+            raise
+        except Exception as error:  # noqa: BLE001 - the one place that catches everything
+            if len(entries) == 1:
+                self._report_defect(entries[0], error)
+            return None
+
+    def _report_defect(self, entry: Entry, error: Exception) -> None:
+        count = self._throttle.ready(where(error))
+        if count is not None:
+            entry_id = entry.id.decode()
+            log.error("entry.failed", id=entry_id, error=where(error), suppressed=count)
