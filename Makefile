@@ -9,6 +9,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 LOCKED := $(PIP) install --require-hashes --no-deps
 BENCH := env -u CACHE_REDIS_URI $(BIN)/python -m bench
 
+BUILD ?= docker build
+IMAGE ?= chatwoot-cache
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+
 # What `make run` works on unless told otherwise: a server of our own, kept in ./.data.
 CACHE_REDIS_URI ?= embedded://.data
 export CACHE_REDIS_URI
@@ -30,6 +34,13 @@ test: $(VENV)/.dev ## Run every test on a real server, with branch coverage
 
 test-servers: $(VENV)/.servers ## Run the integration tests on Redis 6.2, 7.0, 8.2 and Valkey 8.1, 9.1
 	@env -u CACHE_REDIS_URI $(BIN)/python -m tests.servers $(ARGS)
+
+test-deploy: $(VENV)/.deploy ## Try everything in deploy/ with the real tools; a missing one fails, by name
+	@env -u CACHE_REDIS_URI $(BIN)/python -m pytest -n 0 -m deploy $(ARGS) tests/deploy
+
+image: ## Build the container image (BUILD='buildah bud --format docker': without Docker)
+	$(BUILD) -t $(IMAGE) --build-arg VERSION=$(VERSION) \
+	  --build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) .
 
 test-backfill: $(VENV)/.dev ## Backfill 20,000 messages (MESSAGES=…) beside live events, with kill -9 in the middle
 	@env -u CACHE_REDIS_URI BACKFILL_MESSAGES=$(or $(MESSAGES),20000) \
@@ -86,7 +97,10 @@ lock: ## Write the lock files anew (needs uv)
 	  --python-version 3.11 --no-header --quiet --upgrade -c requirements.lock -o requirements-dev.lock
 	uv pip compile --group pyproject.toml:bench --universal --generate-hashes \
 	  --python-version 3.11 --no-header --quiet --upgrade -c requirements.lock -o bench/requirements.lock
+	uv pip compile --group pyproject.toml:deploy --universal --generate-hashes \
+	  --python-version 3.11 --no-header --quiet --upgrade -o tests/deploy/requirements.lock
 	npm install --prefix bench/peers/node --package-lock-only --omit-lockfile-registry-resolved
+	npm install --prefix tests/deploy/pm2 --package-lock-only --omit-lockfile-registry-resolved
 	npm install --prefix tests/node --package-lock-only --omit-lockfile-registry-resolved
 
 clean: ## Remove .venv and every cache (not .data)
@@ -127,3 +141,11 @@ $(VENV)/.bench: bench/requirements.lock bench/peers/node/package-lock.json $(VEN
 	@{ $(BIN)/python -m venv $(VENV)/bench && $(VENV)/bench/bin/python -m pip \
 	  --disable-pip-version-check --quiet install --require-hashes --no-deps -r bench/requirements.lock \
 	  && npm ci --prefix bench/peers/node --silent && touch $@; } || echo "Not all could be installed."
+
+# The judges of deploy/'s files have a place of their own; what is missing fails its own test.
+$(VENV)/.deploy: tests/deploy/requirements.lock tests/deploy/pm2/package-lock.json $(VENV)/.dev
+	@echo "Installing what judges deploy/ …"
+	@$(BIN)/python -m venv $(VENV)/deploy && $(VENV)/deploy/bin/python -m pip \
+	  --disable-pip-version-check --quiet install --require-hashes --no-deps -r tests/deploy/requirements.lock
+	@mkdir -p $(VENV)/pm2 && cp tests/deploy/pm2/*.json $(VENV)/pm2/
+	@npm ci --prefix $(VENV)/pm2 --silent --ignore-scripts && touch $@ || echo "PM2 could not be installed: is npm there?"

@@ -2,8 +2,11 @@
 
 import argparse
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import anyio.to_thread
 import pytest
@@ -93,3 +96,21 @@ def test_the_command_prints_why_and_exits_1(
 
     assert args.func(args, Loaded(Settings("127.0.0.1", port))) == 1
     assert capsys.readouterr().out.startswith(f"no answer from 127.0.0.1 port {port}: ")
+
+
+def test_a_healthcheck_loads_nothing_it_does_not_need(tmp_path: Path) -> None:
+    """It runs every few seconds, also on small machines."""
+    script = (
+        "import sys; from worker.__main__ import main; main(['healthcheck']);"
+        "sys.exit(' '.join({'anyio', 'redis', 'rich', 'starlette', 'uvicorn'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        env={"CACHE_REDIS_URI": "redis://127.0.0.1:1/0", "CHATWOOT_CACHE_OPS_PORT": "1"},
+        capture_output=True,
+        check=False,
+        timeout=30,
+    )
+
+    assert done.stderr.strip() == b""

@@ -1,48 +1,35 @@
 """The command line: parse, load settings, hand over."""
 
 import argparse
+import importlib
 import sys
 from collections.abc import Sequence
+from typing import Final
 
 from worker import __version__, settings
-from worker.commands import (
-    acl,
-    audit,
-    backfill,
-    bindings,
-    config,
-    connect,
-    dead,
-    doctor,
-    get,
-    healthcheck,
-    publish,
-    purge,
-    run,
-    status,
-)
 from worker.errors import Declined, Error, Misconfigured, Unavailable
 
 _FOUND_WRONG = 1
 _WRONG_USAGE = 2
 _REDIS_UNAVAILABLE = 3
 
-_COMMANDS = (
-    run,
-    connect,
-    backfill,
-    publish,
-    get,
-    status,
-    doctor,
-    bindings,
-    dead,
-    audit,
-    purge,
-    acl,
-    config,
-    healthcheck,
+_COMMANDS: Final = (
+    "run",
+    "connect",
+    "backfill",
+    "publish",
+    "get",
+    "status",
+    "doctor",
+    "bindings",
+    "dead",
+    "audit",
+    "purge",
+    "acl",
+    "config",
+    "healthcheck",
 )
+"""Each is a module of `worker.commands`, in the order of the help text."""
 
 _EXIT_CODES = """
 exit codes: 0 done, 1 found something wrong, 2 wrong usage or settings, 3 Redis unavailable
@@ -54,7 +41,8 @@ in this order; `chatwoot-cache config` shows each with its origin
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
-    arguments = parser().parse_args(argv)
+    argv = sys.argv[1:] if argv is None else argv
+    arguments = parser(_named(argv)).parse_args(argv)
     try:
         loaded = settings.load(_overrides(arguments.set))
         code: int = arguments.func(arguments, loaded)
@@ -76,8 +64,16 @@ def _say(message: str) -> None:
     sys.stderr.write("".join(f"chatwoot-cache: {line}\n" for line in message.splitlines()))
 
 
-def parser() -> argparse.ArgumentParser:
-    """Return the whole command line's parser."""
+def _named(argv: Sequence[str]) -> Sequence[str]:
+    """Return the command that is asked for, or all of them where none is.
+
+    Only that one's module is imported: an orchestrator runs `healthcheck` every few seconds.
+    """
+    return argv[:1] if argv and argv[0] in _COMMANDS else _COMMANDS
+
+
+def parser(commands: Sequence[str] = _COMMANDS) -> argparse.ArgumentParser:
+    """Return the parser of the command line, or of some of its commands."""
     parser = argparse.ArgumentParser(
         prog="chatwoot-cache",
         description="A sidecar for Evolution API and Chatwoot: keeps messages and conversations "
@@ -87,8 +83,8 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"chatwoot-cache {__version__}")
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
-    for command in _COMMANDS:
-        command.add(subparsers)
+    for command in commands:
+        importlib.import_module(f"worker.commands.{command}").add(subparsers)
     for subparser in subparsers.choices.values():
         subparser.add_argument(
             "--set",

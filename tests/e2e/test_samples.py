@@ -1,12 +1,9 @@
 """The sample events, from every side a user can bring them in and get them out."""
 
-import hashlib
-import hmac
 import json
 import shutil
 import subprocess
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,6 +14,7 @@ import pytest
 from tests.e2e.place import Place
 from tests.e2e.process import command, running
 from tests.events import PAYLOADS, message
+from tests.signing import signed
 
 EVOLUTION = sorted((PAYLOADS / "evolution").glob("*.json"))
 CLOUD = sorted((PAYLOADS / "whatsapp-cloud").glob("*.json"))
@@ -33,12 +31,6 @@ def gotten(place: Place, directory: Path, *wanted: tuple[str, str]) -> list[Any]
 
     with ThreadPoolExecutor() as pool:
         return list(pool.map(get, wanted))
-
-
-def signed(body: bytes, secret: str) -> Mapping[str, str]:
-    now = str(int(time.time()))
-    digest = hmac.new(secret.encode(), f"{now}.".encode() + body, hashlib.sha256).hexdigest()
-    return {"X-Chatwoot-Timestamp": now, "X-Chatwoot-Signature": f"sha256={digest}"}
 
 
 async def test_published_samples_are_read_back_with_get(place: Place, tmp_path: Path) -> None:
