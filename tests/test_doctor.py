@@ -30,6 +30,8 @@ def settings(redis_uri: str, prefix: str) -> dict[str, str]:
         "CACHE_REDIS_PREFIX_KEY": prefix,
         "CHATWOOT_CACHE_STREAM_KEY": f"{prefix}-events",
         "CHATWOOT_CACHE_STREAM_BLOCK_S": "0.02",
+        # Where no worker is that others started.
+        "CHATWOOT_CACHE_OPS_PORT": str(free_port()),
     }
 
 

@@ -5,10 +5,10 @@ from worker.pipeline.through import Ports, ReadThrough
 from worker.remote.api import Pace
 from worker.remote.chatwoot import Chatwoot
 from worker.settings import Settings
-from worker.store.backlog import Backlog
 from worker.store.bindings import BindingTable
 from worker.store.cache import CacheSettings
 from worker.store.connect import Client
+from worker.store.headway import Headway
 from worker.store.reader import Reader
 from worker.store.starts import Starts
 
@@ -61,7 +61,7 @@ def read_through(
     of = CacheSettings(prefix=settings.cache_redis_prefix_key, ttl_s=settings.cache_redis_ttl)
     ports = Ports(
         source=accounts.of,
-        sink=lambda instance: Backlog(stream, settings.stream_key, instance),
+        sink=lambda instance: Headway(stream, settings.stream_key, instance),
         cached=reader.of,
         table=BindingTable(cache, of),
         starts=Starts(cache, of),

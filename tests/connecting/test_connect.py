@@ -129,6 +129,7 @@ def test_two_instances_for_one_inbox_are_told_and_left_alone(
 
     assert said.code == 1
     assert "instances 'norte' and 'sul' use this one inbox" in said.out
+    assert "Not bound: 3/12. The worker binds such an inbox by its own name" in said.out
     assert bindings() == {}
     assert chatwoot.webhooks[3] == []
 
@@ -212,6 +213,15 @@ def test_an_agents_token_binds_and_says_that_the_webhook_needs_an_administrators
     chatwoot.users["another"] = {3: "administrator"}
     assert command(*ask(evolution), "--token", "another").code == 0
     assert len(chatwoot.webhooks[3]) == 1
+
+
+def test_a_bare_address_of_the_worker_gets_the_webhooks_path(
+    command: Command, evolution: Evolution, chatwoot: Chatwoot
+) -> None:
+    pair(evolution, chatwoot, "loja")
+
+    command(*ask(evolution), "--webhook-url", "https://cache.exemplo.test/")
+    assert chatwoot.webhooks[3][0]["url"] == "https://cache.exemplo.test/chatwoot/webhook"
 
 
 def test_a_webhook_that_is_there_already_gets_the_events_it_lacks(

@@ -111,6 +111,19 @@ async def test_a_slow_chatwoot_is_not_waited_for(worker: Worker, chatwoot: Chatw
     assert (answer.status_code, answer.headers["x-read-through"]) == (404, "failed")
 
 
+async def test_a_conversation_that_cannot_be_asked_for_by_itself_is_found_on_its_page(
+    worker: Worker, chatwoot: Chatwoot
+) -> None:
+    conversation(chatwoot, 3)
+    chatwoot.fault = lambda request: (
+        Reply(404, {"error": "not found"}) if request.path.endswith("/1584") else None
+    )
+
+    answer = await ask(worker)
+    assert [message["id"] for message in answer.json()["messages"]] == [1, 2, 3]
+    assert answer.json()["complete"] is True
+
+
 async def test_another_instances_conversation_is_never_brought_in(
     worker: Worker, chatwoot: Chatwoot, place: Place
 ) -> None:

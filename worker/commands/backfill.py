@@ -20,10 +20,10 @@ from worker.errors import Declined, Misconfigured
 from worker.pipeline.backfill import Backfill, Tally
 from worker.remote.chatwoot import Chatwoot
 from worker.settings import Loaded, Settings
-from worker.store.backlog import Backlog, Scope
 from worker.store.bindings import BindingTable
 from worker.store.cache import CacheSettings
 from worker.store.connect import joined
+from worker.store.headway import Headway, Scope
 from worker.store.starts import Starts
 
 _ATTEMPTS: Final = 6
@@ -89,20 +89,20 @@ async def _backfill(arguments: argparse.Namespace, settings: Settings) -> Tally:
         chatwoot = _chatwoot(settings, inboxes[0].account_id)
         stack.push_async_callback(chatwoot.close)
         stream = await stack.enter_async_context(joined(settings.stream_uri.get_secret_value()))
-        backlog = Backlog(stream, settings.stream_key, arguments.instance)
-        scope, reached = await backlog.begin(scope)
+        headway = Headway(stream, settings.stream_key, arguments.instance)
+        scope, reached = await headway.begin(scope)
         cache = await stack.enter_async_context(joined(settings.cache_uri.get_secret_value()))
         starts = Starts(cache, _cache(settings))
-        backfill = Backfill(chatwoot, backlog, starts, arguments.instance, scope.since_s, reached)
+        backfill = Backfill(chatwoot, headway, starts, arguments.instance, scope.since_s, reached)
         if scope.conversation is None:
             await _read_all(backfill, inboxes)
         elif not await backfill.read_one(scope.conversation, {i.id: i for i in inboxes}):
-            await backlog.end()
+            await headway.end()
             raise Misconfigured(
                 f"conversation {scope.conversation} is in no inbox of {arguments.instance!r}, "
                 "or the token's user does not see it"
             )
-        await backlog.end()
+        await headway.end()
     return backfill.tally
 
 

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import anyio
 import msgspec
@@ -17,6 +18,7 @@ from worker.connecting.asking import Where
 from worker.connecting.binding import Row
 from worker.connecting.connector import Asked, Report, connect
 from worker.connecting.webhook import Hook
+from worker.core.chatwoot import API_CHANNEL
 from worker.errors import Misconfigured
 from worker.settings import Loaded, Settings, check_address, connect_file
 from worker.store.bindings import BindingTable
@@ -83,7 +85,7 @@ def run(arguments: argparse.Namespace, loaded: Loaded) -> int:
     if arguments.json:
         sys.stdout.write(msgspec.json.encode(_as_json(report)).decode() + "\n")
     else:
-        _print(report, asked)
+        _print(report, asked, by_name=loaded.settings.instance_from_inbox_name)
     return 1 if _is_wrong(report) else 0
 
 
@@ -109,7 +111,7 @@ def _asked(arguments: argparse.Namespace, settings: Settings) -> Asked:
             account_id=arguments.account,
             timeout_s=settings.chatwoot_timeout_s,
         ),
-        webhook_url=_address("--webhook-url", arguments.webhook_url) or WEBHOOK_URL,
+        webhook_url=_webhook_url(arguments.webhook_url),
         binds=arguments.bind,
         dry_run=arguments.dry_run,
     )
@@ -120,6 +122,12 @@ def _address(option: str, url: str | None) -> str | None:
         return None if url is None else check_address(url)
     except ValueError as error:
         raise Misconfigured(f"{option} {error}") from None
+
+
+def _webhook_url(stated: str) -> str:
+    """Return the webhook's URL; of a bare address, the path is known."""
+    url = _address("--webhook-url", stated) or WEBHOOK_URL
+    return url if urlsplit(url).path else f"{url}{urlsplit(WEBHOOK_URL).path}"
 
 
 def _secret(option: str, given: str | None, held: SecretStr | None, *, needed: bool) -> str | None:
@@ -176,7 +184,7 @@ def _as_json(report: Report) -> dict[str, Any]:
     }
 
 
-def _print(report: Report, asked: Asked) -> None:
+def _print(report: Report, asked: Asked, *, by_name: bool) -> None:
     table.show(
         [_row(row) for row in report.rows],
         ("inbox", "name", "instance", "binding", "reason"),
@@ -186,7 +194,8 @@ def _print(report: Report, asked: Asked) -> None:
     table.show(
         [_hook(hook) for hook in report.hooks], ("account", "webhook", "reason"), as_json=False
     )
-    sys.stdout.write("".join(f"{line}\n" for line in ("", *_closing(report, asked))))
+    lines = ["", *_closing(report, asked), *(_left_to_names(report) if by_name else ())]
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
     for problem in report.problems:
         sys.stderr.write(f"chatwoot-cache: {table.visible(problem)}\n")
 
@@ -202,3 +211,15 @@ def _closing(report: Report, asked: Asked) -> Iterator[str]:
         yield f"Chatwoot sends to {asked.webhook_url.partition('?')[0]}: it must reach the worker"
         yield "by that name. Chatwoot 4.14 and newer send to a private address only with"
         yield "SAFE_FETCH_ALLOW_PRIVATE_NETWORK=true on its web and sidekiq."
+
+
+def _left_to_names(report: Report) -> Iterator[str]:
+    """Say which inboxes the worker itself will bind, by the only thing it knows of them."""
+    left = dict.fromkeys(
+        row.inbox.key
+        for row in report.rows
+        if row.inbox and row.state == "not bound" and row.inbox.channel == API_CHANNEL
+    )
+    if left:
+        yield f"Not bound: {', '.join(left)}. The worker binds such an inbox by its own name when"
+        yield "an event of it comes, unless CHATWOOT_CACHE_INSTANCE_FROM_INBOX_NAME=false is set."

@@ -121,7 +121,9 @@ class Backfill:
         conversation = await self._reread(display_id)
         if conversation is None:
             return await self._find(display_id, inboxes)
-        inbox = inboxes.get(conversation.inbox_id or 0)
+        if conversation.inbox_id is None:
+            return await self._find(display_id, inboxes)
+        inbox = inboxes.get(conversation.inbox_id)
         if inbox is None:
             return False
         if self.reached.get(display_id) != _DONE:
@@ -159,7 +161,7 @@ class Backfill:
             number += 1
 
     def _is_wanted(self, conversation: RestConversation, inbox: Inbox) -> bool:
-        if conversation.inbox_id != inbox.id or conversation.is_bot:
+        if conversation.inbox_id not in (inbox.id, None) or conversation.is_bot:
             return False
         return not 0 < conversation.activity_us < self.since_s * _US
 

@@ -19,7 +19,7 @@ from worker.core.page import Range
 from worker.core.rest import MESSAGES_A_PAGE, RestConversation, RestMessage
 from worker.errors import Declined, Unavailable
 from worker.logs import Throttle
-from worker.pipeline.backfill import Starts, entry
+from worker.pipeline.backfill import Page as ConversationPage, Starts, entry
 
 Result = Literal["fetched", "missing", "failed"]
 """Brought into the cache; unknown to Chatwoot, or none of this instance's; or not in time."""
@@ -33,6 +33,9 @@ log = structlog.get_logger(__name__)
 
 class Source(Protocol):
     """One account of Chatwoot's; everything raises `Declined`."""
+
+    async def conversations(self, inbox_id: int, page: int) -> ConversationPage:
+        """Return a page of an inbox's conversations, the first page being 1."""
 
     async def conversation(self, display_id: int) -> RestConversation:
         """Return one conversation."""
@@ -150,7 +153,7 @@ class ReadThrough:
             return "missing"
         sink = self._ports.sink(instance)
         moment = await sink.moment()
-        conversation = await source.conversation(display_id)
+        conversation = await _conversation(source, display_id, inboxes)
         inbox = next((i for i in inboxes if i.id == conversation.inbox_id), None)
         if inbox is None or conversation.is_bot:
             return "missing"
@@ -184,6 +187,23 @@ async def _until(look: Callable[[], Awaitable[bool]]) -> None:
 def _inbox(key: str) -> Inbox:
     account_id, _, inbox_id = key.partition("/")
     return Inbox(int(inbox_id), int(account_id), "", API_CHANNEL)
+
+
+async def _conversation(
+    source: Source, display_id: int, inboxes: Sequence[Inbox]
+) -> RestConversation:
+    """Return a conversation by itself, or from the first page of its inbox."""
+    try:
+        return await source.conversation(display_id)
+    except Declined as declined:
+        if declined.kind != "missing":
+            raise
+        for inbox in inboxes:
+            page = await source.conversations(inbox.id, 1)
+            found = next((c for c in page.conversations if c.id == display_id), None)
+            if found is not None:
+                return found
+        raise
 
 
 async def _messages(

@@ -26,9 +26,9 @@ _ADVICE: Final[Mapping[Decline, str]] = {
     "failing": "see Chatwoot's own log, and try again",
     "slow": "try again, or raise CHATWOOT_CACHE_CHATWOOT_TIMEOUT_S",
     "unreachable": "if that name is known inside Docker only, "
-    "give the address that leads there from here: --chatwoot URL",
-    "redirected": "give that address instead: --chatwoot URL",
-    "strange": "give Chatwoot's own address, without a path: --chatwoot URL",
+    "give the address that leads there from here: connect --chatwoot URL",
+    "redirected": "give that address instead: connect --chatwoot URL",
+    "strange": "give Chatwoot's own address, without a path: connect --chatwoot URL",
 }
 
 _T = TypeVar("_T")

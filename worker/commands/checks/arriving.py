@@ -10,13 +10,14 @@ from urllib.parse import urlsplit
 import anyio.to_thread
 from prometheus_client.parser import text_string_to_metric_families
 
+from worker.accounts import Accounts
 from worker.commands.checks.finding import Finding, ok, problem, unknown, warning
 from worker.commands.checks.subject import Subject
 from worker.commands.healthcheck import TIMEOUT_S, reachable
 from worker.core.chatwoot import EVENTS
 from worker.errors import Declined
 from worker.metrics import PREFIX
-from worker.remote.chatwoot import Chatwoot, Webhook
+from worker.remote.chatwoot import Webhook
 from worker.remote.probe import redirect_of
 from worker.settings import Settings
 from worker.web.webhook import PATH
@@ -100,25 +101,21 @@ def _refused(taken: int, refused: Mapping[str, int]) -> Finding:
 async def _none(settings: Settings) -> Finding:
     """Say why none arrived, by what Chatwoot says of its webhooks where it can be asked."""
     none = "none has arrived since the worker started"
-    tokens = {a: several[0] for a, several in settings.chatwoot_tokens.items()}
-    if settings.chatwoot_url is None or not tokens:
+    accounts = Accounts(settings, timeout_s=settings.chatwoot_timeout_s)
+    known = sorted({*settings.chatwoot_tokens, *settings.webhook_secrets})
+    asked = [chatwoot for number in known if (chatwoot := accounts.of(number))]
+    try:
+        for chatwoot in asked:
+            found = await chatwoot.webhooks()
+            if finding := await _judge(none, chatwoot.account_id, found):
+                return finding
+    except Declined as declined:
+        return warning(f"{none}; {declined}", _NONE)
+    finally:
+        await accounts.close()
+    if not asked:
         return warning(none, _NONE)
-    for account_id, token in tokens.items():
-        async with Chatwoot(
-            settings.chatwoot_url,
-            token.get_secret_value(),
-            account_id,
-            timeout_s=settings.chatwoot_timeout_s,
-        ) as chatwoot:
-            try:
-                found = await chatwoot.webhooks()
-            except Declined as declined:
-                return warning(f"{none}; {declined}", _NONE)
-        if finding := await _judge(none, account_id, found):
-            return finding
-    return warning(
-        f"{none}, though Chatwoot has a webhook to it", "write a message, and look again"
-    )
+    return warning(f"{none}, though Chatwoot has a webhook to it", "write a message, look again")
 
 
 async def _judge(none: str, account_id: int, webhooks: Sequence[Webhook]) -> Finding | None:

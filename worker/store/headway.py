@@ -26,7 +26,7 @@ class Scope(Struct, frozen=True):
     since_s: float
 
 
-class Backlog:
+class Headway:
     """The backfill of one instance; there is one at a time, which a later one goes on with."""
 
     def __init__(self, client: Client, stream: str, instance: str) -> None:
