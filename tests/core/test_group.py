@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from hypothesis import given, strategies as st
+from hypothesis import example, given, strategies as st
 
 from worker.core.group import START, Figures, Losses, before, count_unread, lag, parts
 
@@ -88,6 +88,7 @@ def test_a_server_that_mends_is_never_overcounted(steps: list[tuple[str, int]]) 
 
 
 @given(STEPS)
+@example([("add", 10), ("trim", 4), ("read", 6), ("trim", 7), ("read", 1), ("trim", 2)])
 def test_once_it_is_known_to_mend_every_loss_is_counted(steps: list[tuple[str, int]]) -> None:
     server = Modelled(mends=True)
     known = [("add", 6), ("trim", 3), ("read", 6)]

@@ -46,6 +46,7 @@ async def test_an_entry_that_kills_is_buried_alone(place: Place, tmp_path: Path)
 
     async with running(tmp_path, settings) as worker:
         await place.settled()
+        await wait_until(lambda: worker.logged("entry.buried"), "the burial is told")
         assert worker.logged("entry.buried")[0]["reason"] == "max_attempts"
 
     assert place.reasons() == ["max_attempts"]

@@ -57,7 +57,8 @@ class Figures(Struct, frozen=True, gc=False):
 class Losses(Struct, frozen=True, gc=False):
     """What of the entries that were trimmed unread was counted already.
 
-    `seen` is the shortfall when it was last looked at, `cursor` where the group stood then.
+    `seen` is the shortfall when it was last looked at, `cursor` where the group stood then,
+    `gone` how many entries had left the stream.
     Newer servers mend a group's `entries-read` once it reads beyond a gap, Redis 7.0 does not:
     `mends` says which one this is, None until it was seen.
     """
@@ -65,6 +66,7 @@ class Losses(Struct, frozen=True, gc=False):
     seen: int = 0
     cursor: bytes = START
     mends: bool | None = None
+    gone: int = 0
 
 
 def count_unread(figures: Figures, losses: Losses | None) -> tuple[int, Losses | None]:
@@ -80,7 +82,8 @@ def count_unread(figures: Figures, losses: Losses | None) -> tuple[int, Losses |
     short = figures.added - read - (0 if figures.is_caught_up else figures.length)
     mends = None if losses is None else _mends(figures, losses, short)
     base = _counted(figures, losses, short, mends=mends)
-    return max(0, short - base), Losses(max(0, short), figures.delivered, mends)
+    gone = figures.added - figures.length
+    return max(0, short - base), Losses(max(0, short), figures.delivered, mends, gone)
 
 
 def _mends(figures: Figures, losses: Losses, short: int) -> bool | None:
@@ -88,9 +91,11 @@ def _mends(figures: Figures, losses: Losses, short: int) -> bool | None:
     has_moved = figures.delivered != losses.cursor
     if losses.seen == 0 or not has_moved:
         return losses.mends
-    if short < losses.seen:
+    # A server that was seen to mend stays one: a new gap may be as large as the one it mended.
+    if short < losses.seen or losses.mends:
         return True
-    return False if figures.is_caught_up else losses.mends
+    is_same_gap = figures.added is not None and figures.added - figures.length == losses.gone
+    return False if figures.is_caught_up and is_same_gap else losses.mends
 
 
 def _counted(figures: Figures, losses: Losses | None, short: int, *, mends: bool | None) -> int:

@@ -62,12 +62,12 @@ class Group:
     async def look(self) -> tuple[Figures, Losses | None]:
         """Ask how stream and group stand, and what was counted as lost by whichever worker."""
         async with told(self._client, self._stream):
-            *figures, seen, cursor, mends = await self._look(
+            *figures, seen, cursor, mends, gone = await self._look(
                 [self._stream, self._position_key], [self._group]
             )
         found = Figures(*figures)
         self._known = _position(found, None)
-        losses = None if seen is None else Losses(int(seen), cursor, _MENDS[mends])
+        losses = None if seen is None else Losses(int(seen), cursor, _MENDS[mends], int(gone or 0))
         return found, losses
 
     async def figures(self) -> Figures:
@@ -83,7 +83,7 @@ class Group:
         """
         self._known = _position(figures, losses)
         kept = self._known | ({} if losses is None else _row(losses))
-        expected = ("", "", "") if instead_of is None else _row(instead_of).values()
+        expected = ("", "", "", "") if instead_of is None else _row(instead_of).values()
         fields = [part for pair in kept.items() for part in pair]
         async with told(self._client, self._stream):
             return bool(
@@ -121,4 +121,5 @@ def _position(figures: Figures, losses: Losses | None) -> dict[str, str | int]:
 
 def _row(losses: Losses) -> dict[str, str | int]:
     mends = "" if losses.mends is None else int(losses.mends)
-    return {"seen": losses.seen, "cursor": losses.cursor.decode(), "mends": mends}
+    cursor = losses.cursor.decode()
+    return {"seen": losses.seen, "cursor": cursor, "mends": mends, "gone": losses.gone}

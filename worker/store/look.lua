@@ -5,7 +5,7 @@
 -- ARGV[1]  the consumer group
 --
 -- Answers: length, first id, newest id, entries added, last delivered id, entries read, lag,
--- entries pending, oldest pending id; seen, cursor and mends of the hash. Nothing for unknowns.
+-- entries pending, oldest pending id; seen, cursor, mends and gone of the hash. Nothing for unknowns.
 
 local function row(flat)
     local fields = {}
@@ -28,7 +28,7 @@ if not group then
 end
 local first, newest = stream['first-entry'], stream['last-entry']
 local pending = redis.call('XPENDING', KEYS[1], ARGV[1])
-local kept = redis.call('HMGET', KEYS[2], 'seen', 'cursor', 'mends')
+local kept = redis.call('HMGET', KEYS[2], 'seen', 'cursor', 'mends', 'gone')
 return {
     stream.length,
     first and first[1] or false,
@@ -42,4 +42,5 @@ return {
     kept[1],
     kept[2],
     kept[3],
+    kept[4],
 }
