@@ -42,6 +42,23 @@ async def test_what_was_trimmed_while_nobody_read_is_counted_before_it_is_forgot
     assert rig.count("stream_lag_entries") == 0
 
 
+async def test_a_group_that_is_set_back_has_lost_nothing(rig: Rig) -> None:
+    """As by XGROUP SETID, to read all again: what was acknowledged and trimmed is no loss."""
+    for number in range(1, 11):
+        await rig.add(events.message(number))
+    await rig.stream.ack([entry.id for _ in range(2) for entry in await rig.stream.read()])
+    await rig.upkeep.measure()
+    await rig.client.xtrim(rig.key, maxlen=4, approximate=False)
+    await rig.upkeep.measure()
+    await rig.client.xgroup_setid(rig.key, "g", "0")
+    await rig.upkeep.measure()
+    await rig.consume()
+    await rig.upkeep.measure()
+
+    assert rig.lost("trimmed_unread") == 0
+    assert rig.count("entries_read_total", source="new") == 4
+
+
 async def test_one_worker_trims_for_all(redis_uri: str, prefix: str) -> None:
     """The others leave it alone while that one lives."""
     async with (

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -10,10 +11,12 @@ import pytest
 
 from tests import events
 from tests.reading import Documents
+from tests.servers import Server
 from worker.core import chatwoot
 from worker.core.entry import Entry, read
 from worker.core.keys import Keys
 from worker.core.model import Conversation, Draft, Message, encode
+from worker.errors import Unavailable
 from worker.store.cache import Cache, CacheSettings
 from worker.store.connect import Client, connect
 
@@ -313,3 +316,27 @@ async def test_what_the_cache_does_not_have(reader: Documents) -> None:
     assert await reader.conversation(INSTANCE, 1) is None
     assert await reader.messages(INSTANCE, 1, 20) == []
     assert await reader.conversation_of(INSTANCE, "") is None
+
+
+async def test_full_memory_is_seen_whatever_is_written_first(
+    server_binary: Path, prefix: str
+) -> None:
+    """Nothing of a batch is written then; what is stale takes no room."""
+    with Server(server_binary, "--maxmemory-policy", "noeviction") as server:
+        async with connect(server.uri) as own:
+            cache = Cache(own, CacheSettings(prefix))
+            await write(cache, events.message(1, source_id="WAID:A"))
+            await own.config_set("maxmemory", 1)
+            for new in (
+                events.message(2),
+                events.message(2, source_id="WAID:B"),
+                events.message(1, source_id="WAID:A", at=1_790_863_900.0),
+            ):
+                with pytest.raises(Unavailable) as raised:
+                    await write(cache, new)
+                assert raised.value.kind == "oom"
+            assert await write(cache, events.message(1, source_id="WAID:A")) == ["stale", "stale"]
+
+            assert await own.get(cache.keys.message(INSTANCE, 2)) is None
+            await own.config_set("maxmemory", 0)
+            assert await write(cache, events.message(2)) == ["applied", "stale"]

@@ -74,7 +74,8 @@ def count_unread(figures: Figures, losses: Losses | None) -> tuple[int, Losses |
 
     An estimate: nothing where the server does not count (before Redis 7.0), too little where a
     gap opened and was passed between two looks, too much where entries were deleted one by one.
-    Without `losses`, a group that has read nothing yet has lost nothing.
+    Without `losses`, a group that has read nothing yet has lost nothing; nor has one that somebody
+    set back, to read again, what was trimmed before.
     """
     read = 0 if figures.delivered == START else figures.read
     if figures.added is None or read is None or not (figures.is_caught_up or figures.is_cut_off):
@@ -88,7 +89,7 @@ def count_unread(figures: Figures, losses: Losses | None) -> tuple[int, Losses |
 
 def _mends(figures: Figures, losses: Losses, short: int) -> bool | None:
     """Say whether the server mends its count, once the group has passed a gap."""
-    has_moved = figures.delivered != losses.cursor
+    has_moved = parts(figures.delivered) > parts(losses.cursor)
     if losses.seen == 0 or not has_moved:
         return losses.mends
     # A server that was seen to mend stays one: a new gap may be as large as the one it mended.
@@ -102,6 +103,8 @@ def _counted(figures: Figures, losses: Losses | None, short: int, *, mends: bool
     """Return how much of a shortfall was counted before."""
     if losses is None:
         return max(0, short) if figures.delivered == START else 0
+    if parts(figures.delivered) < parts(losses.cursor):
+        return max(0, short)
     if mends and figures.delivered != losses.cursor:
         return 0
     return losses.seen

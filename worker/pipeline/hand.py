@@ -47,9 +47,13 @@ class Hand:
         self._metrics.inflight_entries.set(len(self._entries))
 
     def let_go(self, entries: Sequence[Entry]) -> None:
-        """Take note that nothing more is done about entries."""
+        """Take note that nothing more is done about entries.
+
+        One that a re-created group handed out again meanwhile stays in hand.
+        """
         for entry in entries:
-            self._entries.pop(entry.id, None)
+            if self._entries.get(entry.id) is entry:
+                del self._entries[entry.id]
         self._metrics.inflight_entries.set(len(self._entries))
 
     async def keep(self) -> None:

@@ -106,6 +106,17 @@ local function append(key, id)
     return false
 end
 
+local has_room = false
+
+-- Fails where memory is full, by a SET that changes nothing. The server asks that of a script's
+-- first write alone, and never where that is GETEX: then all the others would be let through.
+local function ask_for_room(key, stored)
+    if not has_room then
+        call('SET', key, '', stored and 'NX' or 'XX')
+        has_room = true
+    end
+end
+
 -- Writes a document and its index, once every key is known to be of the right type.
 local function write(key, document, id, timelines, pointers, born)
     local stored, wrong = typed(pcall('GET', KEYS[key]))
@@ -114,6 +125,7 @@ local function write(key, document, id, timelines, pointers, born)
         return answer
     end
 
+    ask_for_room(KEYS[key], stored)
     local last, ahead = key + timelines + pointers, {}
     for i = last - pointers + 1, last do
         ahead[i], wrong = renew(KEYS[i], id)
