@@ -61,6 +61,8 @@ class Patience:
                 except GroupMissing as error:
                     self._say("group.lost", "group", error=str(error))
                     await self._on_group_missing()
+                    if self.stop.is_set():
+                        raise Stopped from None
                 except Unavailable as error:
                     self._troubles[trying] = error
                     await self._wait(error, tries)
