@@ -165,6 +165,10 @@ RIGHTS = {
     "get": "cache rights",
     "hset": "cache rights",
     "zadd": "cache rights",
+    "hvals": "cache rights",
+    "del": "stream rights",
+    "client|tracking": "cache rights",
+    "subscribe": "cache rights",
 }
 
 
@@ -172,7 +176,10 @@ def test_each_right_that_is_missing_is_named(doctor: Doctor, server: Server) -> 
     with redis.Redis.from_url(server.uri) as client:
         for right in RIGHTS:
             client.execute_command(f"ACL SETUSER one on >s3cret ~* +@all -{right}")
-            code, found = doctor(CACHE_REDIS_URI=server.uri.replace("//", "//one:s3cret@"))
+            code, found = doctor(
+                CACHE_REDIS_URI=server.uri.replace("//", "//one:s3cret@"),
+                CACHE_LOCAL_ENABLED="true",
+            )
 
             finding = found[RIGHTS[right]]
             assert (code, finding["level"]) == (1, "problem"), right
@@ -189,6 +196,20 @@ def test_keys_that_are_out_of_reach_are_named(doctor: Doctor, server: Server) ->
 
     assert code == 1
     assert {found["stream rights"]["level"], found["cache rights"]["level"]} == {"problem"}
+
+
+def test_the_group_s_own_keys_are_among_those_tried(
+    doctor: Doctor, server: Server, prefix: str, stream: str
+) -> None:
+    """Without them the worker has no lease, and forgets how far the group is settled."""
+    with redis.Redis.from_url(server.uri) as client:
+        client.execute_command(
+            f"ACL SETUSER near on >s3cret resetkeys ~{stream} ~{stream}:dead ~{prefix}:* +@all"
+        )
+        code, found = doctor(CACHE_REDIS_URI=server.uri.replace("//", "//near:s3cret@"))
+
+    assert (code, found["stream rights"]["level"]) == (1, "problem")
+    assert found["cache rights"]["level"] == "ok"
 
 
 def test_what_a_user_may_not_ask_is_unknown_and_no_problem(doctor: Doctor, server: Server) -> None:

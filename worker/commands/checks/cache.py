@@ -10,8 +10,11 @@ from worker.store.tally import tally
 
 async def rights(subject: Subject) -> Finding:
     """Whether the user may do everything the worker does in the cache."""
-    keys = Keys(subject.settings.cache_redis_prefix_key)
-    return await judged(subject.survey, needed.of_cache(keys))
+    of = subject.settings
+    commands = [*needed.of_cache(Keys(of.cache_redis_prefix_key))]
+    if of.cache_local_enabled:
+        commands += needed.of_memory()
+    return await judged(subject.survey, commands)
 
 
 async def prefix(subject: Subject) -> Finding:
