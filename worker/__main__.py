@@ -1,6 +1,7 @@
 """The command line: parse, load settings, hand over."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -23,6 +24,9 @@ from worker.errors import Error, Misconfigured, Unavailable
 
 _WRONG_USAGE = 2
 _REDIS_UNAVAILABLE = 3
+_INTERRUPTED = 128 + 2
+_NOBODY_READS = 128 + 13
+"""By signal, as a shell tells it: SIGINT and SIGPIPE."""
 
 _COMMANDS = (
     run,
@@ -53,6 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         loaded = settings.load(_overrides(arguments.set))
         code: int = arguments.func(arguments, loaded)
+        sys.stdout.flush()
     except Unavailable as error:
         _say(f"Redis is unavailable: {error}")
         return _REDIS_UNAVAILABLE
@@ -60,7 +65,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         _say(str(error))
         return _WRONG_USAGE
     except KeyboardInterrupt:
-        return 130
+        return _INTERRUPTED
+    except BrokenPipeError:
+        # As `head` does once it has enough. What is still to be written goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _NOBODY_READS
     return code
 
 
