@@ -212,6 +212,16 @@ def test_the_group_s_own_keys_are_among_those_tried(
     assert found["cache rights"]["level"] == "ok"
 
 
+def test_a_channel_that_is_out_of_reach_is_named(doctor: Doctor, server: Server) -> None:
+    with redis.Redis.from_url(server.uri) as client:
+        client.execute_command("ACL SETUSER deaf on >s3cret ~* resetchannels +@all")
+        uri = server.uri.replace("//", "//deaf:s3cret@")
+        code, found = doctor(CACHE_REDIS_URI=uri, CACHE_LOCAL_ENABLED="true")
+
+    assert (code, found["cache rights"]["level"]) == (1, "problem")
+    assert "+subscribe &__redis__:invalidate" in found["cache rights"]["advice"]
+
+
 def test_what_a_user_may_not_ask_is_unknown_and_no_problem(doctor: Doctor, server: Server) -> None:
     with redis.Redis.from_url(server.uri) as client:
         client.execute_command("ACL SETUSER few on >s3cret ~* +@all -info -config -xread -scan")
@@ -320,6 +330,16 @@ def test_a_server_that_is_away_is_told_with_what_could_be_looked_at(
     assert "s3cret" not in json.dumps(found)
     if in_container:
         assert "inside a container localhost is the container" in found["reachable"]["advice"]
+
+
+def test_a_server_of_our_own_that_is_not_started_is_told_with_what_starts_it(
+    doctor: Doctor, tmp_path: Path
+) -> None:
+    code, found = doctor(CACHE_REDIS_URI=f"embedded://{tmp_path / 'none'}")
+
+    assert code == 3
+    assert "start `chatwoot-cache run`" in found["reachable"]["says"]
+    assert "host and port" not in found["reachable"]["advice"]
 
 
 def test_localhost_in_a_container_is_fine_where_it_answers(

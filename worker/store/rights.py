@@ -33,6 +33,11 @@ def name(command: Command) -> str:
     return "|".join(str(word).lower() for word in command[:words])
 
 
+def rule(name: str) -> str:
+    """Return what grants a command; a channel is a right of its own."""
+    return f"+{name} &{INVALIDATIONS}" if name == "subscribe" else f"+{name}"
+
+
 def of_stream(key: str, group: str) -> Iterator[Command]:
     """Yield the commands on the stream and its dead letters."""
     dead = f"{key}:dead"

@@ -62,8 +62,8 @@ async def judged(survey: Survey, commands: Iterable[needed.Command]) -> Finding:
     return problem(
         f"the user in the URI may not run {named}: {next(iter(refused.values()))}",
         "grant it: ACL SETUSER … "
-        + " ".join(f"+{name}" for name in refused)
-        + ", on the stream's and the cache's keys",
+        + " ".join(map(needed.rule, refused))
+        + ", on the keys that `chatwoot-cache acl worker` names",
     )
 
 
