@@ -44,10 +44,12 @@ _COMMANDS = (
 )
 
 _EXIT_CODES = """
-exit codes: 0 done, 1 found something wrong, 2 wrong usage or settings, 3 Redis unavailable
+exit codes: 0 done, 1 found something wrong, 2 wrong usage or settings,
+3 Redis unavailable
 
-settings come from the command line (--set), the environment, <NAME>_FILE, .env and env.yml,
-in this order; `chatwoot-cache config` shows each with its origin
+settings come from the command line (--set, behind the command), the
+environment, <NAME>_FILE, .env and env.yml, in this order;
+`chatwoot-cache config` shows each with its origin
 """
 
 
@@ -59,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         code: int = arguments.func(arguments, loaded)
         sys.stdout.flush()
     except Unavailable as error:
-        _say(f"Redis is unavailable: {error}")
+        _say(f"Redis is unavailable: {error} (`chatwoot-cache doctor` says more)")
         return _REDIS_UNAVAILABLE
     except Error as error:
         _say(str(error))
@@ -80,7 +82,7 @@ def _say(message: str) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="chatwoot-cache",
-        description="A sidecar for Evolution API and Chatwoot: keeps messages and conversations "
+        description="A sidecar for Evolution API and Chatwoot: keeps messages and conversations\n"
         "in a Redis cache, one sealed namespace for each instance.",
         epilog=_EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -16,6 +16,7 @@ from rich.console import Console
 from worker.commands import table
 from worker.commands.asking import agreed
 from worker.commands.progress import progress
+from worker.commands.quantities import counted
 from worker.core.bindings import Bindings
 from worker.core.keys import dead_key
 from worker.core.letter import DeadLetter
@@ -193,7 +194,7 @@ async def _purge(letters: _Letters, wanted: _Wanted, *, yes: bool, as_json: bool
     deleted = 0
     async for some in letters.matching(wanted, "Deleting"):
         deleted += await letters.delete(some)
-    _say({"deleted": deleted}, f"Deleted {deleted} dead letters.\n", as_json=as_json)
+    _say({"deleted": deleted}, f"Deleted {counted(deleted, 'dead letter')}.\n", as_json=as_json)
     return 0 if deleted or wanted.id is None else 1
 
 

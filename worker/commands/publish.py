@@ -12,6 +12,7 @@ import msgspec
 from rich.console import Console
 from rich.progress import track
 
+from worker.commands.quantities import counted
 from worker.core.keys import MAX_NAME_BYTES
 from worker.errors import Misconfigured
 from worker.settings import Loaded
@@ -119,4 +120,4 @@ def _print(report: _Report, *, as_json: bool) -> None:
     for line in report.refused:
         sys.stderr.write(f"chatwoot-cache: {line}\n")
     last = f", the last as {report.last_id}" if report.last_id else ""
-    sys.stdout.write(f"Published {report.published} events{last}.\n")
+    sys.stdout.write(f"Published {counted(report.published, 'event')}{last}.\n")

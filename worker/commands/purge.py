@@ -11,6 +11,7 @@ import msgspec
 from worker.commands import table
 from worker.commands.asking import agreed
 from worker.commands.progress import progress
+from worker.commands.quantities import counted
 from worker.core.bindings import Bindings
 from worker.core.contacts import names_of
 from worker.core.selection import Selection
@@ -72,11 +73,11 @@ def run(arguments: argparse.Namespace, loaded: Loaded) -> int:
         sys.stdout.write(msgspec.json.encode(report).decode() + "\n")
         return 0
     others = (
-        f", {report.entries} entries and {report.letters} dead letters"
+        f", {report.entries} entries and {counted(report.letters, 'dead letter')}"
         if arguments.everywhere
         else ""
     )
-    sys.stdout.write(f"Deleted {report.documents} documents{others}.\n")
+    sys.stdout.write(f"Deleted {counted(report.documents, 'document')}{others}.\n")
     return 0
 
 
