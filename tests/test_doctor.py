@@ -529,10 +529,16 @@ def test_webhooks_that_wait_and_a_disk_that_is_too_small_are_told(
     file = SpoolFile(tmp_path, 1 << 20, "events")
     file.open()
     file.append([b"1", b"2"])
-    _, found = doctor(**{SPOOL: str(tmp_path)})
-    file.close()
+    least = {"CHATWOOT_CACHE_WEBHOOK_SPOOL_MAX_BYTES": str(1 << 20)}
+    _, found = doctor(**{SPOOL: str(tmp_path)}, **least)
     assert found["spool"]["level"] == "warning"
     assert found["spool"]["says"].startswith("2 webhooks wait in ")
+
+    file.append([b"3" * 1_000_000])
+    code, found = doctor(**{SPOOL: str(tmp_path)}, **least)
+    file.close()
+    assert (code, found["spool"]["level"]) == (1, "problem")
+    assert "is full, with 3 webhooks" in found["spool"]["says"]
 
     most = {"CHATWOOT_CACHE_WEBHOOK_SPOOL_MAX_BYTES": str(1 << 40)}
     _, found = doctor(**{SPOOL: str(tmp_path / "other")}, **most)
