@@ -461,6 +461,16 @@ def test_a_group_that_holds_entries_back_is_named(
     assert found["group"]["level"] == "ok"
 
 
+def test_a_key_that_holds_no_stream_is_a_problem(
+    doctor: Doctor, raw: redis.Redis, stream: str
+) -> None:
+    raw.set(stream, "a text")
+    code, found = doctor()
+
+    assert (code, found["group"]["level"]) == (1, "problem")
+    assert found["group"]["says"].startswith(f"CHATWOOT_CACHE_STREAM_KEY={stream} holds something")
+
+
 def test_dead_letters_are_told_by_reason(doctor: Doctor, raw: redis.Redis, stream: str) -> None:
     for reason in ("bad_json", "instance_conflict", "bad_json"):
         raw.xadd(f"{stream}:dead", {"_reason": reason, "payload": "secret text"})

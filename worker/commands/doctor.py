@@ -17,7 +17,7 @@ from worker.commands import checks
 from worker.commands.checks import Check
 from worker.commands.checks.finding import Finding, Level, ok, problem, unknown
 from worker.commands.checks.subject import Subject, in_container
-from worker.errors import Error, Refused, Unavailable
+from worker.errors import Error, Misconfigured, Refused, Unavailable
 from worker.settings import Loaded, RedisUri, uris
 from worker.store.connect import connect, joined
 from worker.store.embedded import SCHEME
@@ -111,6 +111,8 @@ async def _checked(check: Check, subject: Subject) -> Finding:
         return await check(subject)
     except Refused as error:
         return unknown(f"the server does not tell: {error.__cause__}")
+    except Misconfigured as error:
+        return problem(str(error), "`chatwoot-cache config` shows where the setting comes from")
     except Unavailable as error:
         if error.kind in GONE:
             raise
