@@ -156,7 +156,7 @@ async def _list(letters: _Letters, wanted: _Wanted, *, as_json: bool) -> int:
     rows: list[dict[str, Any]] = []
     async for some in letters.matching(wanted, "Reading"):
         rows += [letter.summary(letters.bindings) for letter in some]
-    table.show(rows, _COLUMNS, as_json=as_json)
+    table.show(rows, _COLUMNS, as_json=as_json, spare=("at", "event"))
     return 0
 
 
