@@ -2,6 +2,9 @@
 
 import argparse
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -103,3 +106,20 @@ def test_no_secret_is_printed(
 
     printed = capsys.readouterr()
     assert "s3cret" not in printed.out + printed.err
+
+
+def test_who_reads_may_stop(tmp_path: Path) -> None:
+    """As `head` does: nothing to be told, and no trace of it."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "worker", "config", "--json"],
+        cwd=tmp_path,
+        env={"PATH": os.environ["PATH"], "CACHE_REDIS_URI": "redis://localhost"},
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    os.close(writing)
+
+    assert (done.returncode, done.stderr) == (141, b"")

@@ -168,6 +168,10 @@ RIGHTS = {
     "get": "cache rights",
     "hset": "cache rights",
     "zadd": "cache rights",
+    "hvals": "cache rights",
+    "del": "stream rights",
+    "client|tracking": "cache rights",
+    "subscribe": "cache rights",
 }
 
 
@@ -175,7 +179,10 @@ def test_each_right_that_is_missing_is_named(doctor: Doctor, server: Server) -> 
     with redis.Redis.from_url(server.uri) as client:
         for right in RIGHTS:
             client.execute_command(f"ACL SETUSER one on >s3cret ~* +@all -{right}")
-            code, found = doctor(CACHE_REDIS_URI=server.uri.replace("//", "//one:s3cret@"))
+            code, found = doctor(
+                CACHE_REDIS_URI=server.uri.replace("//", "//one:s3cret@"),
+                CACHE_LOCAL_ENABLED="true",
+            )
 
             finding = found[RIGHTS[right]]
             assert (code, finding["level"]) == (1, "problem"), right
@@ -192,6 +199,30 @@ def test_keys_that_are_out_of_reach_are_named(doctor: Doctor, server: Server) ->
 
     assert code == 1
     assert {found["stream rights"]["level"], found["cache rights"]["level"]} == {"problem"}
+
+
+def test_the_group_s_own_keys_are_among_those_tried(
+    doctor: Doctor, server: Server, prefix: str, stream: str
+) -> None:
+    """Without them the worker has no lease, and forgets how far the group is settled."""
+    with redis.Redis.from_url(server.uri) as client:
+        client.execute_command(
+            f"ACL SETUSER near on >s3cret resetkeys ~{stream} ~{stream}:dead ~{prefix}:* +@all"
+        )
+        code, found = doctor(CACHE_REDIS_URI=server.uri.replace("//", "//near:s3cret@"))
+
+    assert (code, found["stream rights"]["level"]) == (1, "problem")
+    assert found["cache rights"]["level"] == "ok"
+
+
+def test_a_channel_that_is_out_of_reach_is_named(doctor: Doctor, server: Server) -> None:
+    with redis.Redis.from_url(server.uri) as client:
+        client.execute_command("ACL SETUSER deaf on >s3cret ~* resetchannels +@all")
+        uri = server.uri.replace("//", "//deaf:s3cret@")
+        code, found = doctor(CACHE_REDIS_URI=uri, CACHE_LOCAL_ENABLED="true")
+
+    assert (code, found["cache rights"]["level"]) == (1, "problem")
+    assert "+subscribe &__redis__:invalidate" in found["cache rights"]["advice"]
 
 
 def test_what_a_user_may_not_ask_is_unknown_and_no_problem(doctor: Doctor, server: Server) -> None:
@@ -302,6 +333,16 @@ def test_a_server_that_is_away_is_told_with_what_could_be_looked_at(
     assert "s3cret" not in json.dumps(found)
     if in_container:
         assert "inside a container localhost is the container" in found["reachable"]["advice"]
+
+
+def test_a_server_of_our_own_that_is_not_started_is_told_with_what_starts_it(
+    doctor: Doctor, tmp_path: Path
+) -> None:
+    code, found = doctor(CACHE_REDIS_URI=f"embedded://{tmp_path / 'none'}")
+
+    assert code == 3
+    assert "start `chatwoot-cache run`" in found["reachable"]["says"]
+    assert "host and port" not in found["reachable"]["advice"]
 
 
 def test_localhost_in_a_container_is_fine_where_it_answers(
@@ -423,6 +464,16 @@ def test_a_group_that_holds_entries_back_is_named(
     assert found["group"]["level"] == "ok"
 
 
+def test_a_key_that_holds_no_stream_is_a_problem(
+    doctor: Doctor, raw: redis.Redis, stream: str
+) -> None:
+    raw.set(stream, "a text")
+    code, found = doctor()
+
+    assert (code, found["group"]["level"]) == (1, "problem")
+    assert found["group"]["says"].startswith(f"CHATWOOT_CACHE_STREAM_KEY={stream} holds something")
+
+
 def test_dead_letters_are_told_by_reason(doctor: Doctor, raw: redis.Redis, stream: str) -> None:
     for reason in ("bad_json", "instance_conflict", "bad_json"):
         raw.xadd(f"{stream}:dead", {"_reason": reason, "payload": "secret text"})
@@ -491,10 +542,16 @@ def test_webhooks_that_wait_and_a_disk_that_is_too_small_are_told(
     file = SpoolFile(tmp_path, 1 << 20, "events")
     file.open()
     file.append([b"1", b"2"])
-    _, found = doctor(**{SPOOL: str(tmp_path)})
-    file.close()
+    least = {"CHATWOOT_CACHE_WEBHOOK_SPOOL_MAX_BYTES": str(1 << 20)}
+    _, found = doctor(**{SPOOL: str(tmp_path)}, **least)
     assert found["spool"]["level"] == "warning"
     assert found["spool"]["says"].startswith("2 webhooks wait in ")
+
+    file.append([b"3" * 1_000_000])
+    code, found = doctor(**{SPOOL: str(tmp_path)}, **least)
+    file.close()
+    assert (code, found["spool"]["level"]) == (1, "problem")
+    assert "is full, with 3 webhooks" in found["spool"]["says"]
 
     most = {"CHATWOOT_CACHE_WEBHOOK_SPOOL_MAX_BYTES": str(1 << 40)}
     _, found = doctor(**{SPOOL: str(tmp_path / "other")}, **most)

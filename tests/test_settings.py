@@ -523,6 +523,10 @@ class TestWarnings:
             ("CHATWOOT_CACHE_CACHE_REDIS_TTL", "CACHE_REDIS_TTL"),
             ("chatwoot_cache_log_level", "CHATWOOT_CACHE_LOG_LEVEL"),
             ("CHATWOOT_CACHE_STREAM_KEY_FILE", "CHATWOOT_CACHE_STREAM_KEY"),
+            ("CACHE_LOCAL_MAX_ENTRIES", "CHATWOOT_CACHE_LOCAL_MAX_BYTES"),
+            ("CHATWOOT_CACHE_LOCAL_MAX_ENTRIES", "CHATWOOT_CACHE_LOCAL_MAX_BYTES"),
+            ("CHATWOOT_CACHE_CACHE_LOCAL_MAX_BYTES", "CHATWOOT_CACHE_LOCAL_MAX_BYTES"),
+            ("CACHE_LOCAL_TTLS", "CACHE_LOCAL_TTL"),
         ],
     )
     def test_an_unknown_name_is_told_with_the_nearest(
@@ -531,6 +535,14 @@ class TestWarnings:
         assert load_here(**{name: "s3cret"}).warnings == (
             f"{name} (environment) is not a setting; did you mean {nearest}?",
         )
+
+    def test_in_a_file_too(self, load_here: Load, tmp_path: Path) -> None:
+        (tmp_path / "env.yml").write_text("CACHE: {LOCAL: {MAX_ENTRIES: 1000}}")
+
+        (warning,) = load_here().warnings
+
+        assert warning.startswith("CACHE_LOCAL_MAX_ENTRIES (env.yml) is not a setting")
+        assert warning.endswith("did you mean CHATWOOT_CACHE_LOCAL_MAX_BYTES?")
 
     def test_a_name_like_no_other_gets_no_advice(self, load_here: Load, tmp_path: Path) -> None:
         (tmp_path / "env.yml").write_text("CHATWOOT_CACHE: {ZZZ: 1}")

@@ -454,6 +454,7 @@ async def test_a_wrong_place_is_told_the_right_one(
 
     assert answer.status_code == code
     assert "POST /chatwoot/webhook" in answer.json()["error"]
+    assert answer.json()["reason"] == reason
     assert endpoint.counted() == {(str(code), reason): 1}
 
 

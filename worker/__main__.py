@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from typing import Final
@@ -12,6 +13,9 @@ from worker.errors import Declined, Error, Misconfigured, Unavailable
 _FOUND_WRONG = 1
 _WRONG_USAGE = 2
 _REDIS_UNAVAILABLE = 3
+_INTERRUPTED = 128 + 2
+_NOBODY_READS = 128 + 13
+"""By signal, as a shell tells it: SIGINT and SIGPIPE."""
 
 _COMMANDS: Final = (
     "run",
@@ -32,10 +36,12 @@ _COMMANDS: Final = (
 """Each is a module of `worker.commands`, in the order of the help text."""
 
 _EXIT_CODES = """
-exit codes: 0 done, 1 found something wrong, 2 wrong usage or settings, 3 Redis unavailable
+exit codes: 0 done, 1 found something wrong, 2 wrong usage or settings,
+3 Redis unavailable
 
-settings come from the command line (--set), the environment, <NAME>_FILE, .env and env.yml,
-in this order; `chatwoot-cache config` shows each with its origin
+settings come from the command line (--set, behind the command), the
+environment, <NAME>_FILE, .env and env.yml, in this order;
+`chatwoot-cache config` shows each with its origin
 """
 
 
@@ -46,8 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         loaded = settings.load(_overrides(arguments.set))
         code: int = arguments.func(arguments, loaded)
+        sys.stdout.flush()
     except Unavailable as error:
-        _say(f"Redis is unavailable: {error}")
+        _say(f"Redis is unavailable: {error} (`chatwoot-cache doctor` says more)")
         return _REDIS_UNAVAILABLE
     except Declined as error:
         _say(str(error))
@@ -56,7 +63,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         _say(str(error))
         return _WRONG_USAGE
     except KeyboardInterrupt:
-        return 130
+        return _INTERRUPTED
+    except BrokenPipeError:
+        # As `head` does once it has enough. What is still to be written goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _NOBODY_READS
     return code
 
 
@@ -76,7 +87,7 @@ def parser(commands: Sequence[str] = _COMMANDS) -> argparse.ArgumentParser:
     """Return the parser of the command line, or of some of its commands."""
     parser = argparse.ArgumentParser(
         prog="chatwoot-cache",
-        description="A sidecar for Evolution API and Chatwoot: keeps messages and conversations "
+        description="A sidecar for Evolution API and Chatwoot: keeps messages and conversations\n"
         "in a Redis cache, one sealed namespace for each instance.",
         epilog=_EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,

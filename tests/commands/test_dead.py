@@ -145,7 +145,7 @@ async def test_a_purge_deletes_only_what_it_was_asked_for(program: Program) -> N
     done = await program("dead", "purge", "--reason", "bad_json")
     gone = await program("dead", "purge", "1-1", "--yes")
 
-    assert (done.code, done.out) == (0, "Deleted 1 dead letters.\n")
+    assert (done.code, done.out) == (0, "Deleted 1 dead letter.\n")
     assert gone.code == 1
     assert len(await ids(program)) == 3
 

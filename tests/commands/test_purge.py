@@ -69,7 +69,9 @@ async def test_a_conversation_goes_with_its_messages_beyond_the_timeline_too(
     }
 
 
-@pytest.mark.parametrize("contact", ["551@s.whatsapp.net", "+551", "55-1", "551"])
+@pytest.mark.parametrize(
+    "contact", ["551@s.whatsapp.net", "551:7@s.whatsapp.net", "551@c.us", "+551", "55-1", "551"]
+)
 async def test_a_contact_goes_from_the_cache_the_stream_and_the_dead_letters(
     program: Program, rig: Rig, contact: str
 ) -> None:
@@ -99,6 +101,18 @@ async def test_a_contact_goes_from_the_cache_the_stream_and_the_dead_letters(
         "loja-aurora:message:3",
     }
     assert "outra:message:6" in await found(rig)
+
+
+async def test_a_number_s_other_form_is_told_and_not_purged(program: Program, rig: Rig) -> None:
+    """With and without the ninth digit, it may be two persons'."""
+    await rig.add(from_contact(1, 7, "5511987654321"))
+    await settled(rig)
+    done = await program("purge", "loja-aurora", "--contact", "+55 11 8765-4321")
+
+    assert (done.code, done.out) == (0, "Deleted 0 documents.\n")
+    assert done.err.endswith("purge --contact 5511987654321\n")
+    assert "loja-aurora:message:1" in await found(rig)
+    assert not (await program("purge", "loja-aurora", "--contact", "5511987654321")).err
 
 
 async def test_everywhere_needs_no_stream(program: Program) -> None:

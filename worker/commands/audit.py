@@ -11,6 +11,7 @@ import msgspec
 
 from worker.commands import table
 from worker.commands.progress import progress
+from worker.commands.quantities import counted
 from worker.core.audit import Finding, examine_document, examine_key, examine_pointer
 from worker.core.bindings import Bindings
 from worker.settings import Loaded
@@ -109,8 +110,8 @@ def _examine(namespace: Namespace, found: Found, bindings: Bindings) -> Iterator
 
 
 def _print(report: _Report) -> None:
-    documents, instances = report.documents.total(), len(report.documents)
-    looked = f"{report.keys} keys, {documents} documents of {instances} instances"
+    keys, instances = counted(report.keys, "key"), counted(len(report.documents), "instance")
+    looked = f"{keys}, {counted(report.documents.total(), 'document')} of {instances}"
     if not report.problems:
         sys.stdout.write(f"Audited {looked}: nothing is wrong.\n")
         return

@@ -9,6 +9,7 @@ import anyio
 
 from worker.commands import table
 from worker.commands.progress import progress
+from worker.commands.quantities import counted
 from worker.core.bindings import Bindings
 from worker.errors import Misconfigured
 from worker.pipeline.directory import CHECK_S
@@ -133,7 +134,8 @@ def _say(inbox: str, was: str | None, instance: str | None, cleared: int) -> Non
     name = table.visible(instance)
     now = f"Inbox {inbox} is instance {name}" if instance else f"Inbox {inbox} is not bound"
     before = f", and was {table.visible(was)}" if was else ""
-    sys.stdout.write(f"{now}{before}. Deleted {cleared} documents of it from elsewhere.\n")
+    where = " from elsewhere" if instance else ""
+    sys.stdout.write(f"{now}{before}. Deleted {counted(cleared, 'document')} of it{where}.\n")
     if instance:
         sys.stdout.write(
             "What was refused comes in with: chatwoot-cache dead replay --reason instance_conflict"

@@ -16,6 +16,7 @@ from rich.console import Console
 from worker.commands import table
 from worker.commands.asking import agreed
 from worker.commands.progress import progress
+from worker.commands.quantities import counted
 from worker.core.bindings import Bindings
 from worker.core.keys import dead_key
 from worker.core.letter import DeadLetter
@@ -155,7 +156,7 @@ async def _list(letters: _Letters, wanted: _Wanted, *, as_json: bool) -> int:
     rows: list[dict[str, Any]] = []
     async for some in letters.matching(wanted, "Reading"):
         rows += [letter.summary(letters.bindings) for letter in some]
-    table.show(rows, _COLUMNS, as_json=as_json)
+    table.show(rows, _COLUMNS, as_json=as_json, spare=("at", "event"))
     return 0
 
 
@@ -193,7 +194,7 @@ async def _purge(letters: _Letters, wanted: _Wanted, *, yes: bool, as_json: bool
     deleted = 0
     async for some in letters.matching(wanted, "Deleting"):
         deleted += await letters.delete(some)
-    _say({"deleted": deleted}, f"Deleted {deleted} dead letters.\n", as_json=as_json)
+    _say({"deleted": deleted}, f"Deleted {counted(deleted, 'dead letter')}.\n", as_json=as_json)
     return 0 if deleted or wanted.id is None else 1
 
 

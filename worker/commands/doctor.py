@@ -17,9 +17,10 @@ from worker.commands import checks
 from worker.commands.checks import Check
 from worker.commands.checks.finding import Finding, Level, ok, problem, unknown
 from worker.commands.checks.subject import Subject, in_container
-from worker.errors import Error, Refused, Unavailable
+from worker.errors import Error, Misconfigured, Refused, Unavailable
 from worker.settings import Loaded, RedisUri, uris
 from worker.store.connect import connect, joined
+from worker.store.embedded import SCHEME
 from worker.store.survey import GONE
 
 _FOUND_SOMETHING: Final = 1
@@ -110,6 +111,8 @@ async def _checked(check: Check, subject: Subject) -> Finding:
         return await check(subject)
     except Refused as error:
         return unknown(f"the server does not tell: {error.__cause__}")
+    except Misconfigured as error:
+        return problem(str(error), "`chatwoot-cache config` shows where the setting comes from")
     except Unavailable as error:
         if error.kind in GONE:
             raise
@@ -117,8 +120,11 @@ async def _checked(check: Check, subject: Subject) -> Finding:
 
 
 def _away(uri: RedisUri, error: Unavailable) -> Finding:
-    place = uris.server(uri.get_secret_value()) or ()
-    if "localhost" in place and in_container(os.environ):
+    address = uri.get_secret_value()
+    place = uris.server(address) or ()
+    if address.startswith(SCHEME):
+        advice = "it runs as long as the worker does"
+    elif "localhost" in place and in_container(os.environ):
         advice = (
             "inside a container localhost is the container itself: name the service, "
             "as in redis://redis:6379/0, or host.docker.internal for the host"

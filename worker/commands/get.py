@@ -13,7 +13,7 @@ from worker.core.entry import MAX_ID
 from worker.core.page import Range, as_json
 from worker.core.views import ConversationView, MessageView
 from worker.errors import Misconfigured
-from worker.settings import Loaded
+from worker.settings import Loaded, fits
 from worker.store.connect import joined
 from worker.store.plain import PlainValues
 from worker.store.reader import InstanceReader, Reader
@@ -47,6 +47,8 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
 
 def run(arguments: argparse.Namespace, loaded: Loaded) -> int:
     """Print what was asked for; 1 when the cache does not have it."""
+    if not fits(arguments.instance):
+        raise Misconfigured("INSTANCE must be 1 to 255 bytes of UTF-8")
     if not 1 <= arguments.limit <= _MAX_LIMIT:
         raise Misconfigured(f"--limit must be 1 to {_MAX_LIMIT}")
     found = anyio.run(_read, arguments, loaded)
@@ -106,7 +108,7 @@ def _json(view: MessageView | ConversationView | None) -> bytes | None:
 
 def _number(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= len(str(MAX_ID))):
-        raise Misconfigured(f"{text!r} is not a number: ids of Chatwoot are")
+        raise Misconfigured(f"{text!r} is no id of Chatwoot's: those are whole numbers")
     return int(text)
 
 

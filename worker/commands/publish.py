@@ -12,6 +12,7 @@ import msgspec
 from rich.console import Console
 from rich.progress import track
 
+from worker.commands.quantities import counted
 from worker.core.keys import MAX_NAME_BYTES
 from worker.errors import Misconfigured
 from worker.settings import Loaded
@@ -19,6 +20,8 @@ from worker.store.connect import joined
 from worker.store.stream import Producer
 
 _AT_ONCE: Final = 200
+_SHOWN: Final = 10
+"""Refusals that are told; a wrong file has as many as lines."""
 
 
 def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -116,7 +119,9 @@ def _print(report: _Report, *, as_json: bool) -> None:
     if as_json:
         sys.stdout.write(msgspec.json.encode(report).decode() + "\n")
         return
-    for line in report.refused:
+    for line in report.refused[:_SHOWN]:
         sys.stderr.write(f"chatwoot-cache: {line}\n")
+    if len(report.refused) > _SHOWN:
+        sys.stderr.write(f"chatwoot-cache: and {len(report.refused) - _SHOWN} more like these\n")
     last = f", the last as {report.last_id}" if report.last_id else ""
-    sys.stdout.write(f"Published {report.published} events{last}.\n")
+    sys.stdout.write(f"Published {counted(report.published, 'event')}{last}.\n")

@@ -11,7 +11,9 @@ import msgspec
 from worker.commands import table
 from worker.commands.asking import agreed
 from worker.commands.progress import progress
+from worker.commands.quantities import counted
 from worker.core.bindings import Bindings
+from worker.core.contacts import names_of
 from worker.core.selection import Selection
 from worker.errors import Misconfigured
 from worker.settings import Loaded, Settings, fits
@@ -65,16 +67,27 @@ def run(arguments: argparse.Namespace, loaded: Loaded) -> int:
         sys.stderr.write("chatwoot-cache: nothing was deleted\n")
         return 1
     report = anyio.run(_purge, loaded.settings, selection, arguments.everywhere)
+    if arguments.contact is not None and report == _Report():
+        _tell_other_form(arguments.contact)
     if arguments.json:
         sys.stdout.write(msgspec.json.encode(report).decode() + "\n")
         return 0
     others = (
-        f", {report.entries} entries and {report.letters} dead letters"
+        f", {report.entries} entries and {counted(report.letters, 'dead letter')}"
         if arguments.everywhere
         else ""
     )
-    sys.stdout.write(f"Deleted {report.documents} documents{others}.\n")
+    sys.stdout.write(f"Deleted {counted(report.documents, 'document')}{others}.\n")
     return 0
+
+
+def _tell_other_form(contact: str) -> None:
+    """Say under which number somebody in Brazil may be stored, whom nobody knew by this one."""
+    for number in names_of(contact).other_form[:1]:
+        sys.stderr.write(
+            f"chatwoot-cache: nothing is stored of this number; it may be written {number} there:"
+            f" if that is the same person, purge --contact {number}\n"
+        )
 
 
 def _selection(arguments: argparse.Namespace) -> Selection:

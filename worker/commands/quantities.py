@@ -17,6 +17,11 @@ def of_bytes(number: float) -> str:
     return f"{number:.0f} {unit}"
 
 
+def counted(number: int, noun: str) -> str:
+    """Return how many there are of something, such as `1 key` or `2 keys`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def ago(seconds: float) -> str:
     """Say how long ago something was, such as `now` or `2 min ago`."""
     return "now" if seconds < 1 else f"{of_seconds(seconds)} ago"

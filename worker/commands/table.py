@@ -1,17 +1,29 @@
 """Rows for a person or a program: a table on a terminal, tabs elsewhere, JSON lines when asked."""
 
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Container, Mapping, Sequence
+from typing import Any, Final
 
 import msgspec
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+_WIDE: Final = 120
 
-def show(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, as_json: bool) -> None:
-    """Print rows; as JSON each is a line with all its members."""
+
+def show(
+    rows: Sequence[Mapping[str, Any]],
+    columns: Sequence[str],
+    *,
+    as_json: bool,
+    spare: Container[str] = (),
+) -> None:
+    """Print rows; as JSON each is a line with all its members.
+
+    The first column is what one copies, and stays in one piece; the spare ones are left out of
+    a terminal that is narrow.
+    """
     if as_json:
         for row in rows:
             sys.stdout.write(msgspec.json.encode(row).decode() + "\n")
@@ -21,9 +33,11 @@ def show(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, as_json: 
         for row in rows:
             sys.stdout.write("\t".join(visible(row[name]) for name in columns) + "\n")
         return
-    table = Table(*columns, box=None, header_style="bold")
+    shown = [name for name in columns if name not in spare or console.width >= _WIDE]
+    table = Table(*shown, box=None, header_style="bold")
+    table.columns[0].no_wrap = True
     for row in rows:
-        table.add_row(*(Text(visible(row[name]), overflow="fold") for name in columns))
+        table.add_row(*(Text(visible(row[name]), overflow="fold") for name in shown))
     console.print(table)
 
 

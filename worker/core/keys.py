@@ -224,8 +224,3 @@ def aliases(contact: Contact | None) -> set[str]:
     if at and server == "s.whatsapp.net":
         names.add(digits_of(phone))
     return names - {""}
-
-
-def named(text: str) -> Contact:
-    """Return the contact that somebody means by a JID, or by a phone number however written."""
-    return Contact(identifier=text) if "@" in text else Contact(phone_number=text)

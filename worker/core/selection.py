@@ -4,7 +4,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from worker.core.bindings import Bindings
-from worker.core.keys import aliases, named
+from worker.core.contacts import names_of
+from worker.core.keys import aliases, digits_of
 from worker.core.model import Contact, Conversation, Message
 from worker.core.trace import Trace
 
@@ -19,8 +20,12 @@ class Selection:
 
     @classmethod
     def of(cls, instance: str, conversation_id: int | None, contact: str | None) -> "Selection":
-        """Return what somebody means; `contact` is a JID, or a phone number however written."""
-        names = aliases(named(contact)) if contact else set()
+        """Return what somebody means; `contact` is a JID, or a phone number however written.
+
+        Never a number's other form in Brazil, which may be another person's.
+        """
+        text = contact if contact and "@" in contact else digits_of(contact or "")
+        names = names_of(text).own if text else ()
         return cls(instance, conversation_id, frozenset(names))
 
     @property

@@ -27,6 +27,14 @@ UNREAD: Final = (
 )
 _SHOWN_CHARACTERS: Final = 60
 
+_BYTES: Final = f"{PREFIX}LOCAL_MAX_BYTES"
+_MEANT: Final = {
+    "CACHE_LOCAL_MAX_BYTES": _BYTES,
+    "CACHE_LOCAL_MAX_ENTRIES": _BYTES,
+    "LOCAL_MAX_ENTRIES": _BYTES,
+}
+"""Names whose nearest ones mislead, without our prefix: memory is bounded by bytes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
@@ -143,8 +151,10 @@ def _remarks(given: Sequence[Layer]) -> Iterator[str]:
 def _unknown_line(name: str, origin: str) -> str:
     # Compared without our prefix, which would make every two names alike.
     known = {candidate.removeprefix(PREFIX): candidate for candidate in sorted(sources.NAMES)}
-    near = difflib.get_close_matches(name.upper().removeprefix(PREFIX), known, n=1, cutoff=0.5)
-    advice = f"; did you mean {known[near[0]]}?" if near else ""
+    short = name.upper().removeprefix(PREFIX)
+    near = difflib.get_close_matches(short, known, n=1, cutoff=0.5)
+    meant = _MEANT.get(short) or (known[near[0]] if near else None)
+    advice = f"; did you mean {meant}?" if meant else ""
     return f"{sources.one_line(name)} ({origin}) is not a setting{advice}"
 
 

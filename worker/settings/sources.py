@@ -24,6 +24,8 @@ CONNECT_FILE: Final = f"{PREFIX}CONNECT_FILE"
 """In the environment: where the file is that `connect` writes."""
 
 _CONNECT_FILE: Final = "connect.env"
+# Evolution's part for the memory has two names only, and ours stand beside them in a file.
+_LIKE_OURS: Final = (PREFIX, "CACHE_LOCAL_")
 
 # Kubernetes and Docker's links describe a service called `chatwoot-cache` to every container
 # in the environment, under names that begin like ours.
@@ -116,7 +118,7 @@ def one_line(text: str) -> str:
 def unknown(layer: Layer) -> Iterator[str]:
     """Give each name of a layer that looks like ours, in any case, and is none of ours."""
     for name in layer.values:
-        if name.upper().startswith(PREFIX) and name not in NAMES:
+        if name.upper().startswith(_LIKE_OURS) and name not in NAMES:
             yield name
 
 

@@ -1,13 +1,15 @@
 """How stream, group and dead letters stand, for whoever looks at them from outside."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
 from worker.core.entry import Entry
 from worker.errors import GroupMissing
 from worker.store.connect import Client
+from worker.store.edge import told
 from worker.store.survey import answered
 
 NEWEST: Final = 1000
@@ -70,10 +72,16 @@ class Census:
         self._key = key
         self._group = group
 
+    @asynccontextmanager
+    async def _asking(self) -> AsyncIterator[None]:
+        """Turn Redis' errors into ours; `Misconfigured` where the key holds no stream."""
+        async with answered(self._client), told(self._client, self._key):
+            yield
+
     async def stream(self) -> StreamView | None:
         """Return how the stream stands; None where there is none."""
         try:
-            async with answered(self._client):
+            async with self._asking():
                 info = await self._client.xinfo_stream(self._key)
                 rows = await self._client.xinfo_groups(self._key)
         except GroupMissing:
@@ -89,13 +97,13 @@ class Census:
 
     async def consumers(self) -> list[Consumer]:
         """Return the consumers of our group."""
-        async with answered(self._client):
+        async with self._asking():
             rows = await self._client.xinfo_consumers(self._key, self._group)
         return [await self._consumer_of(row) for row in rows]
 
     async def pending_gone(self, at_most: int = _PAGE) -> int:
         """Return how many of our group's oldest pending entries the stream does not hold."""
-        async with answered(self._client):
+        async with self._asking():
             rows = await self._client.xpending_range(self._key, self._group, "-", "+", at_most)
             async with self._client.pipeline(transaction=False) as pipeline:
                 for row in rows:
@@ -106,7 +114,7 @@ class Census:
     async def letters(self, at_most: int = NEWEST) -> Letters:
         """Count the dead letters, and the reasons of the newest."""
         dead = f"{self._key}:dead"
-        async with answered(self._client):
+        async with self._asking():
             total = await self._client.xlen(dead)
         found = await self._newest(dead, at_most)
         reasons = Counter(entry.fields.get(b"_reason", b"?").decode() for entry in found)
@@ -118,14 +126,14 @@ class Census:
 
     async def count_after(self, entry_id: str, at_most: int = 2000) -> int:
         """Count the entries behind an id, for servers that count none themselves."""
-        async with answered(self._client):
+        async with self._asking():
             return len(await self._client.xrange(self._key, f"({entry_id}", "+", count=at_most))
 
     async def _newest(self, key: str, at_most: int) -> list[Entry]:
         found: list[Entry] = []
         before = "+"
         while len(found) < at_most:
-            async with answered(self._client):
+            async with self._asking():
                 rows = await self._client.xrevrange(key, before, "-", count=_PAGE)
             found += [Entry(entry_id, fields) for entry_id, fields in rows]
             if len(rows) < _PAGE:
@@ -154,7 +162,7 @@ class Census:
     async def _oldest_pending(
         self, group: str | bytes, consumer: bytes | None = None
     ) -> str | None:
-        async with answered(self._client):
+        async with self._asking():
             rows = await self._client.xpending_range(
                 self._key, group, "-", "+", 1, consumername=consumer
             )

@@ -13,6 +13,9 @@ from worker.errors import Unspooled
 NAME: Final = "webhooks.sqlite3"
 
 _PAGE_BYTES: Final = 4096
+_ROOM_BYTES: Final = 64 * 1024
+"""What must be free for the spool not to count as full."""
+
 _LOCK_WAIT_S: Final = 2.0
 _APPLICATION_ID: Final = 0x43574353
 _VERSION: Final = 1
@@ -33,6 +36,10 @@ class SpoolFigures:
 
     entries: int
     used_bytes: int
+
+    def is_full(self, max_bytes: int) -> bool:
+        """Say whether the next webhook may find no room."""
+        return self.used_bytes + _ROOM_BYTES > max_bytes
 
 
 class NotASpool(Exception):

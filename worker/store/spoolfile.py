@@ -21,9 +21,6 @@ from worker.store.spooldatabase import NAME, NotASpool, SpoolFigures, figures, f
 
 SETTING: Final = "CHATWOOT_CACHE_WEBHOOK_SPOOL_DIR"
 
-_ROOM_BYTES: Final = 64 * 1024
-"""What must be free for the spool not to count as full."""
-
 
 @dataclass(frozen=True, slots=True)
 class Spooled:
@@ -82,7 +79,7 @@ class SpoolFile:
 
     def probe(self) -> None:
         """Raise `Unspooled` unless another webhook could be kept now; tried by a real commit."""
-        if self.figures().used_bytes + _ROOM_BYTES > self._max_bytes:
+        if self.figures().is_full(self._max_bytes):
             raise full()
         with self._transaction() as connection:
             connection.execute("REPLACE INTO facts VALUES ('probed', datetime())")

@@ -78,6 +78,8 @@ class Survey:
         try:
             async with translated(self._client):
                 await self._client.execute_command(*command)
+                if command[0] == "SUBSCRIBE":  # after which a connection takes nothing else
+                    await self._client.connection_pool.disconnect()
         except Refused as error:
             return str(error.__cause__)
         except Unavailable as error:

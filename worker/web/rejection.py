@@ -1,5 +1,7 @@
 """An answer other than 200: what happened, and what to change."""
 
+from typing import Final
+
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
@@ -21,7 +23,12 @@ class Rejected(Exception):
         return JSONResponse(body, self.code, {"connection": "close"})
 
 
+UNROUTED: Final = {404: "not_found", 405: "bad_method"}
+"""Reasons of what no route takes."""
+
+
 def unrouted(error: HTTPException, paths: str) -> JSONResponse:
     """Answer what no route takes (404, 405); `paths` says what there is."""
-    body = {"error": f"{error.detail}; here is {paths}"}
+    reason = UNROUTED[error.status_code]
+    body = {"error": f"{error.detail}; here is {paths}", "reason": reason}
     return JSONResponse(body, error.status_code, error.headers)

@@ -27,7 +27,7 @@ from worker.metrics import Metrics
 from worker.web import body, policy
 from worker.web.intake import EventStream, Intake, Refuge, Taken
 from worker.web.policy import WebhookPolicy
-from worker.web.rejection import Rejected, unrouted
+from worker.web.rejection import UNROUTED, Rejected, unrouted
 
 __all__ = ["ANSWER_S", "EventStream", "Refuge", "WebhookPolicy", "webhook_app"]
 
@@ -42,7 +42,6 @@ _MAX_HELD_BYTES: Final = 64 * 1024 * 1024
 _LOG_EVERY_S: Final = 60.0
 _INSTANCE_BYTES: Final = 255
 _DELIVERY_CHARS: Final = 100
-_UNROUTED: Final = {404: "not_found", 405: "bad_method"}
 _THREAD_BYTES: Final = 4 * 1024 * 1024  # about 3 ms of hashing; above it the loop would stall
 
 log = structlog.get_logger(__name__)
@@ -123,7 +122,7 @@ class _Webhook:
     async def answer_unrouted(self, _request: Request, error: Exception) -> Response:
         """Answer a path or a method there is not."""
         assert isinstance(error, HTTPException)  # noqa: S101  (registered for nothing else)
-        self._count(error.status_code, _UNROUTED[error.status_code])
+        self._count(error.status_code, UNROUTED[error.status_code])
         return unrouted(error, "POST /chatwoot/webhook and POST /chatwoot/webhook/{instance}")
 
     async def _take(self, request: Request) -> Taken:

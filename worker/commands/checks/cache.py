@@ -3,6 +3,7 @@
 from worker.commands.checks.finding import Finding, ok, problem
 from worker.commands.checks.stream import judged
 from worker.commands.checks.subject import Subject
+from worker.commands.quantities import counted
 from worker.core.keys import Keys
 from worker.store import rights as needed
 from worker.store.tally import tally
@@ -10,8 +11,11 @@ from worker.store.tally import tally
 
 async def rights(subject: Subject) -> Finding:
     """Whether the user may do everything the worker does in the cache."""
-    keys = Keys(subject.settings.cache_redis_prefix_key)
-    return await judged(subject.survey, needed.of_cache(keys))
+    of = subject.settings
+    commands = [*needed.of_cache(Keys(of.cache_redis_prefix_key))]
+    if of.cache_local_enabled:
+        commands += needed.of_memory()
+    return await judged(subject.survey, commands)
 
 
 async def prefix(subject: Subject) -> Finding:
@@ -24,7 +28,7 @@ async def prefix(subject: Subject) -> Finding:
             f"such as {found.a_stranger!r}",
             "give each program a prefix of its own: set CACHE_REDIS_PREFIX_KEY",
         )
-    ours = f"{len(found.kinds) or 'no'} instances under {name}:chatwoot:"
+    ours = f"{counted(len(found.kinds), 'instance')} under {name}:chatwoot:"
     if found.neighbours:
         others = ", ".join(found.neighbours)
         return ok(f"{ours}; others use {name}: for {others}, which is no harm")

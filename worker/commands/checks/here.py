@@ -61,6 +61,13 @@ def _judge(directory: Path, max_bytes: int) -> Finding:
             f"{directory / NAME} is not a spool, or damaged",
             "it may hold webhooks that nobody else has: move it away",
         )
+    if waiting and waiting.is_full(max_bytes):
+        return problem(
+            f"{directory} is full, with {waiting.entries} webhooks that wait for Redis: "
+            "others are refused, and Chatwoot sends each only once",
+            "bring Redis back, or raise CHATWOOT_CACHE_WEBHOOK_SPOOL_MAX_BYTES "
+            f"({of_bytes(max_bytes)}) and restart the worker",
+        )
     entries, used = (waiting.entries, waiting.used_bytes) if waiting else (0, 0)
     free = shutil.disk_usage(_existing(directory)).free
     if free + used < max_bytes:

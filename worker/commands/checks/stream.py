@@ -60,17 +60,17 @@ async def letters(subject: Subject) -> Finding:
 
 async def judged(survey: Survey, commands: Iterable[needed.Command]) -> Finding:
     """Try each command; those that are refused are named."""
-    refused = {" ".join(_name(c)): said for c in commands if (said := await survey.refusal(c))}
+    refused = {needed.name(c): said for c in commands if (said := await survey.refusal(c))}
     if not refused:
         return ok("all that the worker needs")
+    named = ", ".join(map(_spelled, refused))
     return problem(
-        f"the user in the URI may not run {', '.join(refused)}: {next(iter(refused.values()))}",
+        f"the user in the URI may not run {named}: {next(iter(refused.values()))}",
         "grant it: ACL SETUSER … "
-        + " ".join(f"+{name.lower().replace(' ', '|')}" for name in refused)
-        + ", on the stream's and the cache's keys",
+        + " ".join(map(needed.rule, refused))
+        + ", on the keys that `chatwoot-cache acl worker` names",
     )
 
 
-def _name(command: needed.Command) -> list[str]:
-    words = 2 if command[0] in {"XGROUP", "XINFO", "SCRIPT"} else 1
-    return [str(word) for word in command[:words]]
+def _spelled(name: str) -> str:
+    return name.upper().replace("|", " ")
