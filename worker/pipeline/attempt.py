@@ -30,16 +30,25 @@ class Attempt:
         """Prepare a batch; None where a defect stops it."""
         return await self._unless_defect(entries, partial(self._settler.prepare, entries))
 
-    async def settle(self, entries: Sequence[Entry], batch: Batch | None) -> None:
-        """Settle entries as the batch that was prepared of them, or else one by one."""
-        if not await self._is_settled(entries, batch) and len(entries) > 1:
-            for entry in entries:
-                await self._is_settled([entry], await self.prepare([entry]))
+    async def write(self, entries: Sequence[Entry], batch: Batch | None) -> Batch | None:
+        """Write a batch; None where a defect stops it, or stopped it before."""
+        return batch if batch and await self._is_done(entries, self._settler.write, batch) else None
 
-    async def _is_settled(self, entries: Sequence[Entry], batch: Batch | None) -> bool:
-        if batch is None:
-            return False
-        return bool(await self._unless_defect(entries, partial(self._settler.settle, batch)))
+    async def close(self, entries: Sequence[Entry], batch: Batch | None) -> None:
+        """Close a batch that was written; where a defect stopped it, settle its entries alone."""
+        is_closed = batch is not None and await self._is_done(entries, self._settler.close, batch)
+        if not is_closed and len(entries) > 1:
+            for entry in entries:
+                await self._settle_alone(entry)
+
+    async def _settle_alone(self, entry: Entry) -> None:
+        if batch := await self.prepare([entry]):
+            await self._is_done([entry], self._settler.settle, batch)
+
+    async def _is_done(
+        self, entries: Sequence[Entry], step: Callable[[Batch], Awaitable[bool]], batch: Batch
+    ) -> bool:
+        return bool(await self._unless_defect(entries, partial(step, batch)))
 
     async def _unless_defect(
         self, entries: Sequence[Entry], step: Callable[[], Awaitable[T]]

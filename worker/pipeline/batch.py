@@ -25,7 +25,7 @@ class Case(Struct, gc=False):
 class Batch(Struct, gc=False):
     """Entries, decoded and folded; `written` is set once the cache has their drafts.
 
-    `version` is that of the bindings that they were resolved by.
+    `version` is that of the bindings that they were resolved by, `took_s` the time to write them.
     An entry that was trimmed from the stream has no case.
     """
 
@@ -34,3 +34,4 @@ class Batch(Struct, gc=False):
     drafts: Sequence[Draft]
     version: bytes | None = None
     written: Written | None = None
+    took_s: float = 0.0

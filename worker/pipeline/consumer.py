@@ -1,7 +1,8 @@
 """The loop: take up what is ours, then read, settle and ack, until told to stop.
 
-New entries flow through three tasks: while one batch is written, the next is decoded, and the one
-after that is read. Nothing else flows: what is pending already is settled batch by batch.
+New entries flow through four tasks: while one batch is written, the last one is acknowledged, the
+next is decoded, and the one after that is read. Nothing else flows: what is pending already is
+settled batch by batch.
 
 Redis may be away at any point: the step in hand is tried again until it succeeds, and nothing
 more is read meanwhile. Told to stop while Redis is away, the loop ends at once,
@@ -35,7 +36,8 @@ log = structlog.get_logger()
 _UNBLOCK_S: Final = 0.05
 _RECREATE_PAUSE_S: Final = 0.1
 
-_Prepared = tuple[Sequence[Entry], Batch | None]
+_InWork = tuple[Sequence[Entry], Batch | None]
+"""Entries, and the batch that was made of them; None where a defect of ours stopped it."""
 
 
 class CreatedGroup(Protocol):
@@ -154,7 +156,8 @@ class Consumer:
         """Settle entries that were just handed out to us."""
         if entries:
             self._hand.take(entries, source)
-            await self._settle(entries, await self._attempt.prepare(entries))
+            batch = await self._attempt.prepare(entries)
+            await self._close(entries, await self._attempt.write(entries, batch))
 
     async def bury(self, letter: Letter) -> None:
         """Settle one entry as dead, without trying it."""
@@ -179,10 +182,12 @@ class Consumer:
         Each task holds one batch at the most, and hands it over only to one that has none.
         """
         to_prepare, read = anyio.create_memory_object_stream[Sequence[Entry]]()
-        to_settle, prepared = anyio.create_memory_object_stream[_Prepared]()
-        async with read, prepared, anyio.create_task_group() as flow:
-            flow.start_soon(self._prepare_each, read, to_settle)
-            flow.start_soon(self._settle_each, prepared)
+        to_write, prepared = anyio.create_memory_object_stream[_InWork]()
+        to_close, written = anyio.create_memory_object_stream[_InWork]()
+        async with read, prepared, written, anyio.create_task_group() as flow:
+            flow.start_soon(self._prepare_each, read, to_write)
+            flow.start_soon(self._write_each, prepared, to_close)
+            flow.start_soon(self._close_each, written)
             await self._read_new(to_prepare)
 
     async def _read_new(self, to_prepare: MemoryObjectSendStream[Sequence[Entry]]) -> None:
@@ -197,18 +202,27 @@ class Consumer:
     async def _prepare_each(
         self,
         read: MemoryObjectReceiveStream[Sequence[Entry]],
-        to_settle: MemoryObjectSendStream[_Prepared],
+        to_write: MemoryObjectSendStream[_InWork],
     ) -> None:
-        async with to_settle:
+        async with to_write:
             async for entries in read:
-                await to_settle.send((entries, await self._attempt.prepare(entries)))
+                await to_write.send((entries, await self._attempt.prepare(entries)))
 
-    async def _settle_each(self, prepared: MemoryObjectReceiveStream[_Prepared]) -> None:
-        async for entries, batch in prepared:
-            await self._settle(entries, batch)
+    async def _write_each(
+        self,
+        prepared: MemoryObjectReceiveStream[_InWork],
+        to_close: MemoryObjectSendStream[_InWork],
+    ) -> None:
+        async with to_close:
+            async for entries, batch in prepared:
+                await to_close.send((entries, await self._attempt.write(entries, batch)))
 
-    async def _settle(self, entries: Sequence[Entry], batch: Batch | None) -> None:
-        await self._attempt.settle(entries, batch)
+    async def _close_each(self, written: MemoryObjectReceiveStream[_InWork]) -> None:
+        async for entries, batch in written:
+            await self._close(entries, batch)
+
+    async def _close(self, entries: Sequence[Entry], batch: Batch | None) -> None:
+        await self._attempt.close(entries, batch)
         self._hand.let_go(entries)
 
     async def _read(self) -> list[Entry]:

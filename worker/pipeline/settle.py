@@ -1,6 +1,6 @@
 """One batch, from entries to outcomes: decode, resolve, fold, write, then bury or ack.
 
-An outcome is a value. Entries are acknowledged in one place, at the end of `Settler.settle`,
+An outcome is a value. Entries are acknowledged in one place, `Settler.close`,
 and only once their effect is in the cache, or in the dead letters, or nowhere on purpose.
 """
 
@@ -73,7 +73,11 @@ class Settler:
         return Batch(entries, cases, self._fold(known).drafts, self._directory.version)
 
     async def settle(self, batch: Batch) -> bool:
-        """Settle all entries of a batch, or raise and leave all that is not acknowledged pending.
+        """Settle all entries of a batch: write, then close."""
+        return await self.write(batch) and await self.close(batch)
+
+    async def write(self, batch: Batch) -> bool:
+        """Give every entry its outcome, with its effect in the cache.
 
         May be called again with the same batch: every step is idempotent.
         """
@@ -88,10 +92,19 @@ class Settler:
         for case in batch.cases:
             if case.verdict is None:
                 case.verdict = _verdict(case, batch.written.answers)
+        batch.took_s = time.perf_counter() - started
+        return True
 
+    async def close(self, batch: Batch) -> bool:
+        """Bury or acknowledge what was written, or raise and leave it pending.
+
+        May take place while others are written, and be called again with the same batch.
+        """
+        started = time.perf_counter()
         await self._close(batch)
-        self._tally.count(batch, batch.written)
-        self._metrics.batch_duration_seconds.observe(time.perf_counter() - started)
+        self._tally.count(batch)
+        took_s = batch.took_s + time.perf_counter() - started
+        self._metrics.batch_duration_seconds.observe(took_s)
         return True
 
     async def bury(self, letter: Letter) -> None:

@@ -20,9 +20,10 @@ class Tally:
         self._metrics = metrics
         self._burials = BurialLog(metrics)
 
-    def count(self, batch: Batch, written: Written) -> None:
+    def count(self, batch: Batch) -> None:
         """Count a batch that is settled."""
-        self._count_documents(batch.drafts, written)
+        if batch.written:
+            self._count_documents(batch.drafts, batch.written)
         self._count_outcomes(batch.cases)
         self._count_events(batch.cases)
         self._metrics.batch_entries.observe(len(batch.entries))
