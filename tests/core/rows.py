@@ -86,7 +86,9 @@ class Reading:
             "inbox": {"id": 12, "name": "loja"},
             "message_type": "outgoing",
             "content": self.text,
-            "content_attributes": {"deleted": True} if self.deleted else {"from": self.text},
+            "content_attributes": {"deleted": True}
+            if self.deleted
+            else {"from": self.text, "odd": _ODD},
             "attachments": [{"id": 1, "data_url": f"https://chat.exemplo.test/{self.order}"}],
             "private": False,
             "source_id": self.source_id,
@@ -153,10 +155,42 @@ def clocks() -> st.SearchStrategy[Clock]:
     return st.sampled_from([*_MEANT, *_SENSELESS * 8, *[NEVER] * 40])
 
 
+_TRICKS: Final = (
+    '","created_at":1,"updated_at":2,"sender":3',
+    ',"private":true,"deleted":true,"status":"read","created_at":1',
+    "%1",
+)
+"""Texts that a script which cuts documents by their text could trip over."""
+
+
+_ODD: Final = {
+    "z": 0,
+    "private": True,
+    "deleted": False,
+    "status": "read",
+    "created_at": 1,
+    "updated_at": "2",
+    "sender": None,
+}
+"""Attributes that look like a message's own members."""
+
+
 def statuses() -> st.SearchStrategy[str | None]:
     """Statuses: none, the four known ones, and others that only their last letter tells apart."""
     long = "waiting for the provider to answer, attempt "
-    others = ["", "queued", "queuee", "q", "accepted", "x" * 300, long + "1", long + "2", "é", "😀"]
+    others = [
+        "",
+        "queued",
+        "queuee",
+        "q",
+        "accepted",
+        "x" * 300,
+        long + "1",
+        long + "2",
+        "é",
+        "😀",
+        *_TRICKS,
+    ]
     return st.none() | st.sampled_from(["failed", "sent", "delivered", "read", *others])
 
 

@@ -1,8 +1,9 @@
 -- Writes documents, each with its index and its time to live, in one step.
 --
 -- A document's revision is a row of stamps of equal width. A document is written when none of its
--- stamps is smaller than the stored one's, is stale when none is greater, and otherwise the stored
--- one is handed back, to be merged and sent again. So what is stored only ever grows, whoever writes.
+-- stamps is smaller than the stored one's, is stale when none is greater, and otherwise merged with
+-- the stored one: here where that is simple, else the stored one is handed back, to be merged and
+-- sent again. So what is stored only ever grows, whoever writes.
 --
 -- KEYS[1]  the version of the bindings
 -- KEYS     then for each document: its own key, its timeline (if it has one), its pointers
@@ -70,15 +71,61 @@ local function compare(mine, theirs)
     return ahead, behind
 end
 
--- Decides what becomes of a document: nil when it is to be written, else the answer.
+-- Cuts a message around its status and the status' time. No text in JSON holds a quote that is not
+-- escaped, and behind the attributes, whose names are anybody's, all names are ours.
+local function cut(message)
+    return string.match(
+        message,
+        '^(.*,"private":%l+,"deleted":%l+,"status":)(.-)(,"created_at":.-,"updated_at":)(.-)(,"sender":.*)$'
+    )
+end
+
+-- Returns the message whose body is the one's and whose status is the other's.
+local function joined(body, status, revision)
+    local before, _, created, _, after = cut(body)
+    local _, value, _, time = cut(status)
+    if before and value then
+        local head = HEAD .. revision
+        return head .. sub(before, #head + 1) .. value .. created .. time .. after
+    end
+end
+
+-- Merges a message with the stored one where only body and status are of two minds: that is what
+-- an update brings whose message is not its conversation's latest. Nil where it is not that simple.
+local function merged(document, stored, mine, theirs)
+    if #mine ~= 3 * width then
+        return nil
+    end
+    local body, status = sub(mine, 1, width), sub(mine, width + 1, 2 * width)
+    local their_body, their_status = sub(theirs, 1, width), sub(theirs, width + 1, 2 * width)
+    local source, their_source = sub(mine, 2 * width + 1), sub(theirs, 2 * width + 1)
+    if body > their_body and status < their_status and source >= their_source then
+        return joined(document, stored, body .. their_status .. source)
+    end
+    if body < their_body and status > their_status and source == their_source then
+        return joined(stored, document, their_body .. status .. source)
+    end
+end
+
+-- Decides what becomes of a document: returns what is to be written, or nil and the answer.
 local function judge(stored, document, born)
     local closing = find(document, '"', FIRST, true)
     local theirs = stored and revision_of(stored, document, closing)
     if not theirs then
-        return born ~= '' and tonumber(born) < oldest and 'stale' or nil
+        if born ~= '' and tonumber(born) < oldest then
+            return nil, 'stale'
+        end
+        return document
     end
-    local ahead, behind = compare(sub(document, FIRST, closing - 1), theirs)
-    return not ahead and 'stale' or behind and stored or nil
+    local mine = sub(document, FIRST, closing - 1)
+    local ahead, behind = compare(mine, theirs)
+    if not ahead then
+        return nil, 'stale'
+    end
+    if not behind then
+        return document
+    end
+    return merged(document, stored, mine, theirs), stored
 end
 
 -- Returns the id that a pointer holds, 0 where that is no id: Lua takes 'inf' and '0x7' for numbers.
@@ -120,8 +167,11 @@ end
 -- Writes a document and its index, once every key is known to be of the right type.
 local function write(key, document, id, timelines, pointers, born)
     local stored, wrong = typed(pcall('GET', KEYS[key]))
-    local answer = wrong and 'wrong_type' or judge(stored, document, born)
-    if answer then
+    if wrong then
+        return 'wrong_type'
+    end
+    local text, answer = judge(stored, document, born)
+    if not text then
         return answer
     end
 
@@ -141,7 +191,9 @@ local function write(key, document, id, timelines, pointers, born)
             call('SET', KEYS[i], id, 'EX', ttl)
         end
     end
-    call('SET', KEYS[key], document, 'EX', born == '' and tombstone_ttl or ttl)
+    -- A message's revision begins with 1 where it is deleted.
+    local is_tombstone = timelines == 1 and sub(text, FIRST, FIRST) == '1'
+    call('SET', KEYS[key], text, 'EX', is_tombstone and tombstone_ttl or ttl)
     return 'applied'
 end
 
