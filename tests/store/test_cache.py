@@ -14,6 +14,7 @@ from tests.reading import Documents
 from tests.servers import Server
 from worker.core import chatwoot
 from worker.core.entry import Entry, read
+from worker.core.fold import Written
 from worker.core.keys import Keys
 from worker.core.model import Conversation, Draft, Message, encode
 from worker.errors import Unavailable
@@ -95,6 +96,37 @@ async def test_an_earlier_state_never_replaces_a_later_one(cache: Cache, reader:
     assert answers == ["applied", "applied", "stale", "stale"]
     assert message is not None
     assert message.content == "new"
+
+
+async def test_body_and_status_of_two_minds_are_merged_where_they_are(
+    cache: Cache, reader: Documents
+) -> None:
+    """An update of a message that is not its conversation's latest says nothing of its status."""
+    await write(cache, events.message(content="first", status="delivered", at=1_790_863_300.0))
+    newer = events.message(content="edited", at=1_790_863_900.0, event="message_updated")
+    written = await cache.write(drafts(newer))
+    message = await reader.message(INSTANCE, 90214)
+
+    assert written == Written(["applied", "applied"], 0)
+    assert message is not None
+    assert (message.content, message.status) == ("edited", "delivered")
+
+
+async def test_a_tombstone_whose_status_moves_on_lives_as_long(
+    cache: Cache, reader: Documents, client: Client, keys: Keys
+) -> None:
+    """The body that stands decides, not the one that came."""
+    deletion = events.message(
+        status="sent", event="message_updated", deleted=True, at=1_790_863_900.0
+    )
+    await write(cache, deletion)
+    written = await cache.write(drafts(events.message(status="read", at=1_790_863_300.0)))
+    message = await reader.message(INSTANCE, 90214)
+
+    assert written == Written(["applied", "stale"], 0)
+    assert message is not None
+    assert (message.deleted, message.status) == (True, "read")
+    assert await client.ttl(keys.message(INSTANCE, 90214)) > 86_400
 
 
 async def test_states_that_know_different_things_are_merged(
