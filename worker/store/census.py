@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from worker.core.entry import Entry
+from worker.core.keys import dead_key
 from worker.errors import GroupMissing
 from worker.store.connect import Client
 from worker.store.edge import told
@@ -113,7 +114,7 @@ class Census:
 
     async def letters(self, at_most: int = NEWEST) -> Letters:
         """Count the dead letters, and the reasons of the newest."""
-        dead = f"{self._key}:dead"
+        dead = dead_key(self._key)
         async with self._asking():
             total = await self._client.xlen(dead)
         found = await self._newest(dead, at_most)

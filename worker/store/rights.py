@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from worker.core.access import INVALIDATIONS
-from worker.core.keys import Keys
+from worker.core.keys import Keys, dead_key
 from worker.core.stream_keys import group_root
 
 Command = tuple[str | int, ...]
@@ -40,7 +40,7 @@ def rule(name: str) -> str:
 
 def of_stream(key: str, group: str) -> Iterator[Command]:
     """Yield the commands on the stream and its dead letters."""
-    dead = f"{key}:dead"
+    dead = dead_key(key)
     yield ("XADD", key, "0-0", "payload", "")
     yield ("XADD", dead, "0-0", "payload", "")
     yield ("XREADGROUP", "GROUP", _NOBODY, _NOBODY, "COUNT", 1, "STREAMS", key, "0")
