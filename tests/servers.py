@@ -34,18 +34,20 @@ class ServerFailedError(Exception):
 
 
 class Server:
-    """One server process on a free loopback port and a unix socket, in a directory of its own.
+    """One server process on a loopback port and a unix socket, in a directory of its own.
 
     `with Server(binary, "--appendonly", "yes") as server:` starts it, waits until it answers, and
     ends it whatever happens. It keeps nothing unless told to, so `restart` comes back empty
-    without `--appendonly yes`. Any redis-protocol binary since Redis 6.2 will do.
+    without `--appendonly yes`. Any redis-protocol binary since Redis 6.2 will do. While the server
+    is down its port is nobody's: clients are refused, and no stranger can answer them.
     """
 
     def __init__(self, binary: Path | str, *args: str) -> None:
         self.binary = str(binary)
         self.args = args
         self.directory = Path(tempfile.mkdtemp(prefix="chatwoot-cache-"))
-        self.port = free_port()
+        self._reservation = reserved_port()
+        self.port: int = self._reservation.getsockname()[1]
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -126,6 +128,7 @@ class Server:
         if self._process is not None:
             self.kill()
 
+        self._reservation.close()
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def info(self) -> dict[str, str]:
@@ -180,6 +183,19 @@ def free_port() -> int:
         port: int = probe.getsockname()[1]
 
     return port
+
+
+def reserved_port() -> socket.socket:
+    """A loopback port that is ours until the socket is closed, listened on or not.
+
+    Linux lets another socket listen on a port that is only bound, where both set SO_REUSEADDR as
+    servers do; no program that asks for any free port is given it.
+    """
+    holder = socket.socket()
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    holder.bind(("127.0.0.1", 0))
+
+    return holder
 
 
 def default_binary() -> Path:

@@ -11,7 +11,7 @@ from typing import Final, Self
 import anyio
 
 from tests.e2e.process import Worker
-from tests.servers import free_port
+from tests.servers import reserved_port
 
 STEADY: Final = "steady"
 
@@ -23,7 +23,8 @@ class Crew:
         self._directory = directory
         self._settings = settings
         self._turn = 0
-        self.ports = [free_port(), free_port()]
+        self._reservations = [reserved_port(), reserved_port()]
+        self.ports: list[int] = [held.getsockname()[1] for held in self._reservations]
         self.kills = 0
         self.workers: dict[str, Worker] = {}
 
@@ -45,6 +46,8 @@ class Crew:
             worker.process.terminate()
         for worker in self.workers.values():
             worker.process.wait(15)
+        for held in self._reservations:
+            held.close()
 
     @property
     def steady(self) -> Worker:
