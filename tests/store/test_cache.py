@@ -3,7 +3,7 @@
 import time
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import msgspec
@@ -15,7 +15,7 @@ from tests.servers import Server
 from worker.core import chatwoot
 from worker.core.entry import Entry, read
 from worker.core.fold import Written
-from worker.core.keys import Keys
+from worker.core.keys import Keys, contact_names
 from worker.core.model import Conversation, Draft, Message, encode
 from worker.errors import Unavailable
 from worker.store.cache import Cache, CacheSettings
@@ -269,6 +269,43 @@ async def test_a_key_of_another_type_fails_its_document_alone(
 
     assert written.answers == ["wrong_type", "applied", "applied", "applied"]
     assert place == "document" or await client.get(keys.message(INSTANCE, 90214)) is None
+
+
+@pytest.mark.parametrize("held", [None, b"7"], ids=["new", "held"])
+@pytest.mark.parametrize("kind", ["message", "conversation"])
+async def test_a_key_of_another_type_leaves_the_other_keys_as_they_were(
+    cache: Cache, client: Client, keys: Keys, kind: str, held: bytes | None
+) -> None:
+    """Of all that a document is written to, the last one is of another type."""
+    body = events.message(source_id="WAID:A")
+    contact = "211234567890123@lid"
+    body["conversation"]["meta"]["sender"] |= {"identifier": contact, "phone_number": "+5511"}
+    message, conversation = drafts(body)
+    of_message = kind == "message"
+    pointer = keys.source(INSTANCE, "WAID:A") if of_message else keys.contact(INSTANCE, "5511")
+    last = keys.timeline(INSTANCE, 1584) if of_message else keys.contact(INSTANCE, contact)
+    await client.hset(last, "not", "ours")
+    if held:
+        await client.set(pointer, held)
+    written = await cache.write([message if of_message else conversation])
+
+    assert written.answers == ["wrong_type"]
+    assert await client.get(pointer) == held
+    own = keys.message(INSTANCE, 90214) if of_message else keys.conversation(INSTANCE, 1584)
+    assert not await client.exists(own)
+    assert await client.hgetall(last) == {b"not": b"ours"}
+
+
+async def test_contacts_of_one_batch_point_to_the_greatest_conversation(
+    cache: Cache, client: Client, keys: Keys
+) -> None:
+    """Whatever their order: the script reads all pointers before it writes any."""
+    many = [drafts(events.message(n, conversation_id=n))[-1] for n in (5, 9, 7)]
+    (name,) = contact_names(cast("Conversation", many[0].document).contact)
+    written = await cache.write(many)
+
+    assert written.answers == ["applied"] * 3
+    assert await client.get(keys.contact(INSTANCE, name)) == b"9"
 
 
 @pytest.mark.parametrize(

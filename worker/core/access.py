@@ -40,7 +40,7 @@ _WORKER: Final = (
     "script|load",
     "time",  # in scripts, as what follows
     "get",
-    "getex",  # renews what it reads
+    "mget",
     "set",
     "del",  # of a lease
     "expire",
@@ -52,7 +52,6 @@ _WORKER: Final = (
     "hdel",
     "hvals",
     "hgetall",  # bindings
-    "mget",
     "zrange",
     "zrevrange",
     "pttl",

@@ -22,6 +22,8 @@ _ANSWERS: Mapping[bytes, Answer] = {
 _OUTDATED = b"outdated"
 ANY_VERSION = b"*"
 
+_AGELESS = -1
+
 TOMBSTONE_EXTRA_S = 86_400
 """A deletion is remembered a day longer than any entry may create what it deleted."""
 
@@ -76,29 +78,33 @@ class Cache:
     async def _send(
         self, drafts: Iterable[Draft], version: bytes | None, unreadable: Sequence[bytes]
     ) -> list[bytes]:
-        keys: list[str] = [self.keys.version]
-        arguments: list[bytes | str | int] = [
+        own: list[str] = [self.keys.version]
+        pointing: list[str] = []
+        timelines: list[str] = []
+        about: list[int] = []
+        documents: list[bytes] = []
+        for draft in drafts:
+            document = draft.document
+            key, timeline, pointers = self.keys.locate(document)
+            own.append(key)
+            pointing += pointers
+            if timeline is not None:
+                timelines.append(timeline)
+            born_ms = _AGELESS if is_tombstone(document) else draft.born_ms
+            about += (document.id, len(pointers), int(timeline is not None), born_ms)
+            documents.append(encode(document))
+        arguments = (
             STAMP_DIGITS,
             self._of.ttl_s,
             self._of.ttl_s + TOMBSTONE_EXTRA_S,
             self._of.conversation_messages,
             ANY_VERSION if version is None else version,
             b",".join((b"", *unreadable, b"")),
-        ]
-        for draft in drafts:
-            document = draft.document
-            own_key, timeline, pointers = self.keys.locate(document)
-            keys += (own_key,) if timeline is None else (own_key, timeline)
-            keys += pointers
-            arguments += (
-                encode(document),
-                document.id,
-                0 if timeline is None else 1,
-                len(pointers),
-                "" if is_tombstone(document) else draft.born_ms,
-            )
+            msgspec.json.encode(about),
+            *documents,
+        )
         async with translated(self._client):
-            replies = await self._write(keys, arguments)
+            replies = await self._write(own + pointing + timelines, arguments)
         if replies == _OUTDATED:
             raise Outdated("the bindings were changed since these documents were resolved")
         return cast("list[bytes]", replies)

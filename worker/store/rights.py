@@ -73,9 +73,9 @@ def of_cache(keys: Keys) -> Iterator[Command]:
     # No instance's: `%` cannot begin an escaped name.
     absent = f"{keys.bindings}:{_NOBODY}"
     yield ("GET", absent)
-    yield ("GETEX", absent, "EX", 1)
     yield ("MGET", absent)
     yield ("SET", absent, "", "XX", "EX", 1)
+    yield ("DEL", absent)
     yield ("EXPIRE", absent, 1)
     yield ("ZADD", absent, "XX", 1, "1")
     yield ("ZRANGE", absent, 0, 0)

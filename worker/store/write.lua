@@ -6,23 +6,26 @@
 -- sent again. So what is stored only ever grows, whoever writes.
 --
 -- KEYS[1]  the version of the bindings
--- KEYS     then for each document: its own key, its timeline (if it has one), its pointers
+-- KEYS     then each document's own key, then all pointers, then all timelines, document by document
 -- ARGV[1]  digits of a stamp
 -- ARGV[2]  time to live in seconds: also of indexes, and the age beyond which nothing is created
 -- ARGV[3]  time to live of a tombstone in seconds
 -- ARGV[4]  members of a timeline
 -- ARGV[5]  the version of the bindings that say where the documents belong, or '*' for any
 -- ARGV[6]  revisions of stored documents that cannot be read and are to be replaced: ',a,b,' or ','
--- then for each document:
---   the document; its id; 1 or 0 for a timeline; the number of pointers;
---   the time of its newest event in milliseconds, or '' for a tombstone, whose age does not matter
+-- ARGV[7]  four numbers for each document, as a JSON array: its id; how many pointers it has; 1 or 0
+--          for a timeline; the time of its newest event in milliseconds, -1 for a tombstone, whose
+--          age does not matter
+-- ARGV     then the documents
 --
 -- Answers for each document: 'applied', 'stale', 'wrong_type', or the stored document.
 -- Answers 'outdated', and writes nothing, where the bindings are of another version.
 
-local call, pcall, sub, find = redis.call, redis.pcall, string.sub, string.find
+local call, pcall = redis.call, redis.pcall
+local byte, find, match, sub = string.byte, string.find, string.match, string.sub
 local width, ttl, tombstone_ttl, length = tonumber(ARGV[1]), ARGV[2], ARGV[3], tonumber(ARGV[4])
-local version, unreadable = ARGV[5], ARGV[6]
+local version, unreadable, about = ARGV[5], ARGV[6], cjson.decode(ARGV[7])
+local FIRST_DOCUMENT = 8
 
 -- In the step that writes, so that no worker, however long it slept, writes where an inbox was.
 if version ~= '*' and (call('GET', KEYS[1]) or '') ~= version then
@@ -33,35 +36,29 @@ local oldest = (call('TIME')[1] - ttl) * 1000
 
 local HEAD = '{"revision":"'
 local FIRST = #HEAD + 1
-
--- Returns a reply, and whether the key holds a value of another type instead.
-local function typed(reply)
-    if type(reply) ~= 'table' then
-        return reply, false
-    end
-    if find(reply.err, 'WRONGTYPE', 1, true) then
-        return nil, true
-    end
-    error(reply.err)
-end
+local ONE, CLOSING_BRACE = byte('1}', 1, 2)
 
 -- Returns the revision of a stored document, nil when it is none of ours, or not whole, or another
 -- account's: what that left under the same name is no state of this document.
 -- What follows the revision in ours, up to the account, says whose it is: no name in JSON can end
 -- that early. `closing` is where the revision of ours ends.
 local function revision_of(stored, document, closing)
-    local owner = sub(document, closing, find(document, ',"inbox_id":', closing, true))
-    local is_ours = sub(stored, 1, #HEAD) == HEAD
-        and sub(stored, closing, closing + #owner - 1) == owner
-        and sub(stored, -1) == '}'
-    local revision = is_ours and sub(stored, FIRST, closing - 1)
-    if revision and not find(revision, '%D') and not find(unreadable, ',' .. revision .. ',', 1, true) then
+    local revision = match(stored, '^{"revision":"(%d+)"')
+    if not revision or #revision ~= closing - FIRST or byte(stored, -1) ~= CLOSING_BRACE then
+        return nil
+    end
+    local last = find(document, ',"inbox_id":', closing, true) - 1
+    if sub(stored, closing, last) == sub(document, closing, last)
+        and (unreadable == ',' or not find(unreadable, ',' .. revision .. ',', 1, true)) then
         return revision
     end
 end
 
 -- Says whether any stamp of `mine` is greater, and whether any of `theirs` is.
 local function compare(mine, theirs)
+    if #mine == width then
+        return mine > theirs, mine < theirs
+    end
     local ahead, behind = false, false
     for from = 1, #mine, width do
         local a, b = sub(mine, from, from + width - 1), sub(theirs, from, from + width - 1)
@@ -109,10 +106,10 @@ end
 
 -- Decides what becomes of a document: returns what is to be written, or nil and the answer.
 local function judge(stored, document, born)
-    local closing = find(document, '"', FIRST, true)
+    local closing = stored and find(document, '"', FIRST, true)
     local theirs = stored and revision_of(stored, document, closing)
     if not theirs then
-        if born ~= '' and tonumber(born) < oldest then
+        if born >= 0 and born < oldest then
             return nil, 'stale'
         end
         return document
@@ -128,79 +125,142 @@ local function judge(stored, document, born)
     return merged(document, stored, mine, theirs), stored
 end
 
+-- Reads many strings at once, which costs a fraction of one at a time: false for a key that is not
+-- there, and for one that holds a value of another type, which no SET with NX replaces.
+local AT_ONCE = 500
+local function read(from, to)
+    local values = {}
+    for first = from, to, AT_ONCE do
+        local some = call('MGET', unpack(KEYS, first, math.min(first + AT_ONCE - 1, to)))
+        for i = 1, #some do
+            values[first + i - 1] = some[i]
+        end
+    end
+    return values
+end
+
+-- The keys created for the document in hand, and its pointers that are to be raised.
+local created, behind = {}, {}
+
+-- Creates a string and takes note of it; says whether its key was free.
+local function create(key, value, lifetime)
+    if call('SET', key, value, 'EX', lifetime, 'NX') then
+        created[#created + 1] = key
+        return true
+    end
+    return false
+end
+
 -- Returns the id that a pointer holds, 0 where that is no id: Lua takes 'inf' and '0x7' for numbers.
 local function id_in(held)
-    return held and #held <= 16 and find(held, '^%d+$') and tonumber(held) or 0
+    return #held <= 16 and find(held, '^%d+$') and tonumber(held) or 0
 end
 
--- Renews a pointer, which holds the greatest id; says whether ours is greater, and whether its key
--- holds a value of another type instead.
-local function renew(key, id)
-    local held, wrong = typed(pcall('GETEX', key, 'EX', ttl))
-    return id_in(held) < tonumber(id), wrong
+-- What this batch let pointers hold.
+local pointed = {}
+
+-- Creates a pointer or renews it, or takes note that it is to be raised: it holds the greatest id.
+-- Says whether it is of the right type.
+local function point(key, value, id)
+    local greatest = pointed[key] or value and id_in(value)
+    if not greatest then
+        pointed[key] = id
+        return create(key, id, ttl)
+    end
+    if greatest < id then
+        behind[#behind + 1] = key
+    else
+        call('EXPIRE', key, ttl)
+    end
+    return true
 end
 
--- Adds an id to a timeline, and renews it; says whether its key is of another type.
+-- Adds an id to a timeline, and renews it; says whether it is of the right type.
 local function append(key, id)
-    local added, wrong = typed(pcall('ZADD', key, id, id))
-    if wrong then
-        return true
+    local added = pcall('ZADD', key, id, id)
+    if type(added) == 'table' then
+        if find(added.err, 'WRONGTYPE', 1, true) then
+            return false
+        end
+        error(added.err)
     end
     if added == 1 then
         call('ZREMRANGEBYRANK', key, 0, -length - 1)
     end
     call('EXPIRE', key, ttl)
-    return false
+    return true
 end
 
 local has_room = false
 
 -- Fails where memory is full, by a SET that changes nothing. The server asks that of a script's
--- first write alone, and never where that is GETEX: then all the others would be let through.
-local function ask_for_room(key, stored)
+-- first write alone, and never where that is EXPIRE: then all the others would be let through.
+local function ask_for_room(key)
     if not has_room then
-        call('SET', key, '', stored and 'NX' or 'XX')
+        call('SET', key, '', 'NX')
         has_room = true
     end
 end
 
--- Writes a document and its index, once every key is known to be of the right type.
-local function write(key, document, id, timelines, pointers, born)
-    local stored, wrong = typed(pcall('GET', KEYS[key]))
-    if wrong then
-        return 'wrong_type'
+-- Takes back what was created for a document that cannot be written.
+local function undo()
+    for _, key in ipairs(created) do
+        call('DEL', key)
+        pointed[key] = nil
     end
-    local text, answer = judge(stored, document, born)
+    return 'wrong_type'
+end
+
+local documents = #about / 4
+local first_pointer = 2 + documents
+local pointers = 0
+for i = 2, #about, 4 do
+    pointers = pointers + about[i]
+end
+local held = read(2, 1 + documents + pointers)
+local pointer, timeline = first_pointer, first_pointer + pointers
+
+-- Writes a document and its index, or nothing where one of its keys is of another type.
+local function write(number, id, last_pointer, has_timeline, born)
+    local key, stored = KEYS[1 + number], held[1 + number]
+    local text, answer = judge(stored, ARGV[FIRST_DOCUMENT - 1 + number], born)
     if not text then
         return answer
     end
 
-    ask_for_room(KEYS[key], stored)
-    local last, ahead = key + timelines + pointers, {}
-    for i = last - pointers + 1, last do
-        ahead[i], wrong = renew(KEYS[i], id)
-        if wrong then
-            return 'wrong_type'
-        end
-    end
-    if timelines == 1 and append(KEYS[key + 1], id) then
+    -- A message's revision begins with 1 where it is deleted.
+    local is_tombstone = has_timeline and byte(text, FIRST) == ONE
+    local lifetime = is_tombstone and tombstone_ttl or ttl
+    created, behind = {}, {}
+    if stored then
+        ask_for_room(key)
+    elseif not create(key, text, lifetime) then
         return 'wrong_type'
     end
-    for i = last - pointers + 1, last do
-        if ahead[i] then
-            call('SET', KEYS[i], id, 'EX', ttl)
+    for i = pointer, last_pointer do
+        if not point(KEYS[i], held[i], id) then
+            return undo()
         end
     end
-    -- A message's revision begins with 1 where it is deleted.
-    local is_tombstone = timelines == 1 and sub(text, FIRST, FIRST) == '1'
-    call('SET', KEYS[key], text, 'EX', is_tombstone and tombstone_ttl or ttl)
+    if has_timeline and not append(KEYS[timeline], id) then
+        return undo()
+    end
+    for _, raised in ipairs(behind) do
+        call('SET', raised, id, 'EX', ttl)
+        pointed[raised] = id
+    end
+    if stored then
+        call('SET', key, text, 'EX', lifetime)
+    end
     return 'applied'
 end
 
-local answers, key = {}, 2
-for arg = 7, #ARGV, 5 do
-    local timelines, pointers = tonumber(ARGV[arg + 2]), tonumber(ARGV[arg + 3])
-    answers[#answers + 1] = write(key, ARGV[arg], ARGV[arg + 1], timelines, pointers, ARGV[arg + 4])
-    key = key + 1 + timelines + pointers
+local answers = {}
+for number = 1, documents do
+    local at = 4 * number - 3
+    local last_pointer, has_timeline = pointer + about[at + 1] - 1, about[at + 2] == 1
+    answers[number] = write(number, about[at], last_pointer, has_timeline, about[at + 3])
+    pointer = last_pointer + 1
+    timeline = timeline + about[at + 2]
 end
 return answers
