@@ -161,6 +161,11 @@ async def test_many_writers_converge(cache: Cache, reader: Documents) -> None:
     assert (message.content, message.status, message.source_id) == ("v29", "read", "WAID:A")
 
 
+async def test_nothing_to_write_asks_for_no_version(cache: Cache) -> None:
+    """A batch of events that are none of ours has no documents, wherever its inboxes were moved."""
+    assert (await cache.write([], b"another")).answers == []
+
+
 async def test_a_deleted_text_does_not_return(
     cache: Cache, reader: Documents, client: Client, keys: Keys
 ) -> None:

@@ -188,7 +188,12 @@ def _event(name: EventName, body: _Body) -> Event:
         raise Unusable("bad_event", "the conversation's id is missing")
     if body.id is None:
         raise Unusable("bad_event", "the message's id is missing")
-    _check_nesting(body, conversation)
+    if (
+        body.content_attributes
+        or conversation.custom_attributes
+        or conversation.additional_attributes
+    ):
+        _check_nesting(body, conversation)
     if of_message and body.message_type not in _STATED_TYPES:
         raise Unusable("bad_event", "`message_type` is missing or none of Chatwoot's")
 
@@ -229,10 +234,11 @@ def _latest(conversation: _Conversation) -> _Latest:
 
 def _account_id(body: _Body, conversation: _Conversation) -> int | None:
     """Find the account, which conversation events state only since 2026."""
-    for account in (body.account, conversation.account):
-        if account and account.id:
-            return account.id
-    return _latest(conversation).account_id
+    return (
+        (body.account and body.account.id)
+        or (conversation.account and conversation.account.id)
+        or _latest(conversation).account_id
+    )
 
 
 def _inbox_id(body: _Body, conversation: _Conversation) -> int:
@@ -266,8 +272,12 @@ def documents(
     event: Event, statement: Statement, address: Address
 ) -> tuple[Message | None, Conversation]:
     """Return the documents that an event is: a message event carries its conversation too."""
-    latest_us = to_us(_latest(event.conversation).updated_at)
-    witness_us = max(_witness_us(event), latest_us)
+    updated_at = _latest(event.conversation).updated_at
+    latest_us = to_us(updated_at)
+    # A new message mostly is its conversation's latest, and then both state one time.
+    created_at = event.body.created_at
+    created_us = latest_us if created_at == updated_at else to_us(created_at)
+    witness_us = max(_witness_us(event.conversation), created_us, latest_us)
     witness_us = min(witness_us, statement.ms * 1000 + CLOCK_TOLERANCE_US)
     conversation = _conversation(event, statement, address, witness_us)
     if event.name not in _OF_MESSAGES:
@@ -275,15 +285,13 @@ def documents(
     return _message(event, statement, address, witness_us, latest_us), conversation
 
 
-def _witness_us(event: Event) -> int:
+def _witness_us(conversation: _Conversation) -> int:
     """Return a lower bound of when Chatwoot read the row, by Chatwoot's clock.
 
-    The latest message's time is another one.
+    The times of its messages are others. Its own `created_at` says nothing that these do not.
     """
-    conversation = event.conversation
     activity_us = to_us(conversation.last_activity_at) or to_us(conversation.timestamp)
-    # A conversation's own `created_at` says nothing that its other times do not.
-    return max(to_us(conversation.updated_at), activity_us, to_us(event.body.created_at))
+    return max(to_us(conversation.updated_at), activity_us)
 
 
 def _conversation(
@@ -326,7 +334,7 @@ def _message(
     tail = stamp_tail(witness_us, int(event.name == "message_updated"), statement.order)
     source_register = UNKNOWN if body.source_id is None else f"1{tail}"
     return Message(
-        f"{deleted:d}{tail}{status_register}{source_register}",
+        f"{'1' if deleted else '0'}{tail}{status_register}{source_register}",
         address.instance,
         address.account_id,
         event.inbox_id,

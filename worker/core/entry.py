@@ -106,10 +106,8 @@ def _parse_id(entry_id: bytes) -> tuple[int, str]:
     time_ms = int(ms)
     if time_ms >= 10**_MAX_MS_DIGITS:
         raise Unusable("bad_entry", "the entry's id has more than 13 digits of milliseconds")
-    return (
-        time_ms,
-        f"{str(time_ms).zfill(_MAX_MS_DIGITS)}{str(int(sequence)).zfill(_MAX_ID_DIGITS)}",
-    )
+    order = ms.zfill(_MAX_MS_DIGITS)[-_MAX_MS_DIGITS:] + sequence.zfill(_MAX_ID_DIGITS)
+    return time_ms, order.decode()
 
 
 def _is_number(digits: bytes) -> bool:

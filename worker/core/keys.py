@@ -30,6 +30,8 @@ def escape(name: str) -> str:
 
     Injective and reversible; every other character stays as it is.
     """
+    if name.isalnum():
+        return name
     # `:` is in nearly every source id, and costs least this way; `%` must come first.
     return _RARE.sub(_percent, name.replace("%", "%25").replace(":", "%3A"))
 

@@ -41,7 +41,7 @@ def stamp(*, flag: bool, witness_us: int, kind: int, order: str) -> str:
     `kind` is 0 for a created and 1 for an updated message.
     `order` is the entry's id in 33 digits; it only breaks ties.
     """
-    return f"{flag:d}{stamp_tail(witness_us, kind, order)}"
+    return f"{'1' if flag else '0'}{stamp_tail(witness_us, kind, order)}"
 
 
 def stamp_tail(witness_us: int, kind: int, order: str) -> str:

@@ -1,6 +1,6 @@
 """Documents into Redis, by the script beside this module; `store.reader` reads them."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -58,25 +58,24 @@ class Cache:
         `version` is that of the bindings that say where the documents belong;
         raises `Outdated` where they stand no more. None asks nothing.
         """
-        answers: list[Answer] = ["stale"] * len(drafts)
-        waiting = dict(enumerate(drafts))
-        unreadable: list[bytes] = []
-        conflicts = 0
-        while waiting:
-            replies = await self._send(waiting.values(), version, unreadable)
-            conflicting: dict[int, Draft] = {}
-            for (index, draft), reply in zip(waiting.items(), replies, strict=True):
-                answer = _ANSWERS.get(reply)
-                if answer is None:
-                    conflicting[index] = _merged(draft, reply, unreadable)
-                else:
-                    answers[index] = answer
-            conflicts += len(conflicting)
-            waiting = conflicting
-        return Written(answers, conflicts)
+        return await self._insist(drafts, version, []) if drafts else Written([], 0)
+
+    async def _insist(
+        self, drafts: Sequence[Draft], version: bytes | None, unreadable: list[bytes]
+    ) -> Written:
+        replies = await self._send(drafts, version, unreadable)
+        answers = [_ANSWERS.get(reply) for reply in replies]
+        if None not in answers:
+            return Written(cast("list[Answer]", answers), 0)
+        conflicting = [index for index, answer in enumerate(answers) if answer is None]
+        merged = [_merged(drafts[index], replies[index], unreadable) for index in conflicting]
+        written = await self._insist(merged, version, unreadable)
+        for index, answer in zip(conflicting, written.answers, strict=True):
+            answers[index] = answer
+        return Written(cast("list[Answer]", answers), len(conflicting) + written.conflicts)
 
     async def _send(
-        self, drafts: Iterable[Draft], version: bytes | None, unreadable: Sequence[bytes]
+        self, drafts: Sequence[Draft], version: bytes | None, unreadable: Sequence[bytes]
     ) -> list[bytes]:
         own: list[str] = [self.keys.version]
         pointing: list[str] = []

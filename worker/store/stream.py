@@ -25,6 +25,8 @@ _GREATEST_ID: Final = f"{2**64 - 1}-{2**64 - 2}"
 
 _IMPOSSIBLE_ID: Final = "0-0"
 
+_ONE_FIELD: Final = 2
+
 _attempts = attrgetter("attempts")
 
 
@@ -278,4 +280,6 @@ def _entries(reply: Any, **_options: Any) -> list[Entry]:
 
 def _pairs(fields: list[bytes] | None) -> dict[bytes, bytes]:
     """Return names and values as the wire has them; nothing for an entry that was trimmed."""
+    if fields and len(fields) == _ONE_FIELD:
+        return {fields[0]: fields[1]}
     return dict(zip(fields[::2], fields[1::2], strict=True)) if fields else {}
