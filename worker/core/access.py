@@ -41,6 +41,7 @@ _WORKER: Final = (
     "time",  # in scripts, as what follows
     "get",
     "mget",
+    "exists",
     "set",
     "del",  # of a lease
     "expire",

@@ -74,8 +74,8 @@ def of_cache(keys: Keys) -> Iterator[Command]:
     absent = f"{keys.bindings}:{_NOBODY}"
     yield ("GET", absent)
     yield ("MGET", absent)
+    yield ("EXISTS", absent)
     yield ("SET", absent, "", "XX", "EX", 1)
-    yield ("DEL", absent)
     yield ("EXPIRE", absent, 1)
     yield ("ZADD", absent, "XX", 1, "1")
     yield ("ZRANGE", absent, 0, 0)

@@ -125,30 +125,37 @@ local function judge(stored, document, born)
     return merged(document, stored, mine, theirs), stored
 end
 
--- Reads many strings at once, which costs a fraction of one at a time: false for a key that is not
--- there, and for one that holds a value of another type, which no SET with NX replaces.
+local WRONG_TYPE = {}
+
+-- Tells keys that hold a value of another type from those that are not there.
+local function tell_apart(missing, values)
+    local keys = {}
+    for i = 1, #missing do
+        keys[i] = KEYS[missing[i]]
+    end
+    if #keys == 0 or call('EXISTS', unpack(keys)) == 0 then
+        return
+    end
+    for i = 1, #keys do
+        if call('EXISTS', keys[i]) == 1 then
+            values[missing[i]] = WRONG_TYPE
+        end
+    end
+end
+
+-- Reads many strings at once, which costs a fraction of one at a time; false where there is none.
 local AT_ONCE = 500
 local function read(from, to)
     local values = {}
     for first = from, to, AT_ONCE do
-        local some = call('MGET', unpack(KEYS, first, math.min(first + AT_ONCE - 1, to)))
+        local some, missing = call('MGET', unpack(KEYS, first, math.min(first + AT_ONCE - 1, to))), {}
         for i = 1, #some do
             values[first + i - 1] = some[i]
+            missing[#missing + 1] = not some[i] and first + i - 1 or nil
         end
+        tell_apart(missing, values)
     end
     return values
-end
-
--- The keys created for the document in hand, and its pointers that are to be raised.
-local created, behind = {}, {}
-
--- Creates a string and takes note of it; says whether its key was free.
-local function create(key, value, lifetime)
-    if call('SET', key, value, 'EX', lifetime, 'NX') then
-        created[#created + 1] = key
-        return true
-    end
-    return false
 end
 
 -- Returns the id that a pointer holds, 0 where that is no id: Lua takes 'inf' and '0x7' for numbers.
@@ -159,20 +166,15 @@ end
 -- What this batch let pointers hold.
 local pointed = {}
 
--- Creates a pointer or renews it, or takes note that it is to be raised: it holds the greatest id.
--- Says whether it is of the right type.
+-- Lets a pointer hold the greatest id, and renews it.
 local function point(key, value, id)
     local greatest = pointed[key] or value and id_in(value)
-    if not greatest then
-        pointed[key] = id
-        return create(key, id, ttl)
-    end
-    if greatest < id then
-        behind[#behind + 1] = key
-    else
+    if greatest and greatest >= id then
         call('EXPIRE', key, ttl)
+    else
+        call('SET', key, id, 'EX', ttl)
+        pointed[key] = id
     end
-    return true
 end
 
 -- Adds an id to a timeline, and renews it; says whether it is of the right type.
@@ -195,63 +197,47 @@ local has_room = false
 
 -- Fails where memory is full, by a SET that changes nothing. The server asks that of a script's
 -- first write alone, and never where that is EXPIRE: then all the others would be let through.
-local function ask_for_room(key)
+local function ask_for_room(key, stored)
     if not has_room then
-        call('SET', key, '', 'NX')
+        call('SET', key, '', stored and 'NX' or 'XX')
         has_room = true
     end
 end
 
--- Takes back what was created for a document that cannot be written.
-local function undo()
-    for _, key in ipairs(created) do
-        call('DEL', key)
-        pointed[key] = nil
-    end
-    return 'wrong_type'
-end
-
-local documents = #about / 4
-local first_pointer = 2 + documents
-local pointers = 0
+local documents, pointers = #about / 4, 0
 for i = 2, #about, 4 do
     pointers = pointers + about[i]
 end
 local held = read(2, 1 + documents + pointers)
-local pointer, timeline = first_pointer, first_pointer + pointers
+local pointer, timeline = 2 + documents, 2 + documents + pointers
 
--- Writes a document and its index, or nothing where one of its keys is of another type.
+-- Writes a document, or nothing of it where one of its keys is of another type. The document comes
+-- last: where the script fails before, it is written again, index and all.
 local function write(number, id, last_pointer, has_timeline, born)
     local key, stored = KEYS[1 + number], held[1 + number]
+    if stored == WRONG_TYPE then
+        return 'wrong_type'
+    end
     local text, answer = judge(stored, ARGV[FIRST_DOCUMENT - 1 + number], born)
     if not text then
         return answer
     end
+    for i = pointer, last_pointer do
+        if held[i] == WRONG_TYPE then
+            return 'wrong_type'
+        end
+    end
 
-    -- A message's revision begins with 1 where it is deleted.
-    local is_tombstone = has_timeline and byte(text, FIRST) == ONE
-    local lifetime = is_tombstone and tombstone_ttl or ttl
-    created, behind = {}, {}
-    if stored then
-        ask_for_room(key)
-    elseif not create(key, text, lifetime) then
+    ask_for_room(key, stored)
+    if has_timeline and not append(KEYS[timeline], id) then
         return 'wrong_type'
     end
     for i = pointer, last_pointer do
-        if not point(KEYS[i], held[i], id) then
-            return undo()
-        end
+        point(KEYS[i], held[i], id)
     end
-    if has_timeline and not append(KEYS[timeline], id) then
-        return undo()
-    end
-    for _, raised in ipairs(behind) do
-        call('SET', raised, id, 'EX', ttl)
-        pointed[raised] = id
-    end
-    if stored then
-        call('SET', key, text, 'EX', lifetime)
-    end
+    -- A message's revision begins with 1 where it is deleted.
+    local is_tombstone = has_timeline and byte(text, FIRST) == ONE
+    call('SET', key, text, 'EX', is_tombstone and tombstone_ttl or ttl)
     return 'applied'
 end
 
