@@ -1,5 +1,6 @@
 """The status tells how all stands, from what the servers know, and keeps on when they are away."""
 
+import contextlib
 import json
 import os
 import pty
@@ -156,6 +157,28 @@ def test_it_fits_a_terminal_of_80_columns(
     assert "a worker with quite a long name, of…" in words
     assert "… and 11 more; --json shows all" in words
     assert "not lately" in words
+
+
+def test_a_full_spool_is_told(
+    settings: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with contextlib.closing(SpoolFile(tmp_path, 2 << 20, "events")) as file:
+        file.open()
+        file.append([b"1" * 500_000, b"2" * 500_000])
+    monkeypatch.chdir(tmp_path)
+    spool = {"SPOOL_DIR": str(tmp_path), "SPOOL_MAX_BYTES": str(1 << 20)}
+    for name, text in spool.items():
+        settings[f"CHATWOOT_CACHE_WEBHOOK_{name}"] = text
+    for name, text in settings.items():
+        monkeypatch.setenv(name, text)
+
+    assert main(["status"]) == 0
+    shown = capsys.readouterr().out
+    assert "full: 2 webhooks wait, " in shown
+    assert "; others are refused" in shown
 
 
 def test_rates_are_measured(

@@ -38,6 +38,7 @@ from worker.store.spool import Spool
 from worker.store.spoolfile import SpoolFile
 from worker.store.stream import Producer
 from worker.tiers import Source, Together
+from worker.web import inherited
 from worker.web.keys import Keyring
 from worker.web.policy import WebhookPolicy, is_loopback
 from worker.web.probes import ops_app
@@ -79,10 +80,12 @@ async def run(
     if not consume:
         settings = _to_read_only(settings)
     notifier = Notifier.from_environment(environ)
-    ops = bind(settings.ops_host, settings.ops_port, name="OPS")
+    held = inherited.take(environ)
+    settings = settings.model_copy(update=_addresses(held))
+    ops = held.get("ops") or bind(settings.ops_host, settings.ops_port, name="OPS")
     public = None
     if settings.webhook_enabled or settings.reads_enabled:
-        public = bind(settings.http_host, settings.http_port, name="HTTP")
+        public = held.get("http") or bind(settings.http_host, settings.http_port, name="HTTP")
     with anyio.open_signal_receiver(*_ending_signals()) as signals:
         async with _own_servers(settings):
             worker = _Worker(settings, notifier, ops, public, consume=consume)
@@ -90,6 +93,14 @@ async def run(
                 await worker.run(signals, on_started)
             finally:
                 await worker.close()
+
+
+def _addresses(held: Mapping[str, socket.socket]) -> dict[str, str | int]:
+    """Return the settings of where we listen, as the sockets have it that we were handed."""
+    found: dict[str, str | int] = {}
+    for name, sock in held.items():
+        found[f"{name}_host"], found[f"{name}_port"], *_ = sock.getsockname()
+    return found
 
 
 def _to_read_only(settings: Settings) -> Settings:

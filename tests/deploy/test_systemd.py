@@ -12,26 +12,49 @@ import pytest
 from tests.deploy.files import DEPLOY
 from tests.deploy.tools import run, tool
 from tests.e2e.place import Place
-from tests.e2e.process import PROGRAM, environment
-from tests.events import message
+from tests.e2e.posting import posted
+from tests.e2e.process import PROGRAM, Worker, environment
+from tests.events import encode, message
+from tests.servers import free_port
+from tests.waiting import wait_until
 from worker.health import STALLED_AFTER_S
 from worker.settings.knobs import Settings
 
 pytestmark = pytest.mark.deploy
 
 UNIT = DEPLOY / "systemd" / "chatwoot-cache.service"
+SOCKET = UNIT.with_suffix(".socket")
 GRACE_S = 5
 
 
-def test_systemd_reads_the_unit_without_a_word(tmp_path: Path) -> None:
+def test_systemd_reads_the_units_without_a_word(tmp_path: Path) -> None:
     # The program is not installed where an operator would have it.
     program = tmp_path / "chatwoot-cache"
     program.write_text("")
     program.chmod(0o755)
-    unit = tmp_path / UNIT.name
+    unit, sock = tmp_path / UNIT.name, tmp_path / SOCKET.name
     unit.write_text(re.sub(r"(?m)^ExecStart=\S+", f"ExecStart={program}", UNIT.read_text()))
+    sock.write_text(SOCKET.read_text())
 
-    assert run("systemd-analyze", "verify", "--man=no", unit) == ""
+    assert run("systemd-analyze", "verify", "--man=no", unit, sock) == ""
+
+
+async def test_a_worker_takes_the_socket_that_systemd_opened(
+    redis_uri: str, prefix: str, tmp_path: Path
+) -> None:
+    """The tool of systemd starts it at the first connection, as the socket unit would."""
+    place = Place(redis_uri, prefix)
+    (name,) = re.findall(r"(?m)^FileDescriptorName=(.*)$", SOCKET.read_text())
+    port = free_port()
+    opener = (tool("systemd-socket-activate"), f"--listen=127.0.0.1:{port}", f"--fdname={name}")
+    settings = place.settings(HTTP_PORT="1")
+    passed = [f"--setenv={setting}" for setting in settings]
+    with place.redis, Worker(tmp_path, settings, program=(*opener, *passed, *PROGRAM)) as worker:
+        await wait_until(lambda: f":{port}" in worker.log, "it listens")
+        with posted(port, encode(message(1))) as client:
+            assert client.recv(100).startswith(b"HTTP/1.1 200")
+        await place.settled()
+    assert place.document("loja-aurora", "message", 1)
 
 
 def test_the_unit_is_sealed_as_its_note_says() -> None:

@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
@@ -65,6 +65,7 @@ class Worker:
         settings: Mapping[str, str],
         *arguments: str,
         pass_fds: tuple[int, ...] = (),
+        program: Sequence[str] = PROGRAM,
     ) -> None:
         self.directory = directory
         self._log = directory / "stderr.log"
@@ -72,7 +73,7 @@ class Worker:
         self._from = self._log.stat().st_size
         with self._log.open("ab") as log, (directory / "stdout.log").open("ab") as output:
             self.process = subprocess.Popen(
-                [*PROGRAM, "run", *arguments],
+                [*program, "run", *arguments],
                 cwd=directory,
                 env=environment(settings),
                 stdin=subprocess.DEVNULL,

@@ -191,16 +191,13 @@ def _instances(counted: Tally, lately: Mapping[str, int], now: float) -> tuple[I
             conversations=round(scale * counted.kinds.get(name, {}).get("conversation", 0)),
             last_event_s=max(0.0, now - lately[name] / 1000) if name in lately else None,
         )
-        for name in sorted({*counted.kinds, *lately})
+        for name in {*counted.kinds, *lately}
     ]
-    # The most recent first; those of which nothing is known stand in order of their names.
-    return tuple(
-        sorted(found, key=lambda i: math.inf if i.last_event_s is None else i.last_event_s)
-    )
+    return tuple(sorted(found, key=_recency))
 
 
 def _recency(instance: Instance) -> tuple[float, str]:
-    """The most recent first, in whole seconds so that busy ones keep their places."""
+    """The most recent first, in whole seconds so that busy ones keep their places; then by name."""
     last_s = instance.last_event_s
     return (math.inf if last_s is None else last_s // 1, instance.name)
 

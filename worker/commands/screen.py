@@ -29,7 +29,7 @@ def screen(overview: Overview, settings: Settings) -> Group:
     facts.add_row("Group", Text(f"{settings.stream_group}: {_group(overview.stream)}"))
     facts.add_row("Rates", _rates(overview.rates))
     facts.add_row("Dead", _dead(overview.dead))
-    facts.add_row("Spool", _spool(overview.spool))
+    facts.add_row("Spool", _spool(overview.spool, settings.webhook_spool_max_bytes))
     return Group(facts, *_tables(overview))
 
 
@@ -84,12 +84,15 @@ def _dead(dead: Letters) -> Text:
     return Text(f"{dead.total:,}: {reasons}{of_them}", style="yellow")
 
 
-def _spool(spool: SpoolFigures | None) -> Text:
+def _spool(spool: SpoolFigures | None, max_bytes: int) -> Text:
     if spool is None:
         return Text("not set: webhooks are refused while Redis is away")
     if not spool.entries:
         return Text("empty")
-    return Text(f"{spool.entries:,} webhooks wait, {of_bytes(spool.used_bytes)}", style="yellow")
+    waiting = f"{spool.entries:,} webhooks wait, {of_bytes(spool.used_bytes)}"
+    if spool.is_full(max_bytes):
+        return Text(f"full: {waiting}; others are refused", style="bold red")
+    return Text(waiting, style="yellow")
 
 
 def _consumers(consumers: tuple[Holder, ...]) -> Table:

@@ -141,7 +141,9 @@ def _translate(error: exceptions.RedisError | OSError) -> Exception:
     text = _describe(error)
     code = _code(error, text)
     if isinstance(error, exceptions.AuthenticationError) or code in _REFUSED:
-        return Refused(f"Redis refuses us: {text}. Check user, password and ACL rights in the URI")
+        return Refused(
+            f"Redis refuses us: {text.rstrip('.')}. Check user, password and ACL rights in the URI"
+        )
     if code in _KINDS:
         return Unavailable(_KINDS[code], text)
     if code in _GROUP:
