@@ -383,6 +383,22 @@ async def test_what_another_account_left_is_neither_merged_nor_read(
     assert await reader.conversation(INSTANCE, 1584) is None
 
 
+async def test_an_account_whose_digits_begin_anothers_is_another(cache: Cache) -> None:
+    """Its stored documents are newer, and would make ours stale if they were taken for ours."""
+    theirs = drafts(events.message(content="of account 31", at=1_790_863_900.0))
+    ours = drafts(events.message(content="of account 3", at=1_790_863_300.0))
+    for some, account_id in ((theirs, 31), (ours, 3)):
+        written = await cache.write(
+            [
+                Draft(msgspec.structs.replace(draft.document, account_id=account_id), NOW_MS)
+                for draft in some
+            ]
+        )
+
+        assert [type(draft.document) for draft in some] == [Message, Conversation]
+        assert written.answers == ["applied", "applied"]
+
+
 async def test_what_the_cache_does_not_have(reader: Documents) -> None:
     """Is None, or nothing."""
     assert await reader.message(INSTANCE, 1) is None

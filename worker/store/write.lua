@@ -47,7 +47,7 @@ local function revision_of(stored, document, closing)
     if not revision or #revision ~= closing - FIRST or byte(stored, -1) ~= CLOSING_BRACE then
         return nil
     end
-    local last = find(document, ',"inbox_id":', closing, true) - 1
+    local last = find(document, ',"inbox_id":', closing, true)
     if sub(stored, closing, last) == sub(document, closing, last)
         and (unreadable == ',' or not find(unreadable, ',' .. revision .. ',', 1, true)) then
         return revision
@@ -145,8 +145,7 @@ end
 
 -- Reads many strings at once, which costs a fraction of one at a time; false where there is none.
 local AT_ONCE = 500
-local function read(from, to)
-    local values = {}
+local function read(from, to, values)
     for first = from, to, AT_ONCE do
         local some, missing = call('MGET', unpack(KEYS, first, math.min(first + AT_ONCE - 1, to))), {}
         for i = 1, #some do
@@ -155,7 +154,6 @@ local function read(from, to)
         end
         tell_apart(missing, values)
     end
-    return values
 end
 
 -- Returns the id that a pointer holds, 0 where that is no id: Lua takes 'inf' and '0x7' for numbers.
@@ -204,16 +202,9 @@ local function ask_for_room(key, stored)
     end
 end
 
-local documents, pointers = #about / 4, 0
-for i = 2, #about, 4 do
-    pointers = pointers + about[i]
-end
-local held = read(2, 1 + documents + pointers)
-local pointer, timeline = 2 + documents, 2 + documents + pointers
-
 -- Writes a document, or nothing of it where one of its keys is of another type. The document comes
 -- last: where the script fails before, it is written again, index and all.
-local function write(number, id, last_pointer, has_timeline, born)
+local function write(held, number, pointer, last_pointer, timeline, id, born)
     local key, stored = KEYS[1 + number], held[1 + number]
     if stored == WRONG_TYPE then
         return 'wrong_type'
@@ -229,24 +220,42 @@ local function write(number, id, last_pointer, has_timeline, born)
     end
 
     ask_for_room(key, stored)
-    if has_timeline and not append(KEYS[timeline], id) then
+    if timeline and not append(KEYS[timeline], id) then
         return 'wrong_type'
     end
     for i = pointer, last_pointer do
         point(KEYS[i], held[i], id)
     end
     -- A message's revision begins with 1 where it is deleted.
-    local is_tombstone = has_timeline and byte(text, FIRST) == ONE
+    local is_tombstone = timeline and byte(text, FIRST) == ONE
     call('SET', key, text, 'EX', is_tombstone and tombstone_ttl or ttl)
     return 'applied'
 end
 
+local documents, pointers = #about / 4, 0
+for i = 2, #about, 4 do
+    pointers = pointers + about[i]
+end
+local pointer, timeline = 2 + documents, 2 + documents + pointers
+
+-- So many documents at a time: what is read at once lies in the server's memory at once.
+local PORTION = 50
 local answers = {}
-for number = 1, documents do
-    local at = 4 * number - 3
-    local last_pointer, has_timeline = pointer + about[at + 1] - 1, about[at + 2] == 1
-    answers[number] = write(number, about[at], last_pointer, has_timeline, about[at + 3])
-    pointer = last_pointer + 1
-    timeline = timeline + about[at + 2]
+for first = 1, documents, PORTION do
+    local last, next_pointer = math.min(first + PORTION - 1, documents), pointer
+    for i = first, last do
+        next_pointer = next_pointer + about[4 * i - 2]
+    end
+    local held = {}
+    read(1 + first, 1 + last, held)
+    read(pointer, next_pointer - 1, held)
+    for number = first, last do
+        local id, of_pointers, of_timelines, born = unpack(about, 4 * number - 3, 4 * number)
+        answers[number] = write(
+            held, number, pointer, pointer + of_pointers - 1, of_timelines == 1 and timeline, id, born
+        )
+        pointer = pointer + of_pointers
+        timeline = timeline + of_timelines
+    end
 end
 return answers
