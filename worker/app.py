@@ -81,11 +81,17 @@ async def run(
         settings = _to_read_only(settings)
     notifier = Notifier.from_environment(environ)
     held = inherited.take(environ)
-    settings = settings.model_copy(update=_addresses(held))
+    settings = _listening(settings, held)
     ops = held.get("ops") or bind(settings.ops_host, settings.ops_port, name="OPS")
-    public = None
+    public = held.get("http")
     if settings.webhook_enabled or settings.reads_enabled:
-        public = held.get("http") or bind(settings.http_host, settings.http_port, name="HTTP")
+        public = public or bind(settings.http_host, settings.http_port, name="HTTP")
+    elif public:
+        raise Misconfigured(
+            "systemd holds the port of webhook and reads, and both are off: set"
+            " CHATWOOT_CACHE_WEBHOOK_ENABLED=true or CHATWOOT_CACHE_HTTP_API_KEY, or stop and"
+            " disable its .socket unit"
+        )
     with anyio.open_signal_receiver(*_ending_signals()) as signals:
         async with _own_servers(settings):
             worker = _Worker(settings, notifier, ops, public, consume=consume)
@@ -95,12 +101,21 @@ async def run(
                 await worker.close()
 
 
-def _addresses(held: Mapping[str, socket.socket]) -> dict[str, str | int]:
-    """Return the settings of where we listen, as the sockets have it that we were handed."""
-    found: dict[str, str | int] = {}
+def _listening(settings: Settings, held: Mapping[str, socket.socket]) -> Settings:
+    """Return the settings with the addresses of the sockets that we were handed, which decide."""
+    update: dict[str, str | int] = {}
     for name, sock in held.items():
-        found[f"{name}_host"], found[f"{name}_port"], *_ = sock.getsockname()
-    return found
+        host, port, *_ = sock.getsockname()
+        stated = getattr(settings, f"{name}_host"), getattr(settings, f"{name}_port")
+        if stated != (host, port):
+            prefix = f"CHATWOOT_CACHE_{name.upper()}"
+            log.warning(
+                "socket.elsewhere",
+                listening=f"{host} port {port}",
+                hint=f"set {prefix}_HOST={host} and {prefix}_PORT={port}: commands go by them",
+            )
+        update |= {f"{name}_host": host, f"{name}_port": port}
+    return settings.model_copy(update=update)
 
 
 def _to_read_only(settings: Settings) -> Settings:

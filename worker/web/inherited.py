@@ -19,13 +19,28 @@ _FAMILIES: Final = (socket.AF_INET, socket.AF_INET6)
 def take(environ: Mapping[str, str]) -> dict[str, socket.socket]:
     """Return the sockets we were started with, by their names: `http` and `ops`, none mostly.
 
-    To be called at start, before any file is opened.
-    Raises `Misconfigured` where one has another name, or does not listen on an address.
+    They are ours from then on, so this is called once.
+    Raises `Misconfigured` where one has another name, shares it, or listens on no IP address.
     """
     if environ.get("LISTEN_PID") != str(os.getpid()):
         return {}
-    names = environ.get("LISTEN_FDNAMES", "").split(":")[: int(environ.get("LISTEN_FDS", "0"))]
-    return {name: _taken(name, _FIRST + number) for number, name in enumerate(names)}
+    stated, count = environ.get("LISTEN_FDNAMES", ""), environ.get("LISTEN_FDS", "")
+    names = stated.split(":") if stated else []
+    if count != str(len(names)):
+        raise Misconfigured(
+            f"LISTEN_FDS={count!r} and LISTEN_FDNAMES={stated!r} do not agree: whoever starts the"
+            " worker states one name for each socket, as systemd does, or unsets LISTEN_PID"
+        )
+    taken: dict[str, socket.socket] = {}
+    for descriptor, name in enumerate(names, _FIRST):
+        if name in taken:
+            raise Misconfigured(
+                f"systemd hands over two sockets named {name!r}, and the worker takes one: leave"
+                " one ListenStream= in its .socket unit (an empty one in a drop-in clears those"
+                " before it)"
+            )
+        taken[name] = _taken(name, descriptor)
+    return taken
 
 
 def _taken(name: str, descriptor: int) -> socket.socket:
@@ -34,14 +49,21 @@ def _taken(name: str, descriptor: int) -> socket.socket:
             f"systemd hands over a socket named {name!r}, which is none of ours: "
             "set FileDescriptorName=http (or ops) in its .socket unit"
         )
-    sock = socket.socket(fileno=descriptor)
+    try:
+        sock = socket.socket(fileno=descriptor)
+    except OSError as error:
+        raise _not_listening(name) from error
     is_listening = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
     if sock.family not in _FAMILIES or not is_listening:
         sock.detach()
-        raise Misconfigured(
-            f"the socket {name!r} that systemd hands over does not listen on an IP address: "
-            "give its .socket unit ListenStream=127.0.0.1:9850, or the like"
-        )
+        raise _not_listening(name)
     sock.set_inheritable(False)
     sock.setblocking(False)
     return sock
+
+
+def _not_listening(name: str) -> Misconfigured:
+    return Misconfigured(
+        f"the socket {name!r} that systemd hands over does not listen on an IP address: "
+        "give its .socket unit ListenStream=127.0.0.1:9850, or the like"
+    )
