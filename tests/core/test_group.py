@@ -38,6 +38,10 @@ class Modelled:
             self.lost += max(0, trimmed - max(self.cursor, self.trimmed))
             self.trimmed = trimmed
 
+    def restart(self, forgotten: int) -> None:
+        """Come back with an older count of what was read, as Redis 7.0 with an append-only file."""
+        self.read -= min(self.read, forgotten)
+
     def figures(self) -> Figures:
         length = self.added - self.trimmed
         return Figures(
@@ -93,6 +97,25 @@ def test_once_it_is_known_to_mend_every_loss_is_counted(steps: list[tuple[str, i
     server = Modelled(mends=True)
     known = [("add", 6), ("trim", 3), ("read", 6)]
     assert looked_at(server, known + steps) == server.lost
+
+
+@given(STEPS, st.lists(st.tuples(st.integers(0, 40), st.integers(1, 9)), max_size=5))
+def test_a_count_that_a_restart_forgot_is_no_loss(
+    steps: list[tuple[str, int]], restarts: list[tuple[int, int]]
+) -> None:
+    """The worker trims what was read; others trim nothing, so nothing is ever lost."""
+    server, counted, losses = Modelled(mends=False), 0, Losses()
+    for number, (what, size) in enumerate(steps):
+        for at, forgotten in restarts:
+            if at == number:
+                server.restart(forgotten)
+        if what == "trim":
+            server.do("read", server.lag)
+        server.do(what, min(size, server.cursor - server.trimmed) if what == "trim" else size)
+        lost, new = count_unread(server.figures(), losses)
+        assert new is not None
+        counted, losses = counted + lost, new
+    assert server.lost == counted == 0
 
 
 def test_ids_are_ordered_by_their_numbers() -> None:

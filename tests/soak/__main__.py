@@ -99,10 +99,20 @@ async def _run(
             await wait_until(is_settled, "everything is settled", timeout_s=_SETTLE_S)
             settled_s = time.monotonic() - started
             after.cancel_scope.cancel()
-        verdict = events.judge(place)
-        run = Run(plan, version, posting, crew.kills, gauges, verdict, settled_s, crew.failures())
+        run = Run(
+            plan=plan,
+            server=version,
+            posting=posting,
+            worker_kills=crew.kills,
+            gauges=gauges,
+            verdict=events.judge(place),
+            settled_s=settled_s,
+            failures=crew.failures(),
+            ended=crew.ended,
+            counted_lost=crew.counted_lost(),
+        )
     console.print(table(run))
-    return verdict.is_good
+    return run.is_good
 
 
 async def _kill_server(server: Server, plan: Plan) -> None:
@@ -126,10 +136,10 @@ async def _show_progress(posting: Posting, plan: Plan, console: Console) -> None
 
 
 def main(arguments: list[str]) -> int:
-    """Soak as the arguments say; 0 when nothing was lost, else 1."""
+    """Soak as the arguments say; 0 when all went well, else 1."""
     console = Console()
     good = anyio.run(soak, parsed(arguments), console, backend_options={"use_uvloop": True})
-    console.print("Nothing was lost." if good else "[bold]Something was lost.[/bold]")
+    console.print("Nothing was lost." if good else "[bold]Something went wrong.[/bold]")
     return 0 if good else 1
 
 

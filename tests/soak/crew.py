@@ -3,10 +3,10 @@
 import contextlib
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import anyio
 
@@ -26,12 +26,13 @@ class Crew:
         self._reservations = [reserved_port(), reserved_port()]
         self.ports: list[int] = [held.getsockname()[1] for held in self._reservations]
         self.kills = 0
+        self.ended: Counter[str] = Counter()
+        """Who ended by itself, by the last line it wrote; nobody should."""
         self.workers: dict[str, Worker] = {}
 
     async def __aenter__(self) -> Self:
-        for number, port in enumerate(self.ports):
-            self._start(f"worker-{number}", port)
-        self._start(STEADY, 0)
+        for name, port in self._ports().items():
+            self._start(name, port)
         for worker in self.workers.values():
             await worker.started()
         return self
@@ -57,14 +58,22 @@ class Crew:
     def failures(self) -> Counter[str]:
         """What was logged as an error by any worker, dead ones too."""
         found: Counter[str] = Counter()
+        for said in self._logged():
+            if said["level"] in ("error", "critical"):
+                found[f"{said['event']}: {said.get('error')}"] += 1
+        return found
+
+    def counted_lost(self) -> int:
+        """How many entries any worker said were lost."""
+        lost = [said for said in self._logged() if said["event"] == "entries.lost"]
+        return sum(said["entries"] for said in lost)
+
+    def _logged(self) -> Iterator[dict[str, Any]]:
         for log in self._directory.glob("*/stderr.log"):
             for line in log.read_bytes().splitlines():
-                # A killed worker's last line may be half of one.
+                # A killed worker's last line may be half of one, an error's line is no JSON.
                 with contextlib.suppress(ValueError):
-                    said = json.loads(line)
-                    if said["level"] in ("error", "critical"):
-                        found[f"{said['event']}: {said.get('error')}"] += 1
-        return found
+                    yield json.loads(line)
 
     async def kill_every(self, period_s: float) -> None:
         """Kill one after the other until cancelled."""
@@ -75,9 +84,9 @@ class Crew:
     async def keep_up(self) -> None:
         """Start again whoever ended by itself, until cancelled."""
         while True:
-            for number, port in enumerate(self.ports):
-                name = f"worker-{number}"
+            for name, port in self._ports().items():
                 if self.workers[name].process.poll() is not None:
+                    self.ended[self.workers[name].log.splitlines()[-1]] += 1
                     self._start(name, port)
             await anyio.sleep(0.2)
 
@@ -90,6 +99,10 @@ class Crew:
         self.workers[name].process.wait()
         self.kills += 1
         self._start(name, self.ports[number])
+
+    def _ports(self) -> dict[str, int]:
+        """Everybody's port, 0 for whichever is free."""
+        return {f"worker-{number}": port for number, port in enumerate(self.ports)} | {STEADY: 0}
 
     def _start(self, name: str, port: int) -> None:
         folder = self._directory / name

@@ -26,6 +26,13 @@ class Run:
     verdict: Verdict
     settled_s: float
     failures: Counter[str]
+    ended: Counter[str]
+    counted_lost: int
+
+    @property
+    def is_good(self) -> bool:
+        """Whether nothing was lost, nor said to be, and every worker lived until it was killed."""
+        return self.verdict.is_good and not self.ended and self.counted_lost == 0
 
 
 def table(run: Run) -> Table:
@@ -55,6 +62,7 @@ def _judged(run: Run) -> dict[str, str]:
     verdict = run.verdict
     return {
         "lost": f"{len(verdict.lost)}",
+        "counted as lost by the workers": f"{run.counted_lost}",
         "older than what was answered 200": f"{len(verdict.outdated)}",
         "under another instance": f"{len(verdict.mixed)}",
         "dead letters": f"{verdict.dead}, {verdict.dead_twice} of them twice",
@@ -68,5 +76,10 @@ def _flat(run: Run) -> dict[str, str]:
     return {
         "memory of the worker left alone": f"{early:.0f} MiB early, {late:.0f} MiB at the end",
         "entries in the stream": f"{max(lengths):,} at most, {lengths[-1]:,} at the end",
-        "logged as errors": "\n".join(f"{n} {what}" for what, n in run.failures.items()) or "none",
+        "logged as errors": _lines(run.failures),
+        "ended by themselves": _lines(run.ended),
     }
+
+
+def _lines(counted: Counter[str]) -> str:
+    return "\n".join(f"{n} {what}" for what, n in counted.items()) or "none"

@@ -1,6 +1,8 @@
 """A consumer's name is for one worker at a time: two would settle one list of pending entries."""
 
+import math
 import time
+from functools import partial
 from typing import Final, Protocol
 
 from worker.errors import Misconfigured
@@ -10,6 +12,7 @@ HEARTBEAT_S: Final = 0.5
 
 _UNUSED_S: Final = 1.5
 """A name that was not seen for three heartbeats is free."""
+_USES: Final = 2
 _POLL_S: Final = 0.1
 
 
@@ -25,14 +28,25 @@ async def refuse_a_rival(stream: NamedConsumer, patience: Patience, name: str) -
 
     A live one is seen with every heartbeat, and so is never idle for long.
     """
-    idle_ms = await patience.insist(stream.consumer_idle_ms)
-    used_at = time.monotonic() - (_UNUSED_S if idle_ms is None else idle_ms / 1000)
-    while (unused_s := time.monotonic() - used_at) < _UNUSED_S:
-        if await patience.pause(_POLL_S):
-            return
-        idle_ms = await patience.insist(stream.consumer_idle_ms)
-        if idle_ms is not None and idle_ms / 1000 < unused_s - _POLL_S:
-            raise Misconfigured(
-                f"a live worker is consumer {name!r} of this group already: "
-                "give each worker its own CHATWOOT_CACHE_STREAM_CONSUMER"
-            )
+    if await patience.insist(partial(_is_used, stream, patience)):
+        raise Misconfigured(
+            f"a live worker is consumer {name!r} of this group already: "
+            "give each worker its own CHATWOOT_CACHE_STREAM_CONSUMER"
+        )
+
+
+async def _is_used(stream: NamedConsumer, patience: Patience) -> bool:
+    """Watch the name until it rested for three heartbeats, or was used twice meanwhile.
+
+    Used once, it may be that the server restarted: what it then reads back counts as use.
+    """
+    used_at, uses = -math.inf, -1  # the first use that is seen was before we came
+    while True:
+        idle_ms = await stream.consumer_idle_ms()
+        now = time.monotonic()
+        if idle_ms is not None and (last := now - idle_ms / 1000) > used_at + _POLL_S:
+            used_at, uses = last, uses + 1
+        if uses == _USES:
+            return True
+        if now - used_at >= _UNUSED_S or await patience.pause(_POLL_S):
+            return False
