@@ -1,7 +1,13 @@
 """Beside the loop: measured, trimmed and counted, by one worker for all."""
 
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+
 from tests import events
 from tests.pipeline.rig import Rig, rigged
+from tests.servers import Server
+from tests.waiting import wait_until
 
 
 async def test_a_loss_is_counted_by_one_worker(redis_uri: str, prefix: str) -> None:
@@ -40,6 +46,40 @@ async def test_what_was_trimmed_while_nobody_read_is_counted_before_it_is_forgot
     assert rig.lost("trimmed_unread") == (5 if counts else 0)
     assert rig.count("stream_lag_known") == 1
     assert rig.count("stream_lag_entries") == 0
+
+
+async def test_a_server_that_forgot_what_was_read_lost_nothing(
+    server_binary: Path, prefix: str
+) -> None:
+    """Redis 7.0 restarts from its append-only file with the count of the last rewrite."""
+    with Server(server_binary, "--appendonly", "yes", "--appendfsync", "always") as server:
+        async with rigged(server.uri, prefix, max_entries=4) as rig, rig.running():
+            await settled(rig, range(1, 11))
+            await rig.client.bgrewriteaof()
+            await wait_until(partial(has_rewritten, rig), "the file is rewritten")
+            await settled(rig, range(11, 31))
+            await rig.upkeep.measure()
+            await rig.upkeep.trim()
+            server.kill()
+            server.start()
+            await rig.client.connection_pool.disconnect()
+            await settled(rig, [31])
+            await rig.upkeep.measure()
+
+            assert rig.lost("trimmed_unread") == 0
+            assert rig.count("stream_trimmed_entries_total") == 26
+            assert rig.count("stream_lag_entries") == 0
+
+
+async def settled(rig: Rig, numbers: Iterable[int]) -> None:
+    for number in numbers:
+        await rig.add(events.message(number))
+    await wait_until(rig.is_idle, "everything is settled")
+
+
+async def has_rewritten(rig: Rig) -> bool:
+    about = await rig.client.info("persistence")
+    return not (about["aof_rewrite_in_progress"] or about["aof_rewrite_scheduled"])
 
 
 async def test_a_group_that_is_set_back_has_lost_nothing(rig: Rig) -> None:

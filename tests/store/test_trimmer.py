@@ -55,6 +55,21 @@ async def test_acknowledged_entries_beyond_the_retention_go(
     assert await ids(client, key) == [young]
 
 
+@pytest.mark.parametrize("days", [1, 30, 60, 80, 110])
+async def test_what_comes_after_a_long_silence_stays(
+    redis_uri: str, client: Client, key: str, days: int
+) -> None:
+    """Redis 6.2 compares ids that are near each other in memory as if they were 32 bits."""
+    now_s, _ = await client.time()
+    await client.xadd(key, {"p": "x"}, id=f"{(now_s - days * 86_400) * 1000}-0")
+    young = [await client.xadd(key, {"p": "x"}) for _ in range(3)]
+    await settle(client, key, 3)
+    async with trimming(redis_uri, key) as trimmer:
+        assert await trimmer.trim() == Trimmed(1, 0, None)
+
+    assert await ids(client, key) == young
+
+
 async def test_nothing_unread_or_pending_goes(redis_uri: str, client: Client, key: str) -> None:
     """However old it is."""
     old = await add_old(client, key, 5)

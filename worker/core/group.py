@@ -19,6 +19,7 @@ class Figures(Struct, frozen=True, gc=False):
     `added` and `read` count entries since stream and group exist (Redis 7.0 and later);
     `stated_lag` is what the server takes for the group's lag. `first` and `newest` are ids,
     `delivered` is the last one that the group was handed.
+    `trimmed` entries were read first and then trimmed by the group's own workers.
     """
 
     length: int
@@ -30,6 +31,12 @@ class Figures(Struct, frozen=True, gc=False):
     stated_lag: int | None
     pending: int
     oldest_pending: bytes | None
+    trimmed: int = 0
+
+    @property
+    def gone(self) -> int:
+        """How many entries left the stream otherwise, as far as the server counts them."""
+        return (self.added or 0) - self.length - self.trimmed
 
     @property
     def position(self) -> bytes:
@@ -58,7 +65,7 @@ class Losses(Struct, frozen=True, gc=False):
     """What of the entries that were trimmed unread was counted already.
 
     `seen` is the shortfall when it was last looked at, `cursor` where the group stood then,
-    `gone` how many entries had left the stream.
+    `gone` how many entries had left the stream, but for those that were read and then trimmed.
     Newer servers mend a group's `entries-read` once it reads beyond a gap, Redis 7.0 does not:
     `mends` says which one this is, None until it was seen.
     """
@@ -85,10 +92,9 @@ def count_unread(figures: Figures, losses: Losses | None) -> tuple[int, Losses |
     short = figures.added - read - (0 if figures.is_caught_up else figures.length)
     mends = None if losses is None else _mends(figures, losses, short)
     base = _counted(figures, losses, short, mends=mends)
-    gone = figures.added - figures.length
-    left = gone - losses.gone if losses and gone >= losses.gone else gone
-    lost = min(max(0, short - base), left)
-    return lost, Losses(max(0, short), figures.delivered, mends, gone)
+    left = figures.gone - (losses.gone if losses else 0)
+    lost = max(0, min(short - base, left))
+    return lost, Losses(max(0, short), figures.delivered, mends, figures.gone)
 
 
 def _mends(figures: Figures, losses: Losses, short: int) -> bool | None:
@@ -99,7 +105,7 @@ def _mends(figures: Figures, losses: Losses, short: int) -> bool | None:
     # A server that was seen to mend stays one: a new gap may be as large as the one it mended.
     if short < losses.seen or losses.mends:
         return True
-    is_same_gap = figures.added is not None and figures.added - figures.length == losses.gone
+    is_same_gap = figures.gone == losses.gone
     return False if figures.is_caught_up and is_same_gap else losses.mends
 
 

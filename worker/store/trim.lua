@@ -2,9 +2,11 @@
 -- retention; beyond the most entries allowed, also younger ones, and at last unacknowledged ones.
 -- Deciding and trimming are one step. One step trims a bounded number: call until it trims none.
 --
--- KEYS[1]  the stream
+-- KEYS[1]  the stream          KEYS[2]  the hash that keeps the group's position
 -- ARGV[1]  the consumer group  ARGV[2]  seconds an entry is kept
 -- ARGV[3]  most entries kept, 0 for no limit          ARGV[4]  most entries trimmed in one step
+--
+-- The hash keeps how many were trimmed after they were read: they are no loss.
 --
 -- Answers: entries trimmed; those of them that our group had not read; the other group that
 -- keeps entries beyond the retention because it has not acknowledged them, '' when none does.
@@ -23,6 +25,13 @@ local function is_less(a, b)
         return #a_ms < #b_ms
     end
     return a_ms < b_ms
+end
+
+local function remember(trimmed)
+    local kept = redis.call('HMGET', KEYS[2], 'id', 'trimmed')
+    if kept[1] and trimmed > 0 then
+        redis.call('HSET', KEYS[2], 'trimmed', (kept[2] or 0) + trimmed)
+    end
 end
 
 -- The least id that a group still needs; the last one it settled is kept, as a witness.
@@ -56,20 +65,26 @@ if is_less(needed, oldest) then
     held_by = #first > 0 and needed_by ~= group and needed_by or ''
     oldest = needed
 end
--- Whole nodes first, which is cheap and can be bounded; then what is left of one.
-local trimmed = redis.call('XTRIM', key, 'MINID', '~', oldest, 'LIMIT', step)
-if trimmed == 0 then
-    trimmed = redis.call('XTRIM', key, 'MINID', oldest)
+
+-- Counting entries copies them, so this is done in smaller steps.
+local function count(last)
+    return #redis.call('XRANGE', key, '-', last, 'COUNT', step / 10)
 end
 
--- Counting what was unread copies the entries, so this is done in smaller steps.
+-- Whole nodes first, which is cheap and can be bounded; then what is left of one, by its number:
+-- within a node Redis 6.2 compares ids cut to 32 bits, and would take young ones for old.
+local trimmed = redis.call('XTRIM', key, 'MINID', '~', oldest, 'LIMIT', step)
+if trimmed == 0 and oldest ~= '0-0' then
+    local old = count('(' .. oldest)
+    trimmed = old > 0 and redis.call('XTRIM', key, 'MAXLEN', redis.call('XLEN', key) - old) or 0
+end
+
 local excess = most > 0 and math.min(redis.call('XLEN', key) - most, step / 10) or 0
 if trimmed > 0 or excess <= 0 then
+    remember(trimmed)
     return {trimmed, 0, held_by}
 end
-local read = 0
-if delivered ~= '0-0' then
-    read = #redis.call('XRANGE', key, '-', delivered, 'COUNT', excess)
-end
+local read = delivered == '0-0' and 0 or math.min(count(delivered), excess)
 trimmed = redis.call('XTRIM', key, 'MAXLEN', redis.call('XLEN', key) - excess)
+remember(read)
 return {trimmed, excess - read, held_by}

@@ -4,6 +4,7 @@ from typing import Final
 
 from msgspec import Struct
 
+from worker.core.stream_keys import StreamKeys
 from worker.store.connect import Client, register
 from worker.store.edge import told
 
@@ -36,6 +37,7 @@ class Trimmer:
     ) -> None:
         self._client = client
         self._stream = stream
+        self._keys = (stream, StreamKeys(stream, group).position)
         self._arguments = (group, round(retention_s), max_entries or 0, _STEP)
         self._trim = register(client, "trim")
 
@@ -45,5 +47,5 @@ class Trimmer:
         None that a group has not acknowledged, unless the stream holds more than `max_entries`.
         """
         async with told(self._client, self._stream):
-            entries, unread, held_by = await self._trim([self._stream], self._arguments)
+            entries, unread, held_by = await self._trim(self._keys, self._arguments)
         return Trimmed(entries, unread, held_by.decode(errors="replace") or None)
