@@ -67,6 +67,7 @@ UNAVAILABLE_KINDS: Final = (
     "noreplicas",
     "busy",
     "tryagain",
+    "noscript",
     "max_clients",
 )
 

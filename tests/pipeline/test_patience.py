@@ -2,6 +2,7 @@
 
 import anyio
 import pytest
+from structlog.testing import capture_logs
 
 from tests.waiting import wait_until
 from worker.errors import Unavailable
@@ -32,3 +33,18 @@ async def test_an_outage_that_ends_in_a_defect_is_over_too() -> None:
             await patience.calm()
 
     assert patience.trouble is None
+
+
+async def test_outages_that_come_one_after_another_are_one_pair_of_lines() -> None:
+    patience = Patience(Metrics("0", 200), on_group_missing=nothing)
+    with capture_logs() as lines:
+        for _ in range(3):
+            errors = [Unavailable("connection", "cut")]
+
+            async def step(errors: list[Unavailable] = errors) -> None:
+                if errors:
+                    raise errors.pop()
+
+            await patience.insist(step)
+
+    assert [line["event"] for line in lines] == ["redis.unavailable", "redis.recovered"]

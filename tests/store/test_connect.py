@@ -20,6 +20,16 @@ async def test_a_connection_that_was_cut_before_a_command_is_an_outage(redis_uri
         assert await client.ping()
 
 
+async def test_a_script_that_is_gone_again_is_an_outage(redis_uri: str) -> None:
+    """It was loaded a moment before: on another server, or somebody flushed it."""
+    async with connect(redis_uri) as client:
+        with pytest.raises(Unavailable) as caught:
+            async with translated(client):
+                await client.evalsha("0" * 40, 0)
+
+    assert caught.value.kind == "noscript"
+
+
 async def test_a_defect_of_ours_is_none(redis_uri: str) -> None:
     async with connect(redis_uri) as client:
         with pytest.raises(RuntimeError, match="ours"):

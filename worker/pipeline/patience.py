@@ -37,6 +37,7 @@ class Patience:
         self._throttle = Throttle(10.0)
         self._troubles: dict[object, Unavailable] = {}
         self._over = anyio.Event()
+        self._is_said = False
         self.stop = anyio.Event()
         self.tried = anyio.Event()
         self.progressed_at = time.monotonic()
@@ -88,7 +89,8 @@ class Patience:
         self.tried.set()
         self._metrics.redis_up.set(0)
         self._metrics.redis_errors.labels(kind=error.kind).inc()
-        self._say("redis.unavailable", error.kind, kind=error.kind, error=str(error))
+        if self._say("redis.unavailable", error.kind, kind=error.kind, error=str(error)):
+            self._is_said = True
         if await self.pause(_BACKOFF_S[min(tries, len(_BACKOFF_S) - 1)] * jitter()):
             raise Stopped
 
@@ -97,7 +99,8 @@ class Patience:
         if self._troubles:
             return
         self._metrics.redis_up.set(1)
-        if trouble is not None:
+        if trouble is not None and self._is_said:
+            self._is_said = False
             log.info("redis.recovered", after=trouble.kind)
 
     def _leave(self, trying: object) -> Unavailable | None:
@@ -108,10 +111,11 @@ class Patience:
             self._over = anyio.Event()
         return trouble
 
-    def _say(self, event: str, cause: str, **details: str) -> None:
+    def _say(self, event: str, cause: str, **details: str) -> bool:
         count = self._throttle.ready(cause)
         if count is not None:
             log.warning(event, suppressed=count, **details)
+        return count is not None
 
 
 def jitter() -> float:

@@ -34,6 +34,7 @@ _KINDS: Final = {
     "NOREPLICAS": "noreplicas",
     "BUSY": "busy",
     "TRYAGAIN": "tryagain",
+    "NOSCRIPT": "noscript",
     "max number of clients": "max_clients",
 }
 _REFUSED: Final = (
