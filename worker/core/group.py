@@ -6,6 +6,7 @@ Ids are Redis', `<milliseconds>-<sequence>`; a position is an id up to which all
 from typing import Final
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 START: Final = b"0-0"
 """Before every id there can be."""
@@ -19,7 +20,7 @@ class Figures(Struct, frozen=True, gc=False):
     `added` and `read` count entries since stream and group exist (Redis 7.0 and later);
     `stated_lag` is what the server takes for the group's lag. `first` and `newest` are ids,
     `delivered` is the last one that the group was handed.
-    `trimmed` entries were read first and then trimmed by the group's own workers.
+    `trimmed` entries were trimmed by the group's own workers, who know which were unread.
     """
 
     length: int
@@ -65,56 +66,70 @@ class Losses(Struct, frozen=True, gc=False):
     """What of the entries that were trimmed unread was counted already.
 
     `seen` is the shortfall when it was last looked at, `cursor` where the group stood then,
-    `gone` how many entries had left the stream, but for those that were read and then trimmed.
+    `gone` how many entries had left the stream, but for those that the group's own workers trimmed.
     Newer servers mend a group's `entries-read` once it reads beyond a gap, Redis 7.0 does not:
     `mends` says which one this is, None until it was seen.
+    `handed` is what the server last said was read; where it says less, it forgot the rest, and
+    `seen` is None until the next look that shows a shortfall.
     """
 
-    seen: int = 0
+    seen: int | None = 0
     cursor: bytes = START
     mends: bool | None = None
     gone: int = 0
+    handed: int = 0
 
 
 def count_unread(figures: Figures, losses: Losses | None) -> tuple[int, Losses | None]:
-    """Return how many more entries were trimmed before the group read them, and what is counted.
+    """Return how many more entries others trimmed before the group read them, and what is counted.
 
     An estimate: nothing where the server does not count (before Redis 7.0), too little where a
     gap opened and was passed between two looks, too much where entries were deleted one by one.
     Without `losses`, a group that has read nothing yet has lost nothing; nor has one that somebody
     set back, to read again, what was trimmed before.
     Redis 7.0 writes no `entries-read` to its append-only file, nor to replicas, and restarts or
-    fails over with that of the last rewrite: so no more is lost than left the stream meanwhile.
+    fails over with that of the last rewrite, or none: that is no loss, and never is more lost than
+    left the stream meanwhile.
     """
-    read = 0 if figures.delivered == START else figures.read
-    if figures.added is None or read is None or not (figures.is_caught_up or figures.is_cut_off):
+    if figures.added is None:
         return 0, losses
-    short = figures.added - read - (0 if figures.is_caught_up else figures.length)
+    read = 0 if figures.delivered == START else figures.read
+    if losses and (read is None or _has_forgotten(figures, losses, read)):
+        losses = replace(losses, seen=None)
+    if read is None:
+        return 0, losses
+    if not (figures.is_caught_up or figures.is_cut_off):
+        return 0, losses and replace(losses, handed=read)
+    short = max(0, figures.added - read - (0 if figures.is_caught_up else figures.length))
     mends = None if losses is None else _mends(figures, losses, short)
     base = _counted(figures, losses, short, mends=mends)
     left = figures.gone - (losses.gone if losses else 0)
     lost = max(0, min(short - base, left))
-    return lost, Losses(max(0, short), figures.delivered, mends, figures.gone)
+    return lost, Losses(short, figures.delivered, mends, figures.gone, read)
+
+
+def _has_forgotten(figures: Figures, losses: Losses, read: int) -> bool:
+    was_set_back = parts(figures.delivered) < parts(losses.cursor)
+    return read < losses.handed and not was_set_back
 
 
 def _mends(figures: Figures, losses: Losses, short: int) -> bool | None:
     """Say whether the server mends its count, once the group has passed a gap."""
     has_moved = parts(figures.delivered) > parts(losses.cursor)
-    if losses.seen == 0 or not has_moved:
+    if not losses.seen or not has_moved:
         return losses.mends
+    if figures.is_caught_up and figures.gone == losses.gone:
+        return short < losses.seen
     # A server that was seen to mend stays one: a new gap may be as large as the one it mended.
-    if short < losses.seen or losses.mends:
-        return True
-    is_same_gap = figures.gone == losses.gone
-    return False if figures.is_caught_up and is_same_gap else losses.mends
+    return True if short < losses.seen else losses.mends
 
 
 def _counted(figures: Figures, losses: Losses | None, short: int, *, mends: bool | None) -> int:
     """Return how much of a shortfall was counted before."""
     if losses is None:
-        return max(0, short) if figures.delivered == START else 0
-    if parts(figures.delivered) < parts(losses.cursor):
-        return max(0, short)
+        return short if figures.delivered == START else 0
+    if losses.seen is None or parts(figures.delivered) < parts(losses.cursor):
+        return short
     if mends and figures.delivered != losses.cursor:
         return 0
     return losses.seen
@@ -131,7 +146,7 @@ def lag(figures: Figures, losses: Losses | None) -> int | None:
         return figures.length
     if figures.stated_lag is None or losses is None:
         return _possible(figures, figures.stated_lag)
-    if losses.mends is None and losses.seen:
+    if losses.seen is None or (losses.mends is None and losses.seen):
         return None
     return _possible(figures, figures.stated_lag - (0 if losses.mends else losses.seen))
 

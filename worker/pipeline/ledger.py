@@ -48,27 +48,27 @@ class Ledger:
         figures, losses = await self._group.look()
         self._looked_at = time.monotonic()
         if _is_news(figures, losses):
-            await self._count(figures, losses, known=0)
+            await self._keep(figures, losses)
 
-    async def keep(self, *, known: int = 0) -> tuple[Figures, Losses | None]:
-        """Count what was lost, keep how the group stands, and return that.
-
-        `known` entries were trimmed unread by ourselves, and are part of what the look estimates.
-        """
+    async def keep(self) -> tuple[Figures, Losses | None]:
+        """Count what was lost, keep how the group stands, and return that."""
         figures, losses = await self._group.look()
-        await self._count(figures, losses, known=known)
+        await self._keep(figures, losses)
         return figures, losses
 
-    async def _count(self, figures: Figures, losses: Losses | None, *, known: int) -> None:
-        estimate, new = count_unread(figures, losses)
-        is_ours = await self._group.remember(figures, new, instead_of=losses)
-        lost = max(known, estimate if is_ours else 0)
+    def count(self, lost: int) -> None:
+        """Count entries that were trimmed unread."""
         if lost == 0:
             return
         self._metrics.stream_lost_entries.labels(reason="trimmed_unread").inc(lost)
         count = self._throttle.ready("trimmed_unread")
         if count is not None:
             log.warning("entries.lost", reason="trimmed_unread", entries=lost, suppressed=count)
+
+    async def _keep(self, figures: Figures, losses: Losses | None) -> None:
+        lost, new = count_unread(figures, losses)
+        if await self._group.remember(figures, new, instead_of=losses):
+            self.count(lost)
 
 
 def _is_news(figures: Figures, losses: Losses | None) -> bool:

@@ -34,8 +34,11 @@ class Membership(Protocol):
 class Book(Protocol):
     """How the group stands, and what it lost."""
 
-    async def keep(self, *, known: int = 0) -> tuple[Figures, Losses | None]:
+    async def keep(self) -> tuple[Figures, Losses | None]:
         """Count what was lost, keep how the group stands, and return that."""
+
+    def count(self, lost: int) -> None:
+        """Count entries that were trimmed unread."""
 
 
 class Step(Protocol):
@@ -138,8 +141,7 @@ class Upkeep:
         while await self._of.lease.hold(LEASE_S):
             step = await self._of.stream.trim()
             self._metrics.stream_trimmed_entries.inc(step.entries)
-            if step.unread:
-                await self._of.ledger.keep(known=step.unread)
+            self._of.ledger.count(step.unread)
             self._tell_who_holds(step.held_by)
             if step.entries == 0:
                 return

@@ -62,13 +62,15 @@ class Group:
     async def look(self) -> tuple[Figures, Losses | None]:
         """Ask how stream and group stand, and what was counted as lost by whichever worker."""
         async with told(self._client, self._stream):
-            *figures, seen, cursor, mends, gone = await self._look(
+            *figures, seen, cursor, mends, gone, handed = await self._look(
                 [self._stream, self._position_key], [self._group]
             )
         found = Figures(*figures)
         self._known = _position(found, None)
-        losses = None if seen is None else Losses(int(seen), cursor, _MENDS[mends], int(gone or 0))
-        return found, losses
+        if seen is None:
+            return found, None
+        in_sight = int(seen) if seen else None
+        return found, Losses(in_sight, cursor, _MENDS[mends], int(gone or 0), int(handed or 0))
 
     async def figures(self) -> Figures:
         """Ask how stream and group stand."""
@@ -83,7 +85,7 @@ class Group:
         """
         self._known = _position(figures, losses)
         kept = self._known | ({} if losses is None else _row(losses))
-        expected = ("", "", "", "") if instead_of is None else _row(instead_of).values()
+        expected = 5 * [""] if instead_of is None else _row(instead_of).values()
         fields = [part for pair in kept.items() for part in pair]
         async with told(self._client, self._stream):
             return bool(
@@ -121,5 +123,10 @@ def _position(figures: Figures, losses: Losses | None) -> dict[str, str | int]:
 
 def _row(losses: Losses) -> dict[str, str | int]:
     mends = "" if losses.mends is None else int(losses.mends)
-    cursor = losses.cursor.decode()
-    return {"seen": losses.seen, "cursor": cursor, "mends": mends, "gone": losses.gone}
+    return {
+        "seen": "" if losses.seen is None else losses.seen,
+        "cursor": losses.cursor.decode(),
+        "mends": mends,
+        "gone": losses.gone,
+        "handed": losses.handed,
+    }

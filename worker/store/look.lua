@@ -5,8 +5,8 @@
 -- ARGV[1]  the consumer group
 --
 -- Answers: length, first id, newest id, entries added, last delivered id, entries read, lag,
--- entries pending, oldest pending id, entries trimmed after they were read; seen, cursor, mends and
--- gone of the hash. Nothing for unknowns.
+-- entries pending, oldest pending id, entries that our workers trimmed; seen, cursor, mends, gone and
+-- handed of the hash. Nothing for unknowns.
 
 local function row(flat)
     local fields = {}
@@ -29,7 +29,7 @@ if not group then
 end
 local first, newest = stream['first-entry'], stream['last-entry']
 local pending = redis.call('XPENDING', KEYS[1], ARGV[1])
-local kept = redis.call('HMGET', KEYS[2], 'trimmed', 'seen', 'cursor', 'mends', 'gone')
+local kept = redis.call('HMGET', KEYS[2], 'trimmed', 'seen', 'cursor', 'mends', 'gone', 'handed')
 return {
     stream.length,
     first and first[1] or false,
@@ -45,4 +45,5 @@ return {
     kept[3],
     kept[4],
     kept[5],
+    kept[6],
 }

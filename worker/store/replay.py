@@ -130,13 +130,16 @@ class Onlooker:
     async def glance(self) -> None:
         """Nothing is lost to who has no group."""
 
-    async def keep(self, *, known: int = 0) -> tuple[Figures, Losses | None]:  # noqa: ARG002  (as a group's)
+    async def keep(self) -> tuple[Figures, Losses | None]:
         """Tell the stream's length; of a group there is nothing to tell."""
         async with told(self._client, self._key):
             length = await self._client.xlen(self._key)
             found = await self._client.xrevrange(self._key, count=1)
         newest = found[0][0] if found else None
         return Figures(length, None, newest, None, START, None, None, 0, None), None
+
+    def count(self, lost: int) -> None:
+        """There is nothing to lose."""
 
     async def hold(self, ttl_s: float) -> bool:  # noqa: ARG002  (as a group's)
         """What one worker does for its group, this one does not."""

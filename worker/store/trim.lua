@@ -6,7 +6,7 @@
 -- ARGV[1]  the consumer group  ARGV[2]  seconds an entry is kept
 -- ARGV[3]  most entries kept, 0 for no limit          ARGV[4]  most entries trimmed in one step
 --
--- The hash keeps how many were trimmed after they were read: they are no loss.
+-- The hash counts what is trimmed: known here, it needs no estimate.
 --
 -- Answers: entries trimmed; those of them that our group had not read; the other group that
 -- keeps entries beyond the retention because it has not acknowledged them, '' when none does.
@@ -25,13 +25,6 @@ local function is_less(a, b)
         return #a_ms < #b_ms
     end
     return a_ms < b_ms
-end
-
-local function remember(trimmed)
-    local kept = redis.call('HMGET', KEYS[2], 'id', 'trimmed')
-    if kept[1] and trimmed > 0 then
-        redis.call('HSET', KEYS[2], 'trimmed', (kept[2] or 0) + trimmed)
-    end
 end
 
 -- The least id that a group still needs; the last one it settled is kept, as a witness.
@@ -66,25 +59,31 @@ if is_less(needed, oldest) then
     oldest = needed
 end
 
--- Counting entries copies them, so this is done in smaller steps.
-local function count(last)
-    return #redis.call('XRANGE', key, '-', last, 'COUNT', step / 10)
+local function trim(...)
+    local trimmed = redis.call('XTRIM', key, ...)
+    local kept = redis.call('HMGET', KEYS[2], 'id', 'trimmed')
+    if kept[1] and trimmed > 0 then
+        redis.call('HSET', KEYS[2], 'trimmed', (kept[2] or 0) + trimmed)
+    end
+    return trimmed
+end
+
+-- Copies the entries, so it is asked for few of them.
+local function count(last, at_most)
+    return #redis.call('XRANGE', key, '-', last, 'COUNT', at_most)
 end
 
 -- Whole nodes first, which is cheap and can be bounded; then what is left of one, by its number:
 -- within a node Redis 6.2 compares ids cut to 32 bits, and would take young ones for old.
-local trimmed = redis.call('XTRIM', key, 'MINID', '~', oldest, 'LIMIT', step)
+local trimmed = trim('MINID', '~', oldest, 'LIMIT', step)
 if trimmed == 0 and oldest ~= '0-0' then
-    local old = count('(' .. oldest)
-    trimmed = old > 0 and redis.call('XTRIM', key, 'MAXLEN', redis.call('XLEN', key) - old) or 0
+    local old = count('(' .. oldest, step / 10)
+    trimmed = old > 0 and trim('MAXLEN', redis.call('XLEN', key) - old) or 0
 end
 
 local excess = most > 0 and math.min(redis.call('XLEN', key) - most, step / 10) or 0
 if trimmed > 0 or excess <= 0 then
-    remember(trimmed)
     return {trimmed, 0, held_by}
 end
-local read = delivered == '0-0' and 0 or math.min(count(delivered), excess)
-trimmed = redis.call('XTRIM', key, 'MAXLEN', redis.call('XLEN', key) - excess)
-remember(read)
-return {trimmed, excess - read, held_by}
+local read = delivered == '0-0' and 0 or count(delivered, excess)
+return {trim('MAXLEN', redis.call('XLEN', key) - excess), excess - read, held_by}
