@@ -45,7 +45,7 @@ from worker.web.probes import ops_app
 from worker.web.public import public_app
 from worker.web.question import ROOT
 from worker.web.reads import ReadsApp
-from worker.web.server import bind, bound_port, serve
+from worker.web.server import addresses, bind, bound_port, serve
 from worker.web.webhook import PATH, webhook_app
 
 log = structlog.get_logger()
@@ -106,8 +106,8 @@ def _listening(settings: Settings, held: Mapping[str, socket.socket]) -> Setting
     update: dict[str, str | int] = {}
     for name, sock in held.items():
         host, port, *_ = sock.getsockname()
-        stated = getattr(settings, f"{name}_host"), getattr(settings, f"{name}_port")
-        if stated != (host, port):
+        stated = addresses(getattr(settings, f"{name}_host"), getattr(settings, f"{name}_port"))
+        if (host, port) not in stated:
             prefix = f"CHATWOOT_CACHE_{name.upper()}"
             log.warning(
                 "socket.elsewhere",

@@ -82,7 +82,8 @@ async def test_an_address_that_is_not_the_settings_is_said(
         await worker.started()
         (line,) = worker.logged("socket.elsewhere")
         assert f"CHATWOOT_CACHE_HTTP_PORT={port}" in line["hint"]
-    with handed(tmp_path, place.settings(HTTP_PORT=str(port)), held) as worker:
+    same = place.settings(HTTP_HOST="localhost", HTTP_PORT=str(port))
+    with handed(tmp_path, same, held) as worker:
         await worker.started()
         assert worker.logged("socket.elsewhere") == []
 

@@ -36,8 +36,15 @@ class Waiting(Patience):
 class Seen:
     """A name that is used at given seconds; an outage is seen once, when it is due."""
 
-    def __init__(self, clock: Clock, used_at: Iterable[float], outages_at: Iterable[float]) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        used_at: Iterable[float],
+        outages_at: Iterable[float] = (),
+        delays: Iterable[float] = (),
+    ) -> None:
         self._clock = clock
+        self._delays = iter(delays)
         self._used_at = sorted(used_at)
         self._outages_at = sorted(outages_at)
 
@@ -46,6 +53,7 @@ class Seen:
         if self._outages_at and self._outages_at[0] <= now:
             self._outages_at.pop(0)
             raise Unavailable("connection", "gone")
+        self._clock.now += next(self._delays, 0.0)
         uses = [at for at in self._used_at if at <= now]
         return round(1000 * (now - uses[-1])) if uses else None
 
@@ -71,6 +79,14 @@ async def test_a_name_that_nobody_uses_any_more_is_free(
     monkeypatch.setattr(naming, "time", clock)
 
     await refuse_a_rival(Seen(clock, used_at, outages_at), Waiting(clock), "worker-1")
+
+
+async def test_answers_that_take_ever_longer_are_no_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(naming, "time", clock)
+
+    seen = Seen(clock, [-0.1], delays=[0.0, 0.2, 0.4, 0.6, 0.8])
+    await refuse_a_rival(seen, Waiting(clock), "worker-1")
 
 
 @pytest.mark.parametrize("outages_at", [[], [0.2]])

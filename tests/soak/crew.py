@@ -85,8 +85,7 @@ class Crew:
         """Start again whoever ended by itself, until cancelled."""
         while True:
             for name, port in self._ports().items():
-                if self.workers[name].process.poll() is not None:
-                    self.ended[self.workers[name].log.splitlines()[-1]] += 1
+                if self._has_ended(name):
                     self._start(name, port)
             await anyio.sleep(0.2)
 
@@ -95,10 +94,22 @@ class Crew:
         number = self._turn % len(self.ports)
         self._turn += 1
         name = f"worker-{number}"
+        if self._has_ended(name):
+            self._start(name, self.ports[number])
+            return
         self.workers[name].process.kill()
         self.workers[name].process.wait()
         self.kills += 1
         self._start(name, self.ports[number])
+
+    def _has_ended(self, name: str) -> bool:
+        """Tell whether a worker ended by itself, and count that."""
+        worker = self.workers[name]
+        if worker.process.poll() is None:
+            return False
+        last = worker.log.splitlines()[-1:] or ["without a word"]
+        self.ended[last[0]] += 1
+        return True
 
     def _ports(self) -> dict[str, int]:
         """Everybody's port, 0 for whichever is free."""

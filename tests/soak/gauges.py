@@ -19,7 +19,9 @@ class Gauges:
     async def watch(self, crew: Crew, place: Place) -> None:
         """Look until cancelled; while the server is away, at the memory alone."""
         while True:
-            self.rss.append(crew.steady.rss_now_bytes)
+            # A worker that ended is missed by `Crew.keep_up`, and has no memory until then.
+            with contextlib.suppress(OSError, ValueError):
+                self.rss.append(crew.steady.rss_now_bytes)
             with contextlib.suppress(redis.RedisError):
                 self.lengths.append(place.length())
             await anyio.sleep(1)

@@ -98,6 +98,40 @@ async def test_an_earlier_state_never_replaces_a_later_one(cache: Cache, reader:
     assert message.content == "new"
 
 
+async def test_the_last_of_a_large_batch_is_compared_like_the_first(
+    cache: Cache, reader: Documents, client: Client, keys: Keys
+) -> None:
+    """The script reads some documents at a time: what stands, what it points to, and its type."""
+    numbers = range(1, 121)
+
+    def batch(at: float, content: str) -> list[Draft]:
+        bodies = [
+            events.message(
+                n, conversation_id=n, source_id=f"WAID:{n}", at=at, content=content, status="sent"
+            )
+            for n in numbers
+        ]
+        return [draft for body in bodies for draft in drafts(body)]
+
+    await cache.write(batch(1_790_863_300.0, "first"))
+    for n in numbers:
+        await client.set(keys.source(INSTANCE, f"WAID:{n}"), 1000 + n)
+    for n in (30, 120):
+        await client.delete(keys.conversation(INSTANCE, n))
+        await client.hset(keys.conversation(INSTANCE, n), "of", "others")
+    newer = (await cache.write(batch(1_790_863_900.0, "second"))).answers
+    older = (await cache.write(batch(1_790_863_600.0, "third"))).answers
+
+    wrong = [2 * n - 1 for n in (30, 120)]
+    assert [i for i, answer in enumerate(newer) if answer == "wrong_type"] == wrong
+    assert [answer for i, answer in enumerate(newer) if i not in wrong] == 238 * ["applied"]
+    assert [answer for i, answer in enumerate(older) if i not in wrong] == 238 * ["stale"]
+    messages = [await reader.message(INSTANCE, n) for n in numbers]
+    assert {message and message.content for message in messages} == {"second"}
+    pointers = await client.mget([keys.source(INSTANCE, f"WAID:{n}") for n in numbers])
+    assert [int(pointer or 0) for pointer in pointers] == [1000 + n for n in numbers]
+
+
 async def test_body_and_status_of_two_minds_are_merged_where_they_are(
     cache: Cache, reader: Documents
 ) -> None:

@@ -13,6 +13,7 @@ HEARTBEAT_S: Final = 0.5
 _UNUSED_S: Final = 1.5
 """A name that was not seen for three heartbeats is free."""
 _USES: Final = 2
+_ROUNDING_S: Final = 0.01
 _POLL_S: Final = 0.1
 
 
@@ -40,13 +41,15 @@ async def _is_used(stream: NamedConsumer, patience: Patience) -> bool:
 
     Used once, it may be that the server restarted: what it then reads back counts as use.
     """
-    used_at, uses = -math.inf, -1  # the first use that is seen was before we came
+    used_by, uses = -math.inf, -1  # the first use that is seen was before we came
     while True:
+        asked = time.monotonic()
         idle_ms = await stream.consumer_idle_ms()
-        now = time.monotonic()
-        if idle_ms is not None and (last := now - idle_ms / 1000) > used_at + _POLL_S:
-            used_at, uses = last, uses + 1
+        answered = time.monotonic()
+        # The server looked at some time between: however slow it is, no look passes for a use.
+        if idle_ms is not None and asked - idle_ms / 1000 > used_by + _ROUNDING_S:
+            used_by, uses = answered - idle_ms / 1000, uses + 1
         if uses == _USES:
             return True
-        if now - used_at >= _UNUSED_S or await patience.pause(_POLL_S):
+        if answered - used_by >= _UNUSED_S or await patience.pause(_POLL_S):
             return False

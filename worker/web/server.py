@@ -46,6 +46,15 @@ def bind(host: str, port: int, *, name: Literal["HTTP", "OPS"]) -> socket.socket
         raise _not_bound(name, host, port, error) from error
 
 
+def addresses(host: str, port: int) -> set[tuple[str, int]]:
+    """Return the addresses that a host's name stands for, none where nobody knows it."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError):
+        return set()
+    return {(str(address[0]), int(address[1])) for *_, address in found}
+
+
 def bound_port(sock: socket.socket) -> int:
     """Tell the port a socket is bound to."""
     port: int = sock.getsockname()[1]
