@@ -148,7 +148,8 @@ async def test_what_outlasts_the_grace_is_cancelled() -> None:
         assert (await read_all(connection)).startswith(b"HTTP/1.1 500")
 
 
-async def test_cancelling_the_task_lets_go_at_once() -> None:
+async def test_cancelling_the_task_lets_go_at_once(caplog: pytest.LogCaptureFixture) -> None:
+    """And without a traceback for each request in hand: the end is news, once."""
     slow = Slow()
     sock = bind("127.0.0.1", 0, name="OPS")
     at = Served(bound_port(sock), anyio.Event(), anyio.Event())
@@ -161,6 +162,7 @@ async def test_cancelling_the_task_lets_go_at_once() -> None:
             tasks.cancel_scope.cancel()
 
     assert slow.cancelled
+    assert caplog.records == []
     assert sock.fileno() == -1
     assert await is_refused(at)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import logging
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -75,6 +76,7 @@ async def serve(
     Starts (`task_status`) once it accepts; closes the socket in every case.
     What is not finished in time is cancelled; when this task is cancelled, that is at once.
     """
+    logging.getLogger("uvicorn.error").addFilter(_is_news)
     server = _Server(_config(app, grace_s, headers_s), started=task_status.started)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(_stop_on, stop, server)
@@ -84,6 +86,11 @@ async def serve(
             server.drop()
             sock.close()
         tasks.cancel_scope.cancel()
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Leave out the traceback that uvicorn logs for each request which our end cancelled."""
+    return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
 
 
 class _Server(uvicorn.Server):
