@@ -94,12 +94,10 @@ class Crew:
         number = self._turn % len(self.ports)
         self._turn += 1
         name = f"worker-{number}"
-        if self._has_ended(name):
-            self._start(name, self.ports[number])
-            return
-        self.workers[name].process.kill()
-        self.workers[name].process.wait()
-        self.kills += 1
+        if not self._has_ended(name):
+            self.workers[name].process.kill()
+            self.workers[name].process.wait()
+            self.kills += 1
         self._start(name, self.ports[number])
 
     def _has_ended(self, name: str) -> bool:

@@ -69,8 +69,8 @@ class Group:
         self._known = _position(found, None)
         if seen is None:
             return found, None
-        in_sight = int(seen) if seen else None
-        return found, Losses(in_sight, cursor, _MENDS[mends], int(gone or 0), int(handed or 0))
+        counted = int(seen) if seen else None
+        return found, Losses(counted, cursor, _MENDS[mends], int(gone or 0), int(handed or 0))
 
     async def figures(self) -> Figures:
         """Ask how stream and group stand."""
@@ -84,8 +84,10 @@ class Group:
         False when another worker counted since the losses were `instead_of`.
         """
         self._known = _position(figures, losses)
-        kept = self._known | ({} if losses is None else _row(losses))
-        expected = 5 * [""] if instead_of is None else _row(instead_of).values()
+        kept = self._known
+        if losses is not None:
+            kept = kept | _tally(losses) | {"handed": losses.handed}
+        expected = ("", "", "", "") if instead_of is None else _tally(instead_of).values()
         fields = [part for pair in kept.items() for part in pair]
         async with told(self._client, self._stream):
             return bool(
@@ -121,12 +123,12 @@ def _position(figures: Figures, losses: Losses | None) -> dict[str, str | int]:
     }
 
 
-def _row(losses: Losses) -> dict[str, str | int]:
+def _tally(losses: Losses) -> dict[str, str | int]:
+    """Return what only who saw it unchanged may change."""
     mends = "" if losses.mends is None else int(losses.mends)
     return {
         "seen": "" if losses.seen is None else losses.seen,
         "cursor": losses.cursor.decode(),
         "mends": mends,
         "gone": losses.gone,
-        "handed": losses.handed,
     }

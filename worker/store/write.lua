@@ -144,16 +144,16 @@ local function tell_apart(missing, values)
 end
 
 -- Reads many strings at once, which costs a fraction of one at a time; false where there is none.
-local AT_ONCE = 500
 local function read(from, to, values)
-    for first = from, to, AT_ONCE do
-        local some, missing = call('MGET', unpack(KEYS, first, math.min(first + AT_ONCE - 1, to))), {}
-        for i = 1, #some do
-            values[first + i - 1] = some[i]
-            missing[#missing + 1] = not some[i] and first + i - 1 or nil
-        end
-        tell_apart(missing, values)
+    if from > to then
+        return
     end
+    local some, missing = call('MGET', unpack(KEYS, from, to)), {}
+    for i = 1, #some do
+        values[from + i - 1] = some[i]
+        missing[#missing + 1] = not some[i] and from + i - 1 or nil
+    end
+    tell_apart(missing, values)
 end
 
 -- Returns the id that a pointer holds, 0 where that is no id: Lua takes 'inf' and '0x7' for numbers.
@@ -238,7 +238,8 @@ for i = 2, #about, 4 do
 end
 local pointer, timeline = 2 + documents, 2 + documents + pointers
 
--- So many documents at a time: what is read at once lies in the server's memory at once.
+-- So many documents at a time: what is read at once lies in the server's memory at once, and a
+-- command takes a bounded number of keys from Lua.
 local PORTION = 50
 local answers = {}
 for first = 1, documents, PORTION do

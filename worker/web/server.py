@@ -36,11 +36,10 @@ def bind(host: str, port: int, *, name: Literal["HTTP", "OPS"]) -> socket.socket
     Raises Misconfigured when there is no such address, or the port cannot be had.
     """
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, address = _found(host, port)[0]
     except (OSError, UnicodeError) as error:
         raise _no_address(name, host) from error
 
-    family, kind, protocol, _, address = found[0]
     try:
         return _listen(socket.socket(family, kind, protocol), address)
     except OSError as error:
@@ -50,10 +49,14 @@ def bind(host: str, port: int, *, name: Literal["HTTP", "OPS"]) -> socket.socket
 def addresses(host: str, port: int) -> set[tuple[str, int]]:
     """Return the addresses that a host's name stands for, none where nobody knows it."""
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        found = _found(host, port)
     except (OSError, UnicodeError):
         return set()
     return {(str(address[0]), int(address[1])) for *_, address in found}
+
+
+def _found(host: str, port: int) -> list[tuple[int, int, int, str, Any]]:
+    return list(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE))
 
 
 def bound_port(sock: socket.socket) -> int:
