@@ -39,6 +39,9 @@ def held_to(operation: Operation, url: str, mode: GenerationMode) -> Callable[[]
     )
     @given(operation.as_strategy(generation_mode=mode))
     def check(case: Case[Any]) -> None:
+        # A length that is no number is refused below the application, by the HTTP parser.
+        for name in [name for name in case.headers or () if name.lower() == "content-length"]:
+            del case.headers[name]
         if mode is GenerationMode.POSITIVE:
             case.path_parameters["instance"] = INSTANCE
             if "wait_for" in case.query:

@@ -24,6 +24,7 @@ from worker.errors import Misconfigured
 from worker.health import Health
 from worker.metrics import Metrics
 from worker.notify import Notifier
+from worker.pipeline.bot_purge import purge_twice
 from worker.pipeline.consumer import Consumer, ConsumerSettings
 from worker.pipeline.directory import Directory
 from worker.pipeline.idle import Idle
@@ -306,6 +307,8 @@ class _Worker:
             beside.start_soon(every, SELDOM_S, self._upkeep.retire)
             beside.start_soon(every, SELDOM_S, self._upkeep.drop_old_letters)
             beside.start_soon(every, SELDOM_S, self._upkeep.identify_server)
+        if self._tiers.bot_purge and self._upkeep:
+            beside.start_soon(purge_twice, self._tiers.bot_purge)
         if self._spooling:
             beside.start_soon(self._spooling.run)
         if self._notifier.alive_every_s:

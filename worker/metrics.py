@@ -51,6 +51,7 @@ OTHER_INSTANCE: Final = "_other"
 WEBHOOK_ANSWERS: Final = (
     ("200", "accepted"),
     ("200", "spooled"),
+    ("200", "bot_contact"),
     ("400", "disconnected"),
     ("401", "no_credentials"),
     ("401", "bad_signature"),

@@ -16,11 +16,13 @@ from worker.pipeline.settle import DocumentCache
 from worker.pipeline.upkeep import Charges
 from worker.settings import RedisUri, Settings
 from worker.store import bindings
+from worker.store.bot_purge import BotPurge
 from worker.store.cache import Cache, CacheSettings
 from worker.store.connect import Client
 from worker.store.lease import Lease
 from worker.store.local import Local
 from worker.store.memory import Memory
+from worker.store.namespace import Namespace
 from worker.store.reader import Reader, redis_reader
 from worker.store.replay import Onlooker, Replay
 from worker.store.stream import Stream, StreamSettings
@@ -66,6 +68,7 @@ class Tiers:
     table: BindingTable
     reader: Reader
     ready: Sequence[Server] = ()
+    bot_purge: BotPurge | None = None
     tracking: Tracking | None = None
 
 
@@ -97,6 +100,13 @@ def _in_redis(settings: Settings, connect: Connect, metrics: Metrics) -> Tiers:
         # On a client of its own: readers do not wait behind a batch, nor writers behind them.
         reader=redis_reader(connect(settings.cache_uri), of.prefix, local),
         tracking=tracking,
+        bot_purge=BotPurge(
+            bindings.BindingTable(client, of),
+            Namespace(client, of.prefix),
+            connect(settings.stream_uri),
+            settings.stream_key,
+            settings.stream_group,
+        ),
     )
 
 

@@ -12,7 +12,8 @@ from hypothesis import example, given, settings, strategies as st
 
 from tests.core.broken import EVENT_NAMES, NUMBER, SECRET, broken_once, payloads
 from worker.core import chatwoot
-from worker.core.chatwoot import MAX_NESTING, Address, Event, decode, is_bot
+from worker.core.bot_contact import is_about_bot
+from worker.core.chatwoot import MAX_NESTING, Address, Event, decode
 from worker.core.entry import Statement
 from worker.core.merge import UNKNOWN
 from worker.core.model import Attachment, Contact, Conversation, Message, Ref, Sender, encode
@@ -102,7 +103,7 @@ MESSAGES = {
     "evolution/07_message_updated_deleted": Seen(90215, deleted=True),
     "evolution/08_message_created_group": Seen(90219, 1585, status="sent"),
     "evolution/09_message_created_lid": Seen(90220, 1586, status="sent"),
-    "evolution/10_message_created_bot_contact_qrcode": Seen(90221, 2, bot=True, status="sent"),
+    "evolution/10_message_created_bot_contact_qrcode": Seen(90006, 1501, bot=True, status="sent"),
     "evolution/13_message_created_website_inbox": Seen(90230, inbox_id=15),
     "whatsapp-cloud/message_created_incoming_image_attachment": Seen(90219, status="sent"),
     "whatsapp-cloud/message_created_incoming_whatsapp_text": Seen(90210, status="sent"),
@@ -198,7 +199,7 @@ class TestExamples:
             body["inbox"]["name"],
             body["conversation"]["channel"],
         )
-        assert is_bot(event) is seen.bot
+        assert is_about_bot(payload(name)) is seen.bot
         message = message_of(payload(name))
         assert (message.id, message.conversation_id) == (seen.id, seen.conversation_id)
         assert (message.deleted, message.status) == (seen.deleted, seen.status)
@@ -226,7 +227,7 @@ class TestExamples:
 
         assert chatwoot.documents(event, SAID, LOJA)[0] is None
         assert (event.account_id, event.inbox_id, event.inbox_name) == (3, 12, None)
-        assert not is_bot(event)
+        assert not is_about_bot(payload(name))
 
     @pytest.mark.parametrize("name", [*MESSAGES, *CONVERSATIONS])
     def test_documents_have_the_contracts_members_and_no_others(self, name: str) -> None:
@@ -556,25 +557,6 @@ class TestShapes:
             assert (document.instance, document.account_id) == ("São João", 9)
 
 
-class TestBot:
-    @pytest.mark.parametrize(
-        "body",
-        [
-            incoming(sender={"id": 1, "identifier": "123456"}),
-            inside(meta={"sender": {"id": 1, "identifier": "123456"}}),
-            resolved(meta={"sender": {"id": 1, "identifier": "123456"}}),
-        ],
-    )
-    def test_is_recognised_as_sender_and_as_contact(self, body: Json) -> None:
-        assert is_bot(event_of(body))
-
-    @pytest.mark.parametrize("identifier", [None, "", "1234567", "123456@s.whatsapp.net"])
-    def test_is_nobody_else(self, identifier: str | None) -> None:
-        person = {"id": 1, "identifier": identifier, "phone_number": "+123456"}
-
-        assert not is_bot(event_of({**inside(meta={"sender": person}), "sender": person}))
-
-
 class TestMalformed:
     @pytest.mark.parametrize(
         "body",
@@ -738,7 +720,6 @@ def fate(body: bytes) -> str:
         return "ignored"
 
     assert 1 <= event.inbox_id < 2**53
-    assert not is_bot(event) or b'"123456"' in body
     for document in chatwoot.documents(event, SAID, LOJA):
         if document is not None:
             encoded = encode(document)

@@ -102,13 +102,14 @@ async def test_samples_come_in_over_http_and_every_key_ends(place: Place, tmp_pa
         await place.settled()
 
         assert [answer.status_code for answer in answers] == [200] * 14
-        assert worker.metric("webhook_requests_total", code="200", reason="accepted") == 14
+        assert worker.metric("webhook_requests_total", code="200", reason="accepted") == 13
+        assert worker.metric("webhook_requests_total", code="200", reason="bot_contact") == 1
 
     keys = place.found()
     assert place.key(INSTANCE, "conversation", 1585).encode() in keys
     assert place.key(INSTANCE, "contact", "211234567890123@lid").encode() in keys
     assert all(int(place.redis.ttl(key)) > 0 for key in keys)
-    assert not any(b":123456" in key or b"90221" in key for key in keys)
+    assert not any(b":123456" in key or b"90006" in key for key in keys)
     payloads: Any = place.redis.xrange(place.stream)
     assert payloads[0][1][b"payload"] == EVOLUTION[0].read_bytes()
 

@@ -104,7 +104,7 @@ def _examine(namespace: Namespace, found: Found, bindings: Bindings) -> Iterator
         if place.kind in ("message", "conversation"):
             problems += examine_document(place, found.document(), bindings)
         else:
-            problems += examine_pointer(found.value)
+            problems += examine_pointer(place, found.value)
     for problem, detail in problems:
         yield Finding(key, problem, detail)
 
@@ -119,6 +119,12 @@ def _print(report: _Report) -> None:
     table.show(rows, ("problem", "key", "detail"), as_json=False)
     counts = ", ".join(f"{count} {problem}" for problem, count in sorted(report.problems.items()))
     sys.stdout.write(f"Audited {looked}. Found: {counts}.\n")
+    if report.problems["bot_contact"]:
+        sys.stdout.write(
+            "A worker of an earlier release cached messages of Evolution's bot contact. Nobody can "
+            "read them over HTTP, and a worker of this release deletes them: at its start, and an "
+            "hour later.\n"
+        )
     if report.problems["wrong_inbox"]:
         sys.stdout.write(
             "To delete an inbox's documents wherever it is not bound, "

@@ -35,6 +35,11 @@ _WORKER: Final = (
     "xlen",
     "xack",
     "xadd",  # the webhook, and dead letters
+    "xdel",  # pairing codes, as what follows, where an earlier release cached them
+    "xrevrange",
+    "scan",
+    "unlink",
+    "zrem",
     "xtrim",
     "evalsha",
     "script|load",
@@ -79,15 +84,8 @@ _PRODUCER: Final = (*_CONNECTION, "xadd")
 _OPERATOR: Final = (
     *_WORKER,
     "dbsize",  # how far a progress bar is
-    "scan",
     "type",
-    "pttl",
     "ttl",
-    "del",
-    "unlink",
-    "zrem",
-    "xdel",
-    "xrevrange",
     "multi",  # backfill puts events and how far it has come in one step
     "exec",
 )

@@ -5,12 +5,21 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
+from worker.core import bot_contact
 from worker.core.bindings import Bindings, inbox_key
 from worker.core.keys import Kind, Place
 from worker.core.model import Document
+from worker.core.views import is_of_bot
 
 Problem = Literal[
-    "foreign", "immortal", "wrong_type", "unreadable", "misplaced", "wrong_account", "wrong_inbox"
+    "foreign",
+    "immortal",
+    "wrong_type",
+    "unreadable",
+    "misplaced",
+    "wrong_account",
+    "wrong_inbox",
+    "bot_contact",
 ]
 
 
@@ -21,6 +30,8 @@ class Finding(Struct, frozen=True):
     problem: Problem
     detail: str
 
+
+_OF_BOT: Final = "it belongs to Evolution's bot contact, whose messages may hold pairing codes"
 
 _TYPES: Final[dict[Kind, str]] = {
     "message": "string",
@@ -39,6 +50,8 @@ def examine_document(
     if document is None:
         yield "unreadable", "the value is no document of ours"
         return
+    if is_of_bot(document):
+        yield "bot_contact", _OF_BOT
     if document.instance != place.instance or str(document.id) != place.id:
         yield "misplaced", f"the document says {document.instance!r}, id {document.id}"
     owner = bindings.accounts.get(place.instance)
@@ -67,7 +80,9 @@ def examine_key(
         yield "wrong_type", f"the key holds a {type_name}, and should hold a {_TYPES[place.kind]}"
 
 
-def examine_pointer(value: bytes | None) -> Iterator[tuple[Problem, str]]:
+def examine_pointer(place: Place, value: bytes | None) -> Iterator[tuple[Problem, str]]:
     """Yield what is wrong with a key that holds the id of a document."""
+    if place.kind == "contact" and place.id == bot_contact.NUMBER:
+        yield "bot_contact", _OF_BOT
     if value is not None and not value.isdigit():
         yield "unreadable", "the value is no id"

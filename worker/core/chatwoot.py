@@ -39,9 +39,6 @@ EVENTS: Final[tuple[EventName, ...]] = get_args(EventName)
 API_CHANNEL = "Channel::Api"
 """The channel of the inboxes that Evolution creates."""
 
-BOT_IDENTIFIER = "123456"
-"""Evolution's bot contact: its messages are QR images and pairing codes."""
-
 CLOCK_TOLERANCE_US = 600_000_000
 """How far a witness time may lie behind the entry's own: ten minutes."""
 
@@ -247,18 +244,6 @@ def _inbox_id(body: _Body, conversation: _Conversation) -> int:
     if inbox_id is None:
         raise Unusable("bad_event", "the inbox's id is missing")
     return inbox_id
-
-
-def is_bot(event: Event) -> bool:
-    """Say whether an event is about Evolution's bot contact."""
-    contact, sender = _contact(event.conversation), event.body.sender
-    return (contact is not None and contact.identifier == BOT_IDENTIFIER) or (
-        sender is not None and sender.identifier == BOT_IDENTIFIER
-    )
-
-
-def _contact(conversation: _Conversation) -> Contact | None:
-    return conversation.meta.sender if conversation.meta else None
 
 
 class Address(Struct, frozen=True, gc=False):

@@ -16,7 +16,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
-from worker.core.chatwoot import BOT_IDENTIFIER
+from worker.core import bot_contact
 from worker.core.inboxes import Inbox
 from worker.core.model import Attributes, Contact, Time
 from worker.core.times import to_iso, to_us
@@ -80,7 +80,8 @@ class RestConversation(Struct):
     @property
     def is_bot(self) -> bool:
         """Whether it is with Evolution's bot contact, whose messages are never cached."""
-        return self.meta.sender is not None and self.meta.sender.identifier == BOT_IDENTIFIER
+        contact = self.meta.sender
+        return contact is not None and bot_contact.is_bot(contact.identifier, contact.phone_number)
 
     @property
     def activity_us(self) -> int:

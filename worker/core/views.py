@@ -6,7 +6,8 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from worker.core.model import Conversation, Message
+from worker.core import bot_contact
+from worker.core.model import Conversation, Document, Message
 from worker.core.times import to_us
 
 Origin = Literal["contact", "agent", "bot", "device"]
@@ -19,7 +20,11 @@ _POINTER: Final = re.compile(rb"[1-9][0-9]{0,15}")
 
 @dataclass(frozen=True, slots=True)
 class MessageView:
-    """A message: `json` is the stored document with the member `origin` behind its own."""
+    """A message: `json` is the stored document with the member `origin` behind its own.
+
+    `of_bot`: Evolution's bot contact wrote it. `may_be_of_bot`: it may belong to a conversation
+    with that contact, which only the conversation can tell.
+    """
 
     json: bytes = field(repr=False)
     instance: str
@@ -30,17 +35,20 @@ class MessageView:
     private: bool
     origin: Origin | None
     created_us: int
+    of_bot: bool
+    may_be_of_bot: bool
 
 
 @dataclass(frozen=True, slots=True)
 class ConversationView:
-    """A conversation: `json` is the stored document."""
+    """A conversation: `json` is the stored document; `of_bot`: with Evolution's bot contact."""
 
     json: bytes = field(repr=False)
     instance: str
     account_id: int
     id: int
     assigned: bool
+    of_bot: bool
 
 
 def message_view(value: bytes) -> MessageView | None:
@@ -60,6 +68,9 @@ def message_view(value: bytes) -> MessageView | None:
         private=message.private,
         origin=origin,
         created_us=to_us(message.created_at),
+        of_bot=is_of_bot(message),
+        # What is typed to the bot contact goes nowhere, so nothing ever gives it a source id.
+        may_be_of_bot=origin != "contact" and message.source_id is None,
     )
 
 
@@ -74,7 +85,14 @@ def conversation_view(value: bytes) -> ConversationView | None:
         account_id=conversation.account_id,
         id=conversation.id,
         assigned=conversation.assignee is not None,
+        of_bot=is_of_bot(conversation),
     )
+
+
+def is_of_bot(document: Document) -> bool:
+    """Say whether a document names Evolution's bot contact as its sender or contact."""
+    person = document.sender if isinstance(document, Message) else document.contact
+    return person is not None and bot_contact.is_bot(person.identifier, person.phone_number)
 
 
 def pointer(value: bytes) -> int | None:

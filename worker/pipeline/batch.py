@@ -12,7 +12,10 @@ from worker.errors import Unusable
 
 
 class Case(Struct, gc=False):
-    """An entry on its way to its outcome; `verdict` is set once that is known."""
+    """An entry on its way to its outcome; `verdict` is set once that is known.
+
+    `discard` says that the entry must not stay on the stream once it is settled.
+    """
 
     entry: Entry
     said: Statement | None = None
@@ -20,6 +23,7 @@ class Case(Struct, gc=False):
     address: Address | None = None
     parts: tuple[Part, ...] = ()
     verdict: Outcome | Unusable | None = None
+    discard: bool = False
 
 
 class Batch(Struct, gc=False):

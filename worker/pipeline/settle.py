@@ -8,17 +8,23 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Final, Protocol
 
-from worker.core import chatwoot, entry as entries
+import structlog
+
+from worker.core import bot_contact, chatwoot, entry as entries
 from worker.core.chatwoot import Address, Event
 from worker.core.entry import Buried, Entry, Letter, Statement
 from worker.core.fold import Answer, Fold, Written
 from worker.core.model import Document, Draft, Outcome, encode
-from worker.errors import Outdated, Unusable
+from worker.errors import Outdated, Refused, Unusable
+from worker.logs import Throttle
 from worker.metrics import Metrics
 from worker.pipeline.batch import Batch, Case
 from worker.pipeline.directory import Directory
 from worker.pipeline.tally import Tally
 
+log = structlog.get_logger()
+
+_HOURLY_S: Final = 3600.0
 _GROWTH: Final = 4
 _ENVELOPE_BYTES: Final = 4096
 """What a document may hold beyond its payload, whose numbers may grow as they are written anew
@@ -37,6 +43,9 @@ class Acknowledger(Protocol):
 
     async def bury(self, letters: Sequence[Letter]) -> Buried:
         """Move entries to the dead letters, which acknowledges them."""
+
+    async def delete(self, ids: Sequence[bytes]) -> None:
+        """Delete entries from the stream; raises `Refused` where that is not allowed."""
 
 
 class DocumentCache(Protocol):
@@ -64,6 +73,7 @@ class Settler:
         self._metrics = metrics
         self._tally = Tally(metrics)
         self._max_document_bytes = max_document_bytes
+        self._refusals = Throttle(_HOURLY_S)
 
     async def prepare(self, entries: Sequence[Entry]) -> Batch:
         """Decode, resolve and fold entries, which may take place while others are written."""
@@ -108,7 +118,11 @@ class Settler:
         return True
 
     async def bury(self, letter: Letter) -> None:
-        """Settle one entry as dead, without trying it."""
+        """Settle one entry as dead, without trying it; one that must not be kept is deleted."""
+        if _is_about_bot(letter.entry):
+            await self._acknowledge([letter.entry.id])
+            await self._delete([letter.entry.id])
+            return
         await self._bury([letter])
         self._tally.count_dead(letter.entry, letter.error)
 
@@ -151,10 +165,28 @@ class Settler:
         if letters:
             await self._bury(letters)
         dead = {letter.entry.id for letter in letters}
-        acked = await self._stream.ack([e.id for e in batch.entries if e.id not in dead])
-        self._metrics.entries_acked.inc(acked)
+        await self._acknowledge([e.id for e in batch.entries if e.id not in dead])
+        await self._delete([case.entry.id for case in cases if case.discard])
         trimmed = len(batch.entries) - len(cases)
         self._metrics.stream_lost_entries.labels(reason="trimmed_pending").inc(trimmed)
+
+    async def _acknowledge(self, ids: Sequence[bytes]) -> None:
+        self._metrics.entries_acked.inc(await self._stream.ack(ids))
+
+    async def _delete(self, ids: Sequence[bytes]) -> None:
+        """Delete settled entries that must not be kept; where that is refused, say so."""
+        if not ids:
+            return
+        try:
+            await self._stream.delete(ids)
+        except Refused as error:
+            if self._refusals.ready("delete") is not None:
+                log.warning(
+                    "bot_contact.not_deleted",
+                    error=str(error),
+                    hint="pairing codes stay on the stream until they are trimmed: give the "
+                    "worker's user the rights that `chatwoot-cache acl worker` prints",
+                )
 
     async def _bury(self, letters: Sequence[Letter]) -> None:
         buried = await self._stream.bury(letters)
@@ -165,15 +197,22 @@ class Settler:
 def _open(entry: Entry) -> Case:
     """Decode one entry."""
     case = Case(entry)
+    if _is_about_bot(entry):
+        case.verdict, case.discard = Outcome.IGNORED, True
+        return case
     try:
         case.said = entries.read(entry)
         case.event = chatwoot.decode(case.said.payload)
     except Unusable as error:
         case.verdict = error.detached()
         return case
-    if case.event is None or chatwoot.is_bot(case.event):
+    if case.event is None:
         case.verdict = Outcome.IGNORED
     return case
+
+
+def _is_about_bot(entry: Entry) -> bool:
+    return bot_contact.is_about_bot(entry.fields.get(b"payload", b""))
 
 
 def _known(cases: Sequence[Case]) -> Iterator[_Known]:

@@ -47,13 +47,15 @@ class Entries:
             rows = await self._client.xrange(self._key, entry_id, entry_id)
         return next((Entry(found, fields) for found, fields in rows), None)
 
-    async def walk(self) -> AsyncIterator[list[Entry]]:
-        """Yield what is there now, oldest first, in steps; what is added meanwhile is left out."""
-        async with self._told():
-            newest = await self._client.xrevrange(self._key, count=1)
-        if not newest:
-            return
-        last, after, portion = newest[0][0], b"-", Portion(_STEP)
+    async def walk(self, last: bytes | None = None) -> AsyncIterator[list[Entry]]:
+        """Yield the entries up to an id, oldest first, in steps; None is the newest now."""
+        if last is None:
+            async with self._told():
+                newest = await self._client.xrevrange(self._key, count=1)
+            if not newest:
+                return
+            last = newest[0][0]
+        after, portion = b"-", Portion(_STEP)
         while True:
             async with self._told():
                 rows = await self._client.xrange(self._key, after, last, count=portion.count)
@@ -77,6 +79,18 @@ class Entries:
             return 0
         async with self._told():
             return int(await self._client.xdel(self._key, *ids))
+
+    async def delivered(self, group: str) -> bytes | None:
+        """Return the last id that a group was handed; None where there is no such group."""
+        async with self._told():
+            try:
+                rows = await self._client.xinfo_groups(self._key)
+            except ResponseError as error:
+                if "no such key" in str(error):
+                    return None
+                raise
+        last = next((r["last-delivered-id"] for r in rows if r["name"] == group.encode()), None)
+        return None if last is None else bytes(last)
 
     async def pending(self, group: str, first: bytes, last: bytes) -> set[bytes]:
         """Return the entries between two ids that workers have in hand, at most ten thousand."""

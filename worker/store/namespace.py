@@ -82,15 +82,21 @@ class Namespace:
     ) -> AsyncIterator[Document]:
         """Yield the documents of one instance, or of all, and of one kind, or of both."""
         async for places in self.places(advance, instance=instance):
-            wanted = [(n, p) for n, p in places if p.kind in _DOCUMENTS and kind in (None, p.kind)]
-            for some in _slices(wanted, _VALUES):
-                async with translated(self._client):
-                    values = await self._client.mget([name for name, _ in some])
-                for (_, place), value in zip(some, values, strict=True):
-                    document = document_of(place, value)
-                    if document is not None:
-                        # Where it stands counts, whatever it says of itself.
-                        yield replace(document, instance=place.instance)
+            async for document in self.documents_at(
+                [(n, p) for n, p in places if kind in (None, p.kind)]
+            ):
+                yield document
+
+    async def documents_at(self, places: Sequence[tuple[bytes, Place]]) -> AsyncIterator[Document]:
+        """Yield the documents among these keys; where one stands counts, not what it says."""
+        wanted = [(name, place) for name, place in places if place.kind in _DOCUMENTS]
+        for some in _slices(wanted, _VALUES):
+            async with translated(self._client):
+                values = await self._client.mget([name for name, _ in some])
+            for (_, place), value in zip(some, values, strict=True):
+                document = document_of(place, value)
+                if document is not None:
+                    yield replace(document, instance=place.instance)
 
     async def places(
         self, advance: Advance, *, instance: str | None = None
@@ -111,13 +117,20 @@ class Namespace:
         pairs = zip(names, held, strict=True)
         return [name for name, value in pairs if value and value.isdigit() and int(value) in ids]
 
+    async def leading_to(self, names: Sequence[str]) -> dict[str, int]:
+        """Return those of the pointers that hold an id, and the id that each holds."""
+        found: dict[str, int] = {}
+        for some in _slices(names, _STEP):
+            async with translated(self._client):
+                held = await self._client.mget(some)
+            pairs = zip(some, held, strict=True)
+            found |= {n: int(value) for n, value in pairs if value and value.isdigit()}
+        return found
+
     async def newest_conversations(self, instance: str, contact: Collection[str]) -> set[int]:
         """Return the conversations that a contact's names lead to."""
-        if not contact:
-            return set()
-        async with translated(self._client):
-            held = await self._client.mget([self.keys.contact(instance, name) for name in contact])
-        return {int(value) for value in held if value and value.isdigit()}
+        found = await self.leading_to([self.keys.contact(instance, name) for name in contact])
+        return set(found.values())
 
     async def unlink(self, names: Sequence[bytes]) -> int:
         """Delete keys; returns how many there were."""

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from worker.core import contacts
+from worker.core import bot_contact, contacts
 from worker.core.entry import MAX_ID
 from worker.core.keys import Keys
 from worker.core.page import Page, Range
@@ -70,6 +70,7 @@ class InstanceReader:
         self._keys = keys
         self._instance = instance
         self._notes = notes
+        self._has_met_bot = False
 
     @property
     def from_memory(self) -> bool:
@@ -79,7 +80,7 @@ class InstanceReader:
     async def message(self, message_id: int) -> MessageView | None:
         """Return a message, None where the cache has none for this reader."""
         (message,) = await self._messages([message_id])
-        return message
+        return await self._unless_of_bot(message)
 
     async def message_by_source(self, source_id: str) -> MessageView | None:
         """Return the message with a source id, or with WhatsApp's bare id of it.
@@ -90,13 +91,15 @@ class InstanceReader:
         names = [source_id, f"{KEY_ID_MARK}{source_id}"] if bare else [source_id]
         ids = await self._pointers([self._keys.source(self._instance, name) for name in names])
         messages = await self._messages([i for i in ids if i is not None])
-        return next((m for m in messages if m and m.source_id in names), None)
+        found = next((m for m in messages if m and m.source_id in names), None)
+        return await self._unless_of_bot(found)
 
     async def conversation(self, display_id: int) -> ConversationView | None:
         """Return a conversation, None where the cache has none."""
         wanted = self._wanted_conversation(display_id)
         found = (await self._look.at([wanted]))[wanted.key]
-        return found if self._is_ours(found) and found.id == display_id else None
+        is_ours = self._is_ours(found) and found.id == display_id
+        return found if is_ours and not found.of_bot else None
 
     async def conversation_of(self, contact: str) -> int | None:
         """Return the newest conversation with a contact: a JID, or a phone number however written.
@@ -104,6 +107,8 @@ class InstanceReader:
         A number's other form in Brazil counts only where nothing is known under its own.
         """
         own, other_form = contacts.names_of(contact)
+        if bot_contact.NUMBER in own:
+            return None
         names = [self._keys.contact(self._instance, name) for name in (*own, *other_form)]
         held = await self._pointers(names)
         of_own = [display_id for display_id in held[: len(own)] if display_id]
@@ -120,10 +125,12 @@ class InstanceReader:
         start = Wanted(self._keys.start(self._instance, display_id), pointer)
         found = await self._look.at([wanted, start], window)
         ids: list[int] = found[timeline]
+        if await self._is_of_bot(display_id):
+            return None
         conversation = await self.conversation(display_id)
         seen = await self._visible(asked.of(ids), asked.limit + 1)
         messages, more = seen[: asked.limit], seen[asked.limit :]
-        if not messages and conversation is None:
+        if self._has_met_bot or (not messages and conversation is None):
             return None
         return Page(
             display_id,
@@ -192,8 +199,25 @@ class InstanceReader:
     def _wanted_conversation(self, display_id: int) -> Wanted:
         return Wanted(self._keys.conversation(self._instance, display_id), conversation_view)
 
+    async def _is_of_bot(self, display_id: int) -> bool:
+        """Say whether a conversation is with Evolution's bot contact: nobody reads any of it.
+
+        A worker of an earlier release may have cached it.
+        """
+        wanted = self._wanted_conversation(display_id)
+        found = (await self._look.at([wanted]))[wanted.key]
+        return found is not None and found.of_bot
+
+    async def _unless_of_bot(self, message: MessageView | None) -> MessageView | None:
+        if message is None or not message.may_be_of_bot:
+            return message
+        return None if await self._is_of_bot(message.conversation_id) else message
+
     def _for_us(self, message_id: int, message: MessageView | None) -> MessageView | None:
         if message is None or message.id != message_id or not self._is_ours(message):
+            return None
+        if message.of_bot:
+            self._has_met_bot = True
             return None
         return message if self._notes or not message.private else None
 

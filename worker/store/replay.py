@@ -82,6 +82,11 @@ class Replay:
             self._settled(letter.entry.id)
         return Buried(0, 0)
 
+    async def delete(self, ids: Sequence[bytes]) -> None:
+        """Delete entries from the stream."""
+        async with self._told():
+            await self._writer.xdel(self._key, *ids)
+
     def _settled(self, entry_id: bytes) -> None:
         if self._goal is not None and _order(entry_id) >= _order(self._goal):
             self.is_caught_up = True

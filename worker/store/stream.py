@@ -227,6 +227,11 @@ class Stream:
         """Move entries to the dead letters and acknowledge them, each in one step."""
         return await self.letters.bury(letters)
 
+    async def delete(self, ids: Sequence[bytes]) -> None:
+        """Delete entries from the stream."""
+        async with told(self._writer, self._of.key):
+            await self._writer.xdel(self._of.key, *ids)
+
     async def server(self) -> tuple[str, str]:
         """Return the server's name and version."""
         async with told(self._writer, self._of.key):

@@ -50,10 +50,13 @@ class Refuge(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """An event that is safe: its id, and where it is."""
+    """An event that is safe: its id, and where it is.
 
-    id: str
-    where: Literal["accepted", "spooled"]
+    One of Evolution's bot contact is nowhere, and has none: it may hold a pairing code.
+    """
+
+    id: str | None
+    where: Literal["accepted", "spooled", "bot_contact"]
 
 
 class Intake:

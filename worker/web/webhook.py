@@ -22,6 +22,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Match, Route
 from starlette.types import Scope
 
+from worker.core.bot_contact import is_about_bot
 from worker.logs import Throttle, where
 from worker.metrics import Metrics
 from worker.web import body, policy
@@ -137,6 +138,8 @@ class _Webhook:
             late = Rejected(503, "timeout", "the stream did not take the event in time; try again")
             with _until(deadline, late):
                 fields = await self._fields(request, shown, payload)
+                if is_about_bot(payload):
+                    return Taken(None, "bot_contact")
                 return await self._intake.take(fields, deadline)
 
     @contextmanager

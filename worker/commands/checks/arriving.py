@@ -23,7 +23,7 @@ from worker.settings import Settings
 from worker.web.webhook import PATH
 
 _FAMILY: Final = f"{PREFIX}webhook_requests"
-_TAKEN: Final = ("accepted", "spooled")
+_TAKEN: Final = ("accepted", "spooled", "bot_contact")
 _OURS: Final = PATH.decode()
 _SSRF: Final = (
     "Chatwoot 4.14 and newer send to a private address only with "
