@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Final
 
 from bench import growth, hotpath, latency, progress, throughput
-from bench.course import StuckError
+from bench.environment import raised
 from bench.process import ProcessFailedError
 from bench.report import Report
-from bench.stage import raised
+from bench.workload import StuckError
 
 RESULTS: Final = Path(__file__).parent / "results"
 

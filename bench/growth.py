@@ -6,18 +6,18 @@ from dataclasses import asdict, dataclass, replace
 from statistics import median
 from typing import Final
 
-from bench import chart, heat, machine, report, targets
-from bench.contestant import WORKER
-from bench.course import PORTION, Course
+from bench import chart, machine, measured_run, report, targets
+from bench.environment import Stage
 from bench.events import FIRST_ID, Traffic, bodies, instance
-from bench.heat import Heat
+from bench.measured_run import Heat
 from bench.progress import Bar
 from bench.report import Report
+from bench.scenarios import AXES, LARGE, SMALL, World
 from bench.score import score
-from bench.stage import Stage
+from bench.target import WORKER
 from bench.targets import Verdict
-from bench.worlds import AXES, LARGE, SMALL, World
-from worker.core.keys import Keys
+from bench.workload import PORTION, Course
+from worker.core.cache_keys import CacheKeys
 
 MB: Final = 1_000_000
 HELD: Final = "bench-held"
@@ -55,7 +55,7 @@ class Ground:
         with self._bar.doing(f"running in world {world.label}", runs) as advance:
             heats = []
             for _ in range(runs):
-                heats.append(heat.run(self._stage, self._course, contestant))
+                heats.append(measured_run.run(self._stage, self._course, contestant))
                 advance(1)
         return heats
 
@@ -72,7 +72,7 @@ class Ground:
         if self._held == cached:
             return
         self._stage.drop(HELD)
-        keys = Keys(HELD)
+        keys = CacheKeys(HELD)
         with self._bar.doing("filling the cache", cached) as advance:
             for first in range(0, cached, PORTION):
                 portion = range(first, min(first + PORTION, cached))
@@ -99,7 +99,7 @@ def measure(stage: Stage, bar: Bar, *, runs: int, scale: float) -> Report:
     share = extremes[1].events_per_s / extremes[0].events_per_s
     title = "10⁶ cached, 10⁶ waiting, 1,000 instances : 10⁴, 10⁴, 1"
     remark = "" if scale == 1 else f"; all sizes times {scale:g}"
-    verdict = Verdict(title, share, targets.AT_SCALE, remark=remark.removeprefix("; "))
+    outcome = Verdict(title, share, targets.AT_SCALE, remark=remark.removeprefix("; "))
     heading = (
         f"medians of {runs} runs, sizes times {scale:g}, {found['server']}, {found['processor']},"
         f" load at start {found['load_at_start']:.2f}, {time.monotonic() - begun:.0f} s\n"
@@ -108,14 +108,14 @@ def measure(stage: Stage, bar: Bar, *, runs: int, scale: float) -> Report:
         "machine": found,
         "scale": scale,
         "points": [asdict(point) for point in (*points, *extremes)],
-        "targets": [{**asdict(verdict), "verdict": verdict.word}],
+        "targets": [{**asdict(outcome), "verdict": outcome.word}],
     }
     files = {
         "growth.json": report.as_json(figures),
         "growth.svg": _chart("Events per second", points, _speed, remark),
         "growth-memory.svg": _chart("Memory of the server, MB", points, _memory, remark),
     }
-    text = (heading, _table([*points, *extremes]), "", report.verdicts([verdict]))
+    text = (heading, _table([*points, *extremes]), "", report.verdicts([outcome]))
     return Report("\n".join(text), files)
 
 

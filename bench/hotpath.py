@@ -9,13 +9,13 @@ from collections import Counter
 from pathlib import Path
 from typing import Final
 
-from bench import heat, machine, report
-from bench.contestant import WORKER, Contestant
-from bench.course import Course
+from bench import machine, measured_run, report
+from bench.environment import Stage
 from bench.events import bodies
 from bench.progress import Bar
 from bench.report import Report
-from bench.stage import Stage
+from bench.target import WORKER, Contestant
+from bench.workload import Course
 
 SHOWN: Final = 25
 Calls = dict[tuple[str, int, str], tuple[int, int, float, float, object]]
@@ -34,12 +34,12 @@ def measure(stage: Stage, bar: Bar, *, events: int) -> Report:
         course.fill(bodies(events), advance)
     with tempfile.TemporaryDirectory() as folder, bar.doing("running", 3) as advance:
         calls, samples = Path(folder) / "calls", Path(folder) / "samples"
-        lines = [_heading("unprofiled", heat.run(stage, course, WORKER), found)]
+        lines = [_heading("unprofiled", measured_run.run(stage, course, WORKER), found)]
         advance(1)
-        ran = heat.run(stage, course, _profiled("samples", samples))
+        ran = measured_run.run(stage, course, _profiled("samples", samples))
         lines += [_heading("sampled", ran, found), _sampled(samples)]
         advance(1)
-        ran = heat.run(stage, course, _profiled("calls", calls))
+        ran = measured_run.run(stage, course, _profiled("calls", calls))
         lines += [_heading("every call", ran, found), _called(calls)]
         advance(1)
     text = "\n".join(lines)
@@ -51,7 +51,7 @@ def _profiled(under: str, out: Path) -> Contestant:
     return Contestant(f"profiled-{under}", f"the worker under {under}", command)
 
 
-def _heading(what: str, ran: heat.Heat, found: dict[str, object]) -> str:
+def _heading(what: str, ran: measured_run.Heat, found: dict[str, object]) -> str:
     each_us = ran.client_cpu_s / ran.entries * 1e6
     return (
         f"\n== {what}: {ran.entries:,} events, {ran.events_per_s:,.0f} events/s,"

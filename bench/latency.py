@@ -11,18 +11,18 @@ from dataclasses import asdict, dataclass
 from subprocess import Popen
 from typing import Final
 
-from bench import heat, machine, report, targets
-from bench.contestant import ROOT, WORKER
-from bench.course import Course, StuckError
+from bench import machine, measured_run, report, targets
+from bench.environment import Stage
 from bench.events import Traffic, instance
-from bench.observer import Observer, Seen
+from bench.latency_probe import Observer, Seen
 from bench.process import Process, cpu_s
 from bench.producer import Sent
 from bench.progress import Advance, Bar
 from bench.report import Report
-from bench.stage import Stage
+from bench.target import ROOT, WORKER
 from bench.targets import Verdict
-from worker.core.keys import Keys
+from bench.workload import Course, StuckError
+from worker.core.cache_keys import CacheKeys
 
 WARM_S: Final = 2
 QUIET_S: Final = 2.0
@@ -65,7 +65,7 @@ def measure(stage: Stage, bar: Bar, *, rate: int, seconds: int) -> Report:
         "rate": rate,
         "seconds": seconds,
         "delays": [asdict(row) for row in rows],
-        "targets": [{**asdict(verdict), "verdict": verdict.word} for verdict in verdicts],
+        "targets": [{**asdict(outcome), "verdict": outcome.word} for outcome in verdicts],
     }
     heading = (
         f"{rate:,} events/s for {seconds} s each, {found['server']}, {found['processor']},"
@@ -80,11 +80,11 @@ def run(stage: Stage, bar: Bar, how: str, rate: int, seconds: int) -> list[Delay
     prefix, name = f"bench-{time.time_ns()}", "XADD" if how == "xadd" else "POST"
     course = Course(stage.client)
     course.close_gate()
-    keys = Keys(prefix)
+    keys = CacheKeys(prefix)
     prefixes = [keys.message(instance(n), 0)[:-1] for n in range(Traffic().instances)]
     count = rate * (seconds + WARM_S)
     with (
-        heat.started(stage, WORKER, prefix) as (worker,),
+        measured_run.started(stage, WORKER, prefix) as (worker,),
         Observer(stage.server.uri, prefixes) as observer,
         bar.doing(f"sending by {how}", count) as advance,
     ):

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
-from bench.stage import Stage
+from bench.environment import Stage
 
 
 def described(stage: Stage) -> dict[str, object]:

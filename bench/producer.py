@@ -16,9 +16,9 @@ import msgspec
 import redis
 import uvloop
 
-from bench.course import STREAM
 from bench.events import bodies
-from worker.core.keys import Keys
+from bench.workload import STREAM
+from worker.core.cache_keys import CacheKeys
 
 CONNECTIONS: Final = 16
 """Kept open, as a proxy in front of us would keep them."""
@@ -45,7 +45,7 @@ class _Head(msgspec.Struct):
 
 def keyed(prefix: str, count: int) -> list[tuple[str, bytes]]:
     """Return events with the keys under which their messages will be readable."""
-    keys, decoder = Keys(prefix), msgspec.json.Decoder(_Head)
+    keys, decoder = CacheKeys(prefix), msgspec.json.Decoder(_Head)
     heads = ((decoder.decode(body), body) for body in bodies(count))
     return [(keys.message(head.inbox.name, head.id), body) for head, body in heads]
 

@@ -22,12 +22,12 @@ from typing import Any, Final
 import uvloop
 
 from tests import events, servers
-from worker.core import chatwoot
-from worker.core.entry import Entry, read
-from worker.core.keys import Keys
-from worker.core.model import Draft
-from worker.store.cache import Cache, CacheSettings
-from worker.store.connect import Client, connect
+from worker.core import chatwoot_event
+from worker.core.cache_keys import CacheKeys
+from worker.core.documents import PendingWrite
+from worker.core.stream_entry import Entry, read_envelope
+from worker.store.cache.document_writer import CacheSettings, DocumentWriter
+from worker.store.client import Client, create_client
 
 INSTANCE: Final = "loja-aurora"
 PREFIX: Final = "bench-reads"
@@ -55,7 +55,7 @@ async def main(arguments: argparse.Namespace) -> int:
     count = arguments.requests
     async with AsyncExitStack() as stack:
         server = stack.enter_context(servers.Server(servers.default_binary()))
-        client = await stack.enter_async_context(connect(server.uri))
+        client = await stack.enter_async_context(create_client(server.uri))
         await fill(client)
         # In a memory that holds all, and in one that holds too little of it: always a miss.
         hit = stack.enter_context(sidecar(server.uri, LOCAL_MAX_BYTES="268435456"))
@@ -79,24 +79,24 @@ async def main(arguments: argparse.Namespace) -> int:
 
 async def fill(client: Client) -> None:
     """Put conversations of some messages each into the cache."""
-    cache = Cache(client, CacheSettings(PREFIX))
+    cache = DocumentWriter(client, CacheSettings(PREFIX))
     for conversation in range(1, CONVERSATIONS + 1):
         first = conversation * MESSAGES
         await cache.write([d for n in range(first, first + MESSAGES) for d in drafts(n)])
 
 
-def drafts(number: int) -> list[Draft]:
+def drafts(number: int) -> list[PendingWrite]:
     """Return the documents of one event of Evolution's inbox."""
     body = events.message(number, conversation_id=number // MESSAGES, source_id=f"WAID:{number}")
     # Nobody is assigned, so the latest messages are looked at too.
     body["conversation"]["meta"]["assignee"] = None
     entry = Entry(f"{int(time.time() * 1000)}-0".encode(), {b"payload": events.encode(body)})
-    event = chatwoot.decode(entry.fields[b"payload"])
+    event = chatwoot_event.decode_event(entry.fields[b"payload"])
     if event is None:
         raise AssertionError
-    said = read(entry)
-    documents = chatwoot.documents(event, said, chatwoot.Address(INSTANCE, 3))
-    return [Draft(document, said.ms) for document in documents if document is not None]
+    said = read_envelope(entry)
+    documents = chatwoot_event.build_documents(event, said, chatwoot_event.Destination(INSTANCE, 3))
+    return [PendingWrite(document, said.ms) for document in documents if document is not None]
 
 
 def message(number: int) -> str:
@@ -225,7 +225,7 @@ def figures(name: str, times: list[float], per_second: float) -> Figures:
 
 def get(client: Client) -> Question:
     """Ask Redis for one document."""
-    keys = Keys(PREFIX)
+    keys = CacheKeys(PREFIX)
 
     async def ask(number: int) -> Any:
         return await client.get(keys.message(INSTANCE, int(message(number).split("/")[1])))
@@ -235,7 +235,7 @@ def get(client: Client) -> Question:
 
 def get_last(client: Client) -> Question:
     """Ask Redis for the last 20, as any program would."""
-    keys = Keys(PREFIX)
+    keys = CacheKeys(PREFIX)
 
     async def ask(number: int) -> Any:
         timeline = keys.timeline(INSTANCE, 1 + number % CONVERSATIONS)

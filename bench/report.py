@@ -30,13 +30,13 @@ def verdicts(found: Iterable[Verdict]) -> str:
     """Lay out figures beside their targets."""
     rows = [
         (
-            verdict.figure,
-            "-" if verdict.measured is None else f"{verdict.measured:.2f}{verdict.unit}",
-            f"{'≤' if verdict.at_most else '≥'} {verdict.target:g}{verdict.unit}",
-            verdict.word,
-            verdict.remark,
+            outcome.figure,
+            "-" if outcome.measured is None else f"{outcome.measured:.2f}{outcome.unit}",
+            f"{'≤' if outcome.at_most else '≥'} {outcome.target:g}{outcome.unit}",
+            outcome.word,
+            outcome.remark,
         )
-        for verdict in found
+        for outcome in found
     ]
     return table(("figure", "measured", "target", "", ""), rows)
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from bench.heat import Heat
+from bench.measured_run import Heat
 
 PER_EVENTS = 100_000
 """CPU seconds are stated for so many events, whatever part of the stream was run."""

@@ -5,16 +5,16 @@ from dataclasses import asdict
 from statistics import median
 from typing import Final
 
-from bench import chart, heat, machine, report, targets
-from bench.contestant import EVERYONE, PER_EVENT_SHARE, TWO_WORKERS, WORKER, Contestant
-from bench.course import Course
+from bench import chart, machine, measured_run, report, targets
+from bench.environment import Stage
 from bench.events import Traffic, bodies
-from bench.heat import Heat
+from bench.measured_run import Heat
 from bench.progress import Bar
 from bench.report import Report
 from bench.score import PER_EVENTS, Score, ratio, score
-from bench.stage import Stage
+from bench.target import EVERYONE, PER_EVENT_SHARE, TWO_WORKERS, WORKER, Contestant
 from bench.targets import Verdict
+from bench.workload import Course
 
 MB: Final = 1_000_000
 _LEGEND: Final = (
@@ -40,7 +40,7 @@ def measure(stage: Stage, bar: Bar, *, events: int, runs: int) -> Report:
         "traffic": asdict(Traffic()),
         "missing": missing,
         "scores": {key: asdict(of) for key, of in scores.items()},
-        "targets": [{**asdict(verdict), "verdict": verdict.word} for verdict in verdicts],
+        "targets": [{**asdict(outcome), "verdict": outcome.word} for outcome in verdicts],
         "heats": {key: [asdict(one) for one in of] for key, of in heats.items()},
     }
     text = (heading(found, events, runs), _table(scores, missing), "", report.verdicts(verdicts))
@@ -55,12 +55,12 @@ def rounds(
     heats: dict[str, list[Heat]] = {contestant.key: [] for contestant in contestants}
     with bar.doing("running", runs * len(contestants) + 1) as advance:
         # The first to run would pay for the memory that a fresh server still has to ask for.
-        heat.run(stage, course, WORKER)
+        measured_run.run(stage, course, WORKER)
         advance(1)
         for number in range(runs):
             first = number % len(contestants)
             for contestant in (*contestants[first:], *contestants[:first]):
-                ran = heat.run(stage, course, contestant)
+                ran = measured_run.run(stage, course, contestant)
                 heats[contestant.key].append(ran)
                 bar.say(f"{number + 1}: {contestant.title:36}{ran.events_per_s:9,.0f} events/s")
                 advance(1)

@@ -2,18 +2,18 @@
 
 import msgspec
 
-from worker.core.keys import Keys
-from worker.core.model import Conversation, Message
-from worker.core.page import Range
-from worker.store.connect import Client
-from worker.store.reader import redis_reader
+from worker.core.cache_keys import CacheKeys
+from worker.core.documents import Conversation, Message
+from worker.core.message_page import MessageRange
+from worker.store.cache.document_reader import redis_reader
+from worker.store.client import Client
 
 
 class Documents:
     """Everything under a prefix, private notes too, read without a local tier."""
 
     def __init__(self, client: Client, prefix: str) -> None:
-        self.keys = Keys(prefix)
+        self.keys = CacheKeys(prefix)
         self._reader = redis_reader(client, prefix)
 
     async def message(self, instance: str, message_id: int) -> Message | None:
@@ -33,7 +33,7 @@ class Documents:
 
     async def messages(self, instance: str, display_id: int, limit: int) -> list[Message]:
         """The newest messages of a conversation, oldest first."""
-        page = await self._reader.of(instance).page(display_id, Range(limit))
+        page = await self._reader.of(instance).page(display_id, MessageRange(limit))
         views = page.messages if page else []
         return [msgspec.json.decode(view.json, type=Message) for view in views]
 

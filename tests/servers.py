@@ -22,8 +22,8 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from worker.errors import Misconfigured
-from worker.store import embedded
+from worker.embedded import embedded_server
+from worker.errors import ConfigurationError
 
 START_S: Final = 10.0
 POLL_S: Final = 0.01
@@ -200,7 +200,7 @@ def reserved_port() -> socket.socket:
 
 def default_binary() -> Path:
     """The server that comes with the locked dependencies (Valkey 9.1)."""
-    return embedded.binary()
+    return embedded_server.binary()
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +231,7 @@ def locked() -> Path | None:
     """The server of the locked dependencies."""
     try:
         return default_binary()
-    except Misconfigured:
+    except ConfigurationError:
         return None
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from worker import __version__, settings
-from worker.errors import Declined, Error, Misconfigured, Unavailable
+from worker.errors import ConfigurationError, RedisUnavailable, UpstreamError, WorkerError
 
 _FOUND_WRONG = 1
 _WRONG_USAGE = 2
@@ -33,7 +33,7 @@ _COMMANDS: Final = (
     "config",
     "healthcheck",
 )
-"""Each is a module of `worker.commands`, in the order of the help text."""
+"""Each is a module of `worker.cli`, in the order of the help text."""
 
 _EXIT_CODES = """
 exit codes: 0 done, 1 found something wrong, 2 wrong usage or settings,
@@ -53,13 +53,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         loaded = settings.load(_overrides(arguments.set))
         code: int = arguments.func(arguments, loaded)
         sys.stdout.flush()
-    except Unavailable as error:
+    except RedisUnavailable as error:
         _say(f"Redis is unavailable: {error} (`chatwoot-cache doctor` says more)")
         return _REDIS_UNAVAILABLE
-    except Declined as error:
+    except UpstreamError as error:
         _say(str(error))
         return _FOUND_WRONG
-    except Error as error:
+    except WorkerError as error:
         _say(str(error))
         return _WRONG_USAGE
     except KeyboardInterrupt:
@@ -95,7 +95,7 @@ def parser(commands: Sequence[str] = _COMMANDS) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"chatwoot-cache {__version__}")
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
     for command in commands:
-        importlib.import_module(f"worker.commands.{command}").add(subparsers)
+        importlib.import_module(f"worker.cli.{command}").add(subparsers)
     for subparser in subparsers.choices.values():
         subparser.add_argument(
             "--set",
@@ -112,7 +112,7 @@ def _overrides(assignments: Sequence[str]) -> dict[str, str]:
     for assignment in assignments:
         name, equals, value = assignment.partition("=")
         if not equals:
-            raise Misconfigured(f"--set {assignment}: write it as NAME=VALUE")
+            raise ConfigurationError(f"--set {assignment}: write it as NAME=VALUE")
         overrides[name] = value
     return overrides
 

@@ -1,6 +1,6 @@
 """The composition root: builds everything, starts the tasks, stops them in order. Read this first.
 
-An entry's way from here: `pipeline.consumer` reads it, `pipeline.settle` settles it with the
+An entry's way from here: `consumer.loop` reads it, `consumer.processor` settles it with the
 help of `core`, which decides, and `store`, which speaks to Redis. There it is acknowledged.
 """
 
@@ -18,36 +18,36 @@ import structlog
 from anyio.abc import TaskGroup
 from starlette.types import ASGIApp
 
-from worker import __version__, tiers
-from worker.accounts import Accounts, read_through, reads_through
-from worker.errors import Misconfigured
-from worker.health import Health
-from worker.metrics import Metrics
-from worker.notify import Notifier
-from worker.pipeline.bot_purge import purge_twice
-from worker.pipeline.consumer import Consumer, ConsumerSettings
-from worker.pipeline.directory import Directory
-from worker.pipeline.idle import Idle
-from worker.pipeline.settle import Settler
-from worker.pipeline.spooling import Spooling
-from worker.pipeline.through import ReadThrough
-from worker.pipeline.upkeep import MEASURE_S, SELDOM_S, Upkeep, every
-from worker.settings import RedisUri, Settings, uris
-from worker.store import embedded
-from worker.store.connect import Client, connect
-from worker.store.spool import Spool
-from worker.store.spoolfile import SpoolFile
-from worker.store.stream import Producer
-from worker.tiers import Source, Together
-from worker.web import inherited
-from worker.web.keys import Keyring
-from worker.web.policy import WebhookPolicy, is_loopback
-from worker.web.probes import ops_app
-from worker.web.public import public_app
-from worker.web.question import ROOT
-from worker.web.reads import ReadsApp
+from worker import __version__, backends
+from worker.backends import AllHealthy, EntrySource
+from worker.chatwoot.account_clients import AccountClients, build_read_through, can_read_through
+from worker.chatwoot.read_through import ReadThrough
+from worker.consumer.instance_resolver import InstanceResolver
+from worker.consumer.loop import Consumer, ConsumerSettings
+from worker.consumer.null_consumer import NullConsumer
+from worker.consumer.processor import BatchProcessor
+from worker.embedded import embedded_server
+from worker.errors import ConfigurationError
+from worker.ingest.spool.spool_file import SpoolFile
+from worker.ingest.spool.spool_queue import SpoolQueue
+from worker.ingest.spool.spool_relay import SpoolRelay
+from worker.ingest.webhook import PATH, webhook_app
+from worker.ingest.webhook_auth import WebhookPolicy, is_loopback
+from worker.maintenance.bot_purge import purge_twice
+from worker.maintenance.tasks import MEASURE_S, SLOW_INTERVAL_S, Maintenance, run_periodically
+from worker.ops.health import Health
+from worker.ops.metrics import Metrics
+from worker.ops.notify import Notifier
+from worker.ops.probes import ops_app
+from worker.public_app import public_app
+from worker.reads.api_keys import ApiKeys
+from worker.reads.read_request import ROOT
+from worker.reads.reads_api import ReadsApp
+from worker.settings import RedisUri, Settings, redis_uri
+from worker.store.client import Client, create_client
+from worker.store.stream.stream_reader import StreamProducer
+from worker.web import socket_activation
 from worker.web.server import addresses, bind, bound_port, serve
-from worker.web.webhook import PATH, webhook_app
 
 log = structlog.get_logger()
 
@@ -56,7 +56,7 @@ _GRACE_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Started:
+class Endpoints:
     """Where a worker listens: the URLs of webhook and reads (None when off), and the ops port's."""
 
     webhook: str | None
@@ -67,7 +67,7 @@ class Started:
 async def run(
     settings: Settings,
     environ: Mapping[str, str],
-    on_started: Callable[[Started], None],
+    on_started: Callable[[Endpoints], None],
     *,
     consume: bool = True,
 ) -> None:
@@ -76,19 +76,19 @@ async def run(
     What is in hand is settled within the shutdown time-out.
     Without `consume` only reads are served: no group is joined, and no webhook taken.
 
-    Raises `Misconfigured` and `Refused`, in a group when tasks run already.
+    Raises `ConfigurationError` and `PermissionRefused`, in a group when tasks run already.
     """
     if not consume:
         settings = _to_read_only(settings)
     notifier = Notifier.from_environment(environ)
-    held = inherited.take(environ)
+    held = socket_activation.take(environ)
     settings = _listening(settings, held)
     ops = held.get("ops") or bind(settings.ops_host, settings.ops_port, name="OPS")
     public = held.get("http")
     if settings.webhook_enabled or settings.reads_enabled:
         public = public or bind(settings.http_host, settings.http_port, name="HTTP")
     elif public:
-        raise Misconfigured(
+        raise ConfigurationError(
             "systemd holds the port of webhook and reads, and both are off: set"
             " CHATWOOT_CACHE_WEBHOOK_ENABLED=true or CHATWOOT_CACHE_HTTP_API_KEY, or stop and"
             " disable its .socket unit"
@@ -111,7 +111,7 @@ def _listening(settings: Settings, held: Mapping[str, socket.socket]) -> Setting
         if (host, port) not in stated:
             prefix = f"CHATWOOT_CACHE_{name.upper()}"
             log.warning(
-                "socket.elsewhere",
+                "socket.address_mismatch",
                 listening=f"{host} port {port}",
                 hint=f"set {prefix}_HOST={host} and {prefix}_PORT={port}: commands go by them",
             )
@@ -121,12 +121,12 @@ def _listening(settings: Settings, held: Mapping[str, socket.socket]) -> Setting
 
 def _to_read_only(settings: Settings) -> Settings:
     if not settings.reads_enabled:
-        raise Misconfigured(
+        raise ConfigurationError(
             "--no-consume serves reads only, and nobody has a key for them: set"
             " CHATWOOT_CACHE_HTTP_API_KEY or CHATWOOT_CACHE_HTTP_INSTANCE_KEYS"
         )
     if settings.local_only:
-        raise Misconfigured(
+        raise ConfigurationError(
             "--no-consume reads what others cache, and with CACHE_REDIS_ENABLED=false there is"
             " nothing that others could have cached"
         )
@@ -145,8 +145,10 @@ async def _own_servers(settings: Settings) -> AsyncIterator[None]:
     """Run the servers of our own that the settings name, for as long as the block lasts."""
     async with AsyncExitStack() as stack:
         for uri in {u.get_secret_value() for u in settings.uris}:
-            if uri.startswith(embedded.SCHEME):
-                await stack.enter_async_context(embedded.running(embedded.directory_of(uri)))
+            if uri.startswith(embedded_server.SCHEME):
+                await stack.enter_async_context(
+                    embedded_server.running(embedded_server.directory_of(uri))
+                )
         yield
 
 
@@ -170,45 +172,45 @@ class _Worker:
         self._stop_serving = anyio.Event()
         self._metrics = Metrics(__version__, settings.metrics_max_instances)
 
-        self._tiers = tiers.build(settings, self._connect, self._metrics)
+        self._tiers = backends.build(settings, self._connect, self._metrics)
         self._reads: ReadsApp | None = None
-        self._accounts = Accounts(settings, timeout_s=settings.read_through_timeout_s)
+        self._accounts = AccountClients(settings, timeout_s=settings.read_through_timeout_s)
         if settings.reads_enabled:
             self._reads = ReadsApp(
                 _keyring(settings),
                 self._tiers.reader,
                 self._metrics,
-                through=self._build_through() if reads_through(settings) else None,
+                through=self._build_through() if can_read_through(settings) else None,
             )
-        self._upkeep: Upkeep | None = None
-        self._consumer: Consumer | Idle
+        self._upkeep: Maintenance | None = None
+        self._consumer: Consumer | NullConsumer
         if consume:
             source = self._tiers.source()
             self._consumer = self._build_consumer(source)
-            self._upkeep = Upkeep(source.charges, self._metrics)
+            self._upkeep = Maintenance(source.charges, self._metrics)
         else:
-            self._consumer = Idle(self._tiers.reader)
-        self._producer = Producer(self._connect(settings.stream_uri), settings.stream_key)
+            self._consumer = NullConsumer(self._tiers.reader)
+        self._producer = StreamProducer(self._connect(settings.stream_uri), settings.stream_key)
         self._spool = _spool(settings) if settings.webhook_enabled else None
         self._spooling = (
-            Spooling(self._spool, self._producer, self._metrics) if self._spool else None
+            SpoolRelay(self._spool, self._producer, self._metrics) if self._spool else None
         )
         self._policy = webhook_policy(settings)
         self._health = Health(
             self._consumer,
-            Together(self._producer if consume else self._tiers.reader, *self._tiers.ready),
+            AllHealthy(self._producer if consume else self._tiers.reader, *self._tiers.ready),
             closed=self._policy.closed if settings.webhook_enabled else None,
             spool=self._spool,
         )
 
     def _connect(self, uri: RedisUri, *, block_s: float = 0.0) -> Client:
-        client = connect(uri.get_secret_value(), block_s=block_s)
+        client = create_client(uri.get_secret_value(), block_s=block_s)
         self._clients.append(client)
         return client
 
     def _build_through(self) -> ReadThrough:
         settings = self._settings
-        return read_through(
+        return build_read_through(
             settings,
             self._accounts,
             self._tiers.reader,
@@ -216,15 +218,15 @@ class _Worker:
             stream=self._connect(settings.stream_uri),
         )
 
-    def _build_consumer(self, source: Source) -> Consumer:
+    def _build_consumer(self, source: EntrySource) -> Consumer:
         settings = self._settings
-        directory = Directory(
+        directory = InstanceResolver(
             self._tiers.table,
             operator=settings.instances,
             from_inbox_name=settings.instance_from_inbox_name,
             clock=time.monotonic,
         )
-        settler = Settler(
+        settler = BatchProcessor(
             source.stream,
             self._tiers.cache,
             directory,
@@ -244,7 +246,7 @@ class _Worker:
         )
 
     async def run(
-        self, signals: AsyncIterator[signal.Signals], on_started: Callable[[Started], None]
+        self, signals: AsyncIterator[signal.Signals], on_started: Callable[[Endpoints], None]
     ) -> None:
         """Serve and consume until a signal, then drain; probes are served until that is done."""
         async with self._spool_open(), anyio.create_task_group() as servers:
@@ -302,23 +304,23 @@ class _Worker:
 
     def _start_upkeep(self, beside: TaskGroup) -> None:
         if self._upkeep:
-            beside.start_soon(every, MEASURE_S, self._upkeep.measure)
-            beside.start_soon(every, MEASURE_S, self._upkeep.trim)
-            beside.start_soon(every, SELDOM_S, self._upkeep.retire)
-            beside.start_soon(every, SELDOM_S, self._upkeep.drop_old_letters)
-            beside.start_soon(every, SELDOM_S, self._upkeep.identify_server)
+            beside.start_soon(run_periodically, MEASURE_S, self._upkeep.measure)
+            beside.start_soon(run_periodically, MEASURE_S, self._upkeep.trim)
+            beside.start_soon(run_periodically, SLOW_INTERVAL_S, self._upkeep.retire)
+            beside.start_soon(run_periodically, SLOW_INTERVAL_S, self._upkeep.drop_old_letters)
+            beside.start_soon(run_periodically, SLOW_INTERVAL_S, self._upkeep.identify_server)
         if self._tiers.bot_purge and self._upkeep:
             beside.start_soon(purge_twice, self._tiers.bot_purge)
         if self._spooling:
             beside.start_soon(self._spooling.run)
         if self._notifier.alive_every_s:
-            beside.start_soon(every, self._notifier.alive_every_s, self._feed_watchdog)
+            beside.start_soon(run_periodically, self._notifier.alive_every_s, self._feed_watchdog)
 
     async def _feed_watchdog(self) -> None:
         if not self._health.stalled():
             self._notifier.alive()
 
-    async def _announce(self, on_started: Callable[[Started], None]) -> None:
+    async def _announce(self, on_started: Callable[[Endpoints], None]) -> None:
         """Say that we are ready once Redis was tried: a wrong password ends us before that."""
         await self._consumer.started.wait()
         self._notifier.ready()
@@ -326,7 +328,7 @@ class _Worker:
         url = _url(settings.http_host, public) if public else ""
         webhook = url + PATH.decode() if settings.webhook_enabled else None
         reads = url + ROOT.decode() if settings.reads_enabled else None
-        on_started(Started(webhook, reads, ops=_url(settings.ops_host, self._ops)))
+        on_started(Endpoints(webhook, reads, ops=_url(settings.ops_host, self._ops)))
 
     async def _drain_on(
         self, signals: AsyncIterator[signal.Signals], everything: anyio.CancelScope
@@ -343,7 +345,7 @@ class _Worker:
 
 
 def webhook_policy(settings: Settings) -> WebhookPolicy:
-    """Return what the settings say about posting; raises `Misconfigured`."""
+    """Return what the settings say about posting; raises `ConfigurationError`."""
     token = settings.webhook_token
     return WebhookPolicy(
         secrets={
@@ -356,9 +358,9 @@ def webhook_policy(settings: Settings) -> WebhookPolicy:
     )
 
 
-def _keyring(settings: Settings) -> Keyring:
+def _keyring(settings: Settings) -> ApiKeys:
     api_key = settings.http_api_key
-    return Keyring(
+    return ApiKeys(
         api_key.get_secret_value() if api_key else None,
         {
             instance: [key.get_secret_value() for key in keys]
@@ -367,13 +369,13 @@ def _keyring(settings: Settings) -> Keyring:
     )
 
 
-def _spool(settings: Settings) -> Spool | None:
+def _spool(settings: Settings) -> SpoolQueue | None:
     directory = settings.webhook_spool_dir
     if directory is None:
         return None
-    place = uris.server(settings.stream_uri.get_secret_value()) or ()
+    place = redis_uri.server(settings.stream_uri.get_secret_value()) or ()
     target = f"{settings.stream_key} on {' '.join(place)}"
-    return Spool(SpoolFile(directory, settings.webhook_spool_max_bytes, target))
+    return SpoolQueue(SpoolFile(directory, settings.webhook_spool_max_bytes, target))
 
 
 def _url(host: str, sock: socket.socket) -> str:

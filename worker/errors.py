@@ -1,15 +1,15 @@
 """Every error of ours, named by what to do about it.
 
     Error
-    ├── Misconfigured   stop, say which setting to change (exit code 2)
+    ├── ConfigurationError   stop, say which setting to change (exit code 2)
     ├── Refused         stop, say which right or password is missing (exit code 2)
-    ├── Unavailable     keep what is in hand, wait, try again (exit code 3 in a command)
+    ├── RedisUnavailable     keep what is in hand, wait, try again (exit code 3 in a command)
     ├── Outdated        resolve the batch again by the bindings that stand now
     ├── GroupMissing    create the consumer group again, then go on
     ├── Declined        say what Evolution or Chatwoot answered and what to change (exit code 1)
-    ├── Unspooled       the disk cannot keep a webhook either: answer 503
-    └── Unusable        bury the entry, with this reason
-        ├── Unplaced    ... and say which inbox nobody bound
+    ├── SpoolError       the disk cannot keep a webhook either: answer 503
+    └── UnusableEntry        bury the entry, with this reason
+        ├── UnknownInbox    ... and say which inbox nobody bound
         └── Conflict    ... and say which two instances met
 
 Adapters translate the errors of their libraries into these at the edge.
@@ -32,19 +32,19 @@ Reason = Literal[
 REASONS: Final[tuple[Reason, ...]] = get_args(Reason)
 
 
-class Error(Exception):
+class WorkerError(Exception):
     """Any failure this project names; the message is one line for a person."""
 
 
-class Misconfigured(Error):
+class ConfigurationError(WorkerError):
     """A setting or an argument cannot be used; the message names it and what is allowed."""
 
 
-class Refused(Error):
+class PermissionRefused(WorkerError):
     """Redis refuses us (NOPERM, WRONGPASS, NOAUTH); the message names what is missing."""
 
 
-class Unavailable(Error):
+class RedisUnavailable(WorkerError):
     """Redis cannot serve us now, and may later.
 
     `kind` is one of `UNAVAILABLE_KINDS`: a metric label and a log field.
@@ -72,11 +72,11 @@ UNAVAILABLE_KINDS: Final = (
 )
 
 
-class GroupMissing(Error):
+class GroupMissing(WorkerError):
     """The consumer group, or its whole stream, is gone."""
 
 
-Decline = Literal[
+UpstreamFailure = Literal[
     "unreachable",
     "slow",
     "unauthorized",
@@ -91,22 +91,22 @@ Decline = Literal[
 """How Evolution or Chatwoot does not give what it was asked for."""
 
 
-class Declined(Error):
+class UpstreamError(WorkerError):
     """Evolution or Chatwoot does not give what it was asked for; the message says what to change.
 
     It never holds a token, nor anything of the answer's body.
     """
 
-    def __init__(self, kind: Decline, message: str) -> None:
+    def __init__(self, kind: UpstreamFailure, message: str) -> None:
         super().__init__(message)
-        self.kind: Decline = kind
+        self.kind: UpstreamFailure = kind
 
 
-class Outdated(Error):
+class BindingsChanged(WorkerError):
     """The bindings were changed since documents were resolved by them; nothing was written."""
 
 
-class Unspooled(Error):
+class SpoolError(WorkerError):
     """The spool cannot take a webhook now; `reason` is a label of `webhook_requests_total`."""
 
     def __init__(self, reason: Literal["spool_full", "spool_failed"], message: str) -> None:
@@ -114,7 +114,7 @@ class Unspooled(Error):
         self.reason: Literal["spool_full", "spool_failed"] = reason
 
 
-class Unusable(Error):
+class UnusableEntry(WorkerError):
     """An entry that can never be cached as it is; it goes to the dead letters.
 
     The message names fields, limits, inboxes and instances, never what people wrote:
@@ -135,7 +135,7 @@ class Unusable(Error):
         return self.with_traceback(None)
 
 
-class Unplaced(Unusable):
+class UnknownInbox(UnusableEntry):
     """An event of which nothing says where it belongs (`no_instance`).
 
     `inbox` is where it came from, as far as that is known; `allow` is the instance that the
@@ -148,7 +148,7 @@ class Unplaced(Unusable):
         self.allow = allow
 
 
-class Conflict(Unusable):
+class BindingConflict(UnusableEntry):
     """An event that a binding forbids to cache (`instance_conflict`).
 
     `inbox` is where the event came from, `instance` what it asked for, `bound` what stands: an

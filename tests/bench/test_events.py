@@ -7,7 +7,7 @@ from statistics import mean
 import pytest
 
 from bench.events import INSTANCES_OF_ACCOUNT, Traffic, bodies
-from worker.core.chatwoot import API_CHANNEL, decode
+from worker.core.chatwoot_event import API_CHANNEL, decode_event
 
 COUNT = 5_000
 
@@ -19,7 +19,7 @@ def test_is_the_same_every_time() -> None:
 def test_is_sixty_percent_created_and_every_event_is_one_that_is_cached() -> None:
     names: Counter[str] = Counter()
     for body in bodies(COUNT):
-        event = decode(body)
+        event = decode_event(body)
         assert event is not None
         assert event.channel == API_CHANNEL
         names[event.name] += 1
@@ -48,7 +48,7 @@ def test_moves_messages_on_and_deletes_a_few() -> None:
 def test_gives_each_inbox_one_instance_and_each_instance_one_account() -> None:
     found = set()
     for body in bodies(COUNT, Traffic(instances=7)):
-        event = decode(body)
+        event = decode_event(body)
         assert event is not None
         found.add((event.account_id, event.inbox_id, event.inbox_name))
     assert len(found) == len({name for _, _, name in found}) == 7

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from bench import heat
-from bench.contestant import WORKER
-from bench.course import Course
+from bench import measured_run
+from bench.environment import raised
 from bench.events import bodies
-from bench.stage import raised
+from bench.target import WORKER
+from bench.workload import Course
 
 ENTRIES = 400
 
@@ -15,8 +15,8 @@ def test_measures_every_entry_and_leaves_only_the_stream(server_binary: Path) ->
     with raised(server_binary) as stage:
         course = Course(stage.client)
         course.fill(bodies(ENTRIES), lambda _: None)
-        ran = heat.run(stage, course, WORKER)
-        again = heat.run(stage, course, WORKER)
+        ran = measured_run.run(stage, course, WORKER)
+        again = measured_run.run(stage, course, WORKER)
         left = {key for key in stage.client.scan_iter() if not key.startswith(b"bench:")}
     assert ran.entries == again.entries == ENTRIES
     assert ran.keys == again.keys > ENTRIES

@@ -2,10 +2,10 @@
 
 import pytest
 
-from bench.course import StuckError
 from bench.latency import Delays, matched
-from bench.observer import Seen
+from bench.latency_probe import Seen
 from bench.producer import Sent
+from bench.workload import StuckError
 
 
 def test_an_event_takes_until_its_key_is_next_seen() -> None:

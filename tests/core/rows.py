@@ -12,12 +12,12 @@ from typing import Any, Final
 
 from hypothesis import strategies as st
 
-from worker.core import chatwoot, entry as entries
-from worker.core.chatwoot import Address
-from worker.core.entry import Entry, Statement
-from worker.core.model import Conversation, Message
+from worker.core import chatwoot_event, stream_entry as entries
+from worker.core.chatwoot_event import Destination
+from worker.core.documents import Conversation, Message
+from worker.core.stream_entry import Entry, Envelope
 
-LOJA: Final = Address("loja", 3)
+LOJA: Final = Destination("loja", 3)
 PLACEHOLDER: Final = "This message was deleted"
 MESSAGE_ID: Final = 90214
 CONVERSATION_ID: Final = 1584
@@ -102,20 +102,20 @@ class Reading:
             },
         }
 
-    def statement(self, *, replayed: bool = False) -> Statement:
+    def statement(self, *, replayed: bool = False) -> Envelope:
         """Return its entry, read; a replayed one has a new id and states its first."""
         entry_id = f"{self.order[0]}-{self.order[1]}".encode()
         fields = {b"payload": json.dumps(self.body()).encode()}
         if replayed:
-            return entries.read(Entry(b"9999999999999-7", {**fields, b"_id": entry_id}))
-        return entries.read(Entry(entry_id, fields))
+            return entries.read_envelope(Entry(b"9999999999999-7", {**fields, b"_id": entry_id}))
+        return entries.read_envelope(Entry(entry_id, fields))
 
     def documents(self, *, replayed: bool = False) -> tuple[Message, Conversation]:
         """Return its documents, as the worker makes them from the entry's bytes."""
         said = self.statement(replayed=replayed)
-        event = chatwoot.decode(said.payload)
+        event = chatwoot_event.decode_event(said.payload)
         assert event is not None
-        message, conversation = chatwoot.documents(event, said, LOJA)
+        message, conversation = chatwoot_event.build_documents(event, said, LOJA)
         assert message is not None
         return message, conversation
 

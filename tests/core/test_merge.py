@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from hypothesis import example, given, strategies as st
 
-from tests.core.cache import DAY_MS, ModelCache, judge, stamps
+from tests.core.merge_model import DAY_MS, ModelCache, judge, stamps
 from tests.core.rows import (
     MESSAGE_ID,
     NOON_S,
@@ -22,10 +22,10 @@ from tests.core.rows import (
     readings,
     statuses,
 )
-from worker.core.fold import Fold
+from worker.core.coalescer import Coalescer
+from worker.core.documents import Conversation, Message, PendingWrite, encode
 from worker.core.merge import MAX_TIME_US, STAMP_DIGITS, merge, stamp, status_stamp
-from worker.core.model import Conversation, Draft, Message, encode
-from worker.core.times import to_iso
+from worker.core.timestamps import to_iso
 
 RANKS = {"failed": 1, "sent": 2, "delivered": 3, "read": 4}
 FAR_FUTURE = Clock("2150-01-01T00:00:00.000Z", 5_680_281_600_000_000)
@@ -115,7 +115,7 @@ class TestEndState:
         while arrivals:
             size = data.draw(sizes)[0]
             batch, arrivals = arrivals[:size], arrivals[size:]
-            fold = Fold()
+            fold = Coalescer()
             for reading in batch:
                 for document in reading.documents(replayed=data.draw(st.booleans())):
                     fold.add(document, reading.order[0])
@@ -172,7 +172,7 @@ class TestEndState:
         assert conversation_of(history) == latest.documents()[1]
 
     def test_a_fold_keeps_instances_kinds_and_ids_apart(self) -> None:
-        fold = Fold()
+        fold = Coalescer()
         message, conversation = plain().documents()
         of_equal_id = msgspec.structs.replace(message, id=conversation.id)
         elsewhere = [
@@ -188,7 +188,7 @@ class TestEndState:
 
     @given(histories(min_size=2, max_size=5, message_ids=(1, 2)))
     def test_a_fold_holds_one_draft_for_each_document(self, history: list[Reading]) -> None:
-        fold = Fold()
+        fold = Coalescer()
         for reading in history:
             held = dict(enumerate(fold.drafts))
             for document in reading.documents():
@@ -205,7 +205,7 @@ class TestEndState:
                 if isinstance(draft.document, Conversation)
                 or reading.message_id == draft.document.id
             ]
-            assert draft.born_ms == max(born)
+            assert draft.event_ms == max(born)
 
 
 class TestPromises:
@@ -446,9 +446,9 @@ class TestAges:
         deletion = plain(order=(noon_ms, 0), deleted=True)
         late = plain(order=(noon_ms + DAY_MS - 1000, 0))
 
-        cache.write(Draft(deletion.documents()[0], noon_ms))
+        cache.write(PendingWrite(deletion.documents()[0], noon_ms))
         cache.now_ms = late.order[0] + ttl_ms + lag_ms
-        cache.write(Draft(late.documents()[0], late.order[0]))
+        cache.write(PendingWrite(late.documents()[0], late.order[0]))
 
         stored = cache.get((Message, "loja", MESSAGE_ID))
         assert (isinstance(stored, Message) and stored.content == late.text) is returns
@@ -459,9 +459,9 @@ class TestAges:
         old, new = plain(), plain(order=(noon_ms + 1, 0), source_id="WAID:1")
         update = plain(order=(noon_ms, 1), is_update=True, touched=touched(at(1)))
 
-        assert cache.write(Draft(old.documents()[0], old.order[0])) == "stale"
-        assert cache.write(Draft(new.documents()[0], new.order[0])) == "applied"
-        assert cache.write(Draft(update.documents()[0], update.order[0])) == "applied"
+        assert cache.write(PendingWrite(old.documents()[0], old.order[0])) == "stale"
+        assert cache.write(PendingWrite(new.documents()[0], new.order[0])) == "applied"
+        assert cache.write(PendingWrite(update.documents()[0], update.order[0])) == "applied"
         stored = cache.get((Message, "loja", MESSAGE_ID))
         assert isinstance(stored, Message)
         assert (stored.content, stored.source_id) == (update.text, "WAID:1")
@@ -491,10 +491,10 @@ def arrivals_of(ttl_ms: int) -> st.SearchStrategy[list[tuple[int, Reading]]]:
     return entries.map(arrive)
 
 
-def drafts_of(batch: list[Reading], *, folded: bool) -> list[Draft]:
+def drafts_of(batch: list[Reading], *, folded: bool) -> list[PendingWrite]:
     if not folded:
-        return [Draft(reading.documents()[0], reading.order[0]) for reading in batch]
-    fold = Fold()
+        return [PendingWrite(reading.documents()[0], reading.order[0]) for reading in batch]
+    fold = Coalescer()
     for reading in batch:
         fold.add(reading.documents()[0], reading.order[0])
     return fold.drafts

@@ -10,7 +10,7 @@ import yaml
 
 from tests.deploy.files import DEPLOY
 from tests.deploy.tools import JUDGES, run
-from worker.settings.knobs import Settings
+from worker.settings.model import Settings
 
 pytestmark = pytest.mark.deploy
 

@@ -13,9 +13,9 @@ from tests.deploy.image import Container
 from tests.deploy.started import SECRET, Started
 from tests.e2e.place import Place
 from tests.events import PAYLOADS, encode, message
+from tests.fakes.chatwoot import Chatwoot
+from tests.fakes.evolution import Evolution
 from tests.servers import Server
-from tests.standins.chatwoot import Chatwoot
-from tests.standins.evolution import Evolution
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.deploy

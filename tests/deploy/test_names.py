@@ -9,7 +9,7 @@ from prometheus_client.metrics_core import Metric
 
 from tests.deploy import files
 from worker import __main__
-from worker.metrics import Metrics
+from worker.ops.metrics import Metrics
 from worker.settings import sources
 
 OTHERS = {"job", "instance"}

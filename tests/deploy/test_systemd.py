@@ -17,8 +17,8 @@ from tests.e2e.process import PROGRAM, Worker, environment
 from tests.events import encode, message
 from tests.servers import free_port
 from tests.waiting import wait_until
-from worker.health import STALLED_AFTER_S
-from worker.settings.knobs import Settings
+from worker.ops.health import STALLED_AFTER_S
+from worker.settings.model import Settings
 
 pytestmark = pytest.mark.deploy
 

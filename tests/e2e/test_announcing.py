@@ -19,8 +19,8 @@ async def test_a_webhook_open_to_all_is_closed(place: Place, tmp_path: Path) -> 
         ready = worker.ops("/readyz")
         assert ready.status_code == 503
         assert "CHATWOOT_CACHE_WEBHOOK_SECRETS" in ready.json()["reason"]
-        assert len(worker.logged("webhook.closed")) == 1
-        assert "CHATWOOT_CACHE_WEBHOOK_TOKEN" in worker.logged("webhook.closed")[0]["reason"]
+        assert len(worker.logged("webhook.rejecting_all")) == 1
+        assert "CHATWOOT_CACHE_WEBHOOK_TOKEN" in worker.logged("webhook.rejecting_all")[0]["reason"]
         # What comes on the stream is cached all the same.
         place.add(message(1))
         await place.settled()

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from tests.e2e.place import Place
 from tests.e2e.process import PROGRAM, environment, running
-from tests.standins.chatwoot import Chatwoot, encoded
-from tests.standins.http import Reply, Request
-from tests.standins.rows import ConversationRow, Json, MessageRow, delete
+from tests.fakes.chatwoot import Chatwoot, encoded
+from tests.fakes.http import Reply, Request
+from tests.fakes.rows import ConversationRow, Json, MessageRow, delete
 from tests.waiting import wait_until
 
 MESSAGES = int(os.environ.get("BACKFILL_MESSAGES", "600"))

@@ -346,5 +346,5 @@ async def test_a_server_without_info_is_good_enough(private: ServerStarter, tmp_
         place.add(message(1))
         await cached(place, 1)
 
-        assert len(worker.logged("upkeep.failed")) == 1
+        assert len(worker.logged("maintenance.failed")) == 1
         assert worker.ops("/readyz").status_code == 200

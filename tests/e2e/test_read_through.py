@@ -13,9 +13,9 @@ import pytest
 
 from tests.e2e.place import Place
 from tests.e2e.process import Worker, running
-from tests.standins.chatwoot import Chatwoot
-from tests.standins.http import Reply
-from tests.standins.rows import ConversationRow
+from tests.fakes.chatwoot import Chatwoot
+from tests.fakes.http import Reply
+from tests.fakes.rows import ConversationRow
 
 NOW_US = int(time.time()) * 1_000_000
 

@@ -16,9 +16,9 @@ import pytest
 from tests.e2e.place import Place
 from tests.e2e.process import command, running
 from tests.events import sample
-from tests.standins.chatwoot import Chatwoot, encoded
-from tests.standins.evolution import Evolution
-from tests.standins.rows import ConversationRow
+from tests.fakes.chatwoot import Chatwoot, encoded
+from tests.fakes.evolution import Evolution
+from tests.fakes.rows import ConversationRow
 from tests.waiting import wait_until
 from worker.__main__ import parser
 

@@ -70,7 +70,7 @@ async def test_an_address_that_others_reach_needs_a_secret_whoever_opened_it(
     ):
         await worker.started()
         assert worker.post(encode(message())).status_code == 503
-        assert len(worker.logged("webhook.closed")) == 1
+        assert len(worker.logged("webhook.rejecting_all")) == 1
 
 
 async def test_an_address_that_is_not_the_settings_is_said(
@@ -80,12 +80,12 @@ async def test_an_address_that_is_not_the_settings_is_said(
     port = held.getsockname()[1]
     with handed(tmp_path, place.settings(), held) as worker:
         await worker.started()
-        (line,) = worker.logged("socket.elsewhere")
+        (line,) = worker.logged("socket.address_mismatch")
         assert f"CHATWOOT_CACHE_HTTP_PORT={port}" in line["hint"]
     same = place.settings(HTTP_HOST="localhost", HTTP_PORT=str(port))
     with handed(tmp_path, same, held) as worker:
         await worker.started()
-        assert worker.logged("socket.elsewhere") == []
+        assert worker.logged("socket.address_mismatch") == []
 
 
 @pytest.mark.parametrize(

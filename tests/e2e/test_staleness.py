@@ -19,11 +19,11 @@ import anyio
 from tests import events
 from tests.e2e.conftest import ServerStarter
 from tests.e2e.process import Worker, running
-from tests.store.test_cache import INSTANCE, drafts
+from tests.store.test_document_writer import INSTANCE, drafts
 from tests.waiting import wait_until
-from worker.core.keys import Keys
-from worker.store.cache import Cache, CacheSettings
-from worker.store.connect import Client, connect
+from worker.core.cache_keys import CacheKeys
+from worker.store.cache.document_writer import CacheSettings, DocumentWriter
+from worker.store.client import Client, create_client
 
 OPERATIONS = int(os.environ.get("CHATWOOT_CACHE_TEST_OPERATIONS", "6000"))
 MESSAGES = 60
@@ -58,7 +58,7 @@ class History:
 class Trial:
     """One run: what was written, and how old what was read had been."""
 
-    cache: Cache
+    cache: DocumentWriter
     client: Client
     histories: dict[int, History]
     chance: random.Random
@@ -143,7 +143,7 @@ async def test_no_read_is_older_than_the_news_of_it(private: ServerStarter, tmp_
     server, place = private()
     settings = place.settings(HTTP_API_KEY=KEY) | {"CACHE_LOCAL_ENABLED": "true"}
     async with AsyncExitStack() as stack:
-        client = await stack.enter_async_context(connect(server.uri))
+        client = await stack.enter_async_context(create_client(server.uri))
         sidecars = []
         for name in ("one", "two"):
             (tmp_path / name).mkdir()
@@ -151,7 +151,7 @@ async def test_no_read_is_older_than_the_news_of_it(private: ServerStarter, tmp_
             sidecars.append(await stack.enter_async_context(starting))
         await wait_until(lambda: tracked(place.redis) == 2, "both sidecars are told of writes")
         trial = Trial(
-            Cache(client, CacheSettings(place.name, ttl_s=1000)),
+            DocumentWriter(client, CacheSettings(place.name, ttl_s=1000)),
             client,
             {number: History() for number in range(1, MESSAGES + 1)},
             random.Random(6),
@@ -164,7 +164,7 @@ async def test_no_read_is_older_than_the_news_of_it(private: ServerStarter, tmp_
     report(trial, local, redis)
     assert max(trial.ages) <= DELAY_S
     assert local > redis / 10, "the local tier answered"
-    assert any(key.startswith(Keys(place.name).root) for key in keys)
+    assert any(key.startswith(CacheKeys(place.name).root) for key in keys)
 
 
 async def run(trial: Trial, ports: list[int], cut: Callable[[], None]) -> None:

@@ -68,7 +68,7 @@ async def test_what_cannot_be_settled_in_time_is_handed_over(
                 assert await worker.stop(within_s=10) == 0
             finally:
                 cache_server.resume()
-            assert worker.logged("entries.handed_over")[0]["entries"] == 2
+            assert worker.logged("entries.released")[0]["entries"] == 2
         idle: Any = place.redis.xpending_range(place.stream, GROUP, "-", "+", 9, idle=600_000)
         assert [row["times_delivered"] for row in idle] == [0, 0]
 

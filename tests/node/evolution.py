@@ -12,11 +12,11 @@ from typing import Any
 from msgspec.structs import replace
 
 from tests import events
-from tests.store.test_cache import INSTANCE, drafts
-from tests.store.test_reader import Shelf, tracked
+from tests.store.test_document_reader import Shelf, tracked
+from tests.store.test_document_writer import INSTANCE, drafts
 from tests.waiting import wait_until
-from worker.core.model import Draft
-from worker.store.connect import connect
+from worker.core.documents import PendingWrite
+from worker.store.client import create_client
 
 SCRIPT = Path(__file__).with_name("evolution.mjs")
 
@@ -31,7 +31,7 @@ def evolution(*arguments: str) -> Any:
 
 async def test_evolution_reads_what_we_write(redis_uri: str, prefix: str) -> None:
     """`GET prefix:module:key`, then `JSON.parse`."""
-    async with connect(redis_uri) as own:
+    async with create_client(redis_uri) as own:
         shelf = Shelf(own, prefix, None)
         await shelf.write(events.message(7, content='Olá, 🙂 "aspas"', source_id="WAID:A"))
 
@@ -49,12 +49,12 @@ async def test_evolution_clears_one_instance_and_our_readers_see_it(
 ) -> None:
     """With names that its unescaped SCAN would take for others'."""
     others = (f"{INSTANCE}:2", f"{INSTANCE}*", f"x{INSTANCE}")
-    async with connect(redis_uri) as own, tracked(redis_uri, prefix) as local:
+    async with create_client(redis_uri) as own, tracked(redis_uri, prefix) as local:
         shelf = Shelf(own, prefix, local)
         await shelf.write(events.message(1), events.message(2))
         for name in others:
             copies = [
-                Draft(replace(draft.document, instance=name), draft.born_ms)
+                PendingWrite(replace(draft.document, instance=name), draft.event_ms)
                 for draft in drafts(events.message(1))
             ]
             await shelf.cache.write(copies)

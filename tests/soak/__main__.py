@@ -18,14 +18,14 @@ from rich.console import Console
 from tests.e2e.place import Place
 from tests.e2e.proxy import Proxy, proxied
 from tests.servers import Server, reported
-from tests.soak.crew import Crew
 from tests.soak.events import Events
 from tests.soak.gauges import Gauges
 from tests.soak.plan import Plan, parsed
 from tests.soak.posting import Posting
 from tests.soak.report import Run, table
+from tests.soak.worker_pool import WorkerPool
 from tests.waiting import wait_until
-from worker.store.spooldatabase import look
+from worker.ingest.spool.spool_database import read_figures
 
 _SETTLE_S: Final = 120.0
 _DELAY_S: Final = 0.005
@@ -79,10 +79,10 @@ async def _run(
         settings["CHATWOOT_CACHE_WEBHOOK_SPOOL_DIR"] = str(spool)
 
     def is_settled() -> bool:
-        held = look(spool)
+        held = read_figures(spool)
         return (held is None or held.entries == 0) and place.is_settled()
 
-    async with Crew(directory, settings) as crew:
+    async with WorkerPool(directory, settings) as crew:
         posting = Posting(events, crew.ports, rate=plan.rate)
         async with anyio.create_task_group() as faults:
             faults.start_soon(crew.keep_up)
@@ -105,7 +105,7 @@ async def _run(
             posting=posting,
             worker_kills=crew.kills,
             gauges=gauges,
-            verdict=events.judge(place),
+            outcome=events.judge(place),
             settled_s=settled_s,
             failures=crew.failures(),
             ended=crew.ended,

@@ -97,33 +97,33 @@ class Events:
         """Compare the cache with what was answered 200; a dead letter is not lost."""
         letters = place.letters()
         ids = [letter[b"_id"] for letter in letters]
-        verdict = Verdict(dead=len(letters), dead_twice=len(ids) - len(set(ids)))
+        outcome = Verdict(dead=len(letters), dead_twice=len(ids) - len(set(ids)))
         buried = {json.loads(letter[b"payload"])["id"] for letter in letters}
         for some in _pages(list(self._taken)):
             keys = [place.key(f"soak-{n % INBOXES}", "message", n) for n in some]
             for message_id, value in zip(some, place.values(keys), strict=True):
                 if message_id not in buried:
-                    self._compare(verdict, message_id, value)
-        self._look_for_strays(verdict, place)
-        return verdict
+                    self._compare(outcome, message_id, value)
+        self._look_for_strays(outcome, place)
+        return outcome
 
-    def _compare(self, verdict: Verdict, message_id: int, value: bytes | None) -> None:
+    def _compare(self, outcome: Verdict, message_id: int, value: bytes | None) -> None:
         if value is None:
-            verdict.lost.append(message_id)
+            outcome.lost.append(message_id)
             return
         document = json.loads(value)
         version = int(document["content"].removeprefix("v"))
         if not self._taken[message_id] <= version <= self._sent[message_id]:
-            verdict.outdated.append(message_id)
+            outcome.outdated.append(message_id)
         if document["instance"] != f"soak-{message_id % INBOXES}" or document["id"] != message_id:
-            verdict.mixed.append(message_id)
+            outcome.mixed.append(message_id)
 
-    def _look_for_strays(self, verdict: Verdict, place: Place) -> None:
+    def _look_for_strays(self, outcome: Verdict, place: Place) -> None:
         """Every message of an instance must be one of its own."""
         for key in place.found():
             *_, instance, kind, last = key.decode().split(":")
             if kind == "message" and instance != f"soak-{int(last) % INBOXES}":
-                verdict.mixed.append(int(last))
+                outcome.mixed.append(int(last))
 
 
 def _pages(ids: list[int]) -> Iterable[list[int]]:

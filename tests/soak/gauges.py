@@ -6,7 +6,7 @@ import anyio
 import redis
 
 from tests.e2e.place import Place
-from tests.soak.crew import Crew
+from tests.soak.worker_pool import WorkerPool
 
 
 class Gauges:
@@ -16,7 +16,7 @@ class Gauges:
         self.rss: list[int] = []
         self.lengths: list[int] = []
 
-    async def watch(self, crew: Crew, place: Place) -> None:
+    async def watch(self, crew: WorkerPool, place: Place) -> None:
         """Look until cancelled; while the server is away, at the memory alone."""
         while True:
             # A worker that ended is missed by `Crew.keep_up`, and has no memory until then.

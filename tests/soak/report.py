@@ -23,7 +23,7 @@ class Run:
     posting: Posting
     worker_kills: int
     gauges: Gauges
-    verdict: Verdict
+    outcome: Verdict
     settled_s: float
     failures: Counter[str]
     ended: Counter[str]
@@ -32,7 +32,7 @@ class Run:
     @property
     def is_good(self) -> bool:
         """Whether nothing was lost, nor said to be, and every worker lived until it was killed."""
-        return self.verdict.is_good and not self.ended and self.counted_lost == 0
+        return self.outcome.is_good and not self.ended and self.counted_lost == 0
 
 
 def table(run: Run) -> Table:
@@ -59,13 +59,13 @@ def _posted(run: Run) -> dict[str, str]:
 
 
 def _judged(run: Run) -> dict[str, str]:
-    verdict = run.verdict
+    outcome = run.outcome
     return {
-        "lost": f"{len(verdict.lost)}",
+        "lost": f"{len(outcome.lost)}",
         "counted as lost by the workers": f"{run.counted_lost}",
-        "older than what was answered 200": f"{len(verdict.outdated)}",
-        "under another instance": f"{len(verdict.mixed)}",
-        "dead letters": f"{verdict.dead}, {verdict.dead_twice} of them twice",
+        "older than what was answered 200": f"{len(outcome.outdated)}",
+        "under another instance": f"{len(outcome.mixed)}",
+        "dead letters": f"{outcome.dead}, {outcome.dead_twice} of them twice",
         "settled": f"{run.settled_s:.1f} s after the last answer",
     }
 

@@ -14,16 +14,16 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from hypothesis import given, settings, strategies as st
 from msgspec.structs import replace
 
-from tests.core.cache import ModelCache
+from tests.core.merge_model import ModelCache
 from tests.core.names import names
 from tests.core.rows import CONVERSATION_ID, MESSAGE_ID, Reading, histories
-from worker.core.fold import Fold
-from worker.core.keys import Keys
+from worker.core.cache_keys import CacheKeys
+from worker.core.coalescer import Coalescer
+from worker.core.documents import Document, Message, PendingWrite, encode
 from worker.core.merge import merge
-from worker.core.model import Document, Draft, Message, encode
-from worker.store.cache import Cache, CacheSettings
-from worker.store.connect import Client, connect
-from worker.store.memory import Memory
+from worker.store.cache.document_writer import CacheSettings, DocumentWriter
+from worker.store.cache.memory_documents import MemoryDocuments
+from worker.store.client import Client, create_client
 
 TTL_S = 1000
 NOW_MS = int(time.time() * 1000)
@@ -48,12 +48,12 @@ def _batches(of: tuple[list[Reading], bool]) -> st.SearchStrategy[list[list[Step
     return st.lists(st.lists(step, min_size=1, max_size=4), min_size=1, max_size=5)
 
 
-def drafts(batch: Sequence[Step], instance: str) -> list[Draft]:
-    fold = Fold()
+def drafts(batch: Sequence[Step], instance: str) -> list[PendingWrite]:
+    fold = Coalescer()
     for reading, is_old in batch:
         for document in reading.documents():
-            born_ms = NOW_MS - is_old * (TTL_S + 1000) * 1000
-            fold.add(replace(document, instance=instance), born_ms)
+            event_ms = NOW_MS - is_old * (TTL_S + 1000) * 1000
+            fold.add(replace(document, instance=instance), event_ms)
     return fold.drafts
 
 
@@ -64,14 +64,14 @@ class Stores:
         self.prefix = f"test-{uuid.uuid4().hex}"
         self.client = client
         of = CacheSettings(self.prefix, TTL_S, MOST)
-        self.keys = Keys(self.prefix)
-        self.cache = Cache(client, of)
-        self.memory = Memory(
+        self.keys = CacheKeys(self.prefix)
+        self.cache = DocumentWriter(client, of)
+        self.memory = MemoryDocuments(
             of, 10**7, accounts={}, is_whole=lambda: True, clock=lambda: NOW_MS / 1000
         )
         self.model = ModelCache(TTL_S * 1000, now_ms=NOW_MS)
 
-    async def write(self, some: list[Draft]) -> list[list[str]]:
+    async def write(self, some: list[PendingWrite]) -> list[list[str]]:
         """Write one batch to all; gives the answers of each."""
         return [
             list((await self.cache.write(some)).answers),
@@ -110,7 +110,7 @@ def portal() -> Iterator[BlockingPortal]:
 
 @pytest.fixture(scope="module")
 def shared(portal: BlockingPortal, redis_uri: str) -> Iterator[Client]:
-    client = connect(redis_uri)
+    client = create_client(redis_uri)
     yield client
     portal.call(client.aclose)
 

@@ -10,21 +10,21 @@ import pytest
 from tests import events
 from tests.e2e.proxy import proxied
 from tests.servers import Server
-from tests.store.test_cache import INSTANCE
-from tests.store.test_reader import CONVERSATION, Shelf, is_trusted, tracked
+from tests.store.test_document_reader import CONVERSATION, Shelf, is_trusted, tracked
+from tests.store.test_document_writer import INSTANCE
 from tests.waiting import wait_until
-from worker.core.page import Range
-from worker.errors import Misconfigured, Refused
-from worker.store.connect import connect
-from worker.store.local import Local
-from worker.store.tracking import LEASE_S, Tracking
+from worker.core.message_page import MessageRange
+from worker.errors import ConfigurationError, PermissionRefused
+from worker.store.cache.local_cache import LocalCache
+from worker.store.cache.tracking import LEASE_S, Tracking
+from worker.store.client import create_client
 
 Change = Callable[[Shelf], Awaitable[object]]
 
 
 @pytest.fixture
 async def shelf(redis_uri: str, prefix: str) -> AsyncIterator[Shelf]:
-    async with connect(redis_uri) as own, tracked(redis_uri, prefix) as local:
+    async with create_client(redis_uri) as own, tracked(redis_uri, prefix) as local:
         yield Shelf(own, prefix, local)
 
 
@@ -36,7 +36,7 @@ async def content(shelf: Shelf) -> str | None:
 
 async def ids(shelf: Shelf) -> list[int]:
     """What a reader sees of the conversation."""
-    page = await shelf.of().page(CONVERSATION, Range())
+    page = await shelf.of().page(CONVERSATION, MessageRange())
     return [message.id for message in page.messages] if page else []
 
 
@@ -113,7 +113,7 @@ async def test_a_document_never_outlives_its_key(shelf: Shelf) -> None:
 
 async def test_a_flush_is_seen(server_binary: Path, prefix: str) -> None:
     with Server(server_binary) as server:
-        async with connect(server.uri) as own, tracked(server.uri, prefix) as local:
+        async with create_client(server.uri) as own, tracked(server.uri, prefix) as local:
             shelf = Shelf(own, prefix, local)
             await shelf.write(events.message(1))
             assert await content(shelf) is not None
@@ -127,7 +127,7 @@ async def test_nothing_is_answered_from_memory_after_a_cut(
 ) -> None:
     """And when it stands again, only what was read since."""
     with Server(server_binary) as server:
-        async with connect(server.uri) as own, tracked(server.uri, prefix) as local:
+        async with create_client(server.uri) as own, tracked(server.uri, prefix) as local:
             shelf = Shelf(own, prefix, local)
             await shelf.write(events.message(1))
             assert await content(shelf) is not None
@@ -146,7 +146,7 @@ async def test_nothing_is_answered_from_memory_when_news_may_be_lost(
     """A connection that says nothing any more is worth nothing, before it is known to be gone."""
     port = int(redis_uri.rpartition(":")[2].partition("/")[0])
     async with (
-        connect(redis_uri) as own,
+        create_client(redis_uri) as own,
         proxied(port) as proxy,
         tracked(f"redis://127.0.0.1:{proxy.port}", prefix) as local,
     ):
@@ -170,7 +170,7 @@ async def test_memory_answers_for_a_server_that_hangs_as_long_as_it_may(
 ) -> None:
     """For the time that the last sign of life vouches for, and no longer."""
     with Server(server_binary) as server:
-        async with connect(server.uri) as own, tracked(server.uri, prefix) as local:
+        async with create_client(server.uri) as own, tracked(server.uri, prefix) as local:
             shelf = Shelf(own, prefix, local)
             await shelf.write(events.message(1))
             assert await content(shelf) is not None
@@ -185,7 +185,7 @@ async def test_memory_answers_for_a_server_that_hangs_as_long_as_it_may(
 
 async def test_a_server_that_restarts_is_tracked_again(server_binary: Path, prefix: str) -> None:
     with Server(server_binary) as server:
-        async with connect(server.uri) as own, tracked(server.uri, prefix) as local:
+        async with create_client(server.uri) as own, tracked(server.uri, prefix) as local:
             shelf = Shelf(own, prefix, local)
             await shelf.write(events.message(1))
             assert await content(shelf) is not None
@@ -198,7 +198,7 @@ async def test_a_server_that_restarts_is_tracked_again(server_binary: Path, pref
 
 async def test_it_works_where_the_uri_asks_for_resp3(redis_uri: str, prefix: str) -> None:
     uri = f"{redis_uri}?protocol=3"
-    async with connect(uri) as own, tracked(uri, prefix) as local:
+    async with create_client(uri) as own, tracked(uri, prefix) as local:
         shelf = Shelf(own, prefix, local)
         await shelf.write(events.message(1))
         assert await content(shelf) is not None
@@ -211,11 +211,13 @@ async def test_it_works_where_the_uri_asks_for_resp3(redis_uri: str, prefix: str
 @pytest.mark.parametrize("missing", ["-client", "-subscribe", "resetchannels"])
 async def test_a_missing_right_is_named(server_binary: Path, prefix: str, missing: str) -> None:
     with Server(server_binary) as server:
-        async with connect(server.uri) as admin:
+        async with create_client(server.uri) as admin:
             rights = ("~*", "&*", "+@all", missing)
             await admin.execute_command("ACL", "SETUSER", "reader", "on", ">pw", *rights)
         uri = f"redis://reader:pw@127.0.0.1:{server.port}"
-        async with connect(uri) as own:
-            with pytest.raises((Refused, Misconfigured), match="CACHE_LOCAL_ENABLED=true needs"):
+        async with create_client(uri) as own:
+            with pytest.raises(
+                (PermissionRefused, ConfigurationError), match="CACHE_LOCAL_ENABLED=true needs"
+            ):
                 with anyio.fail_after(5):
-                    await Tracking(own, f"{prefix}:", Local(1000, 60.0)).run()
+                    await Tracking(own, f"{prefix}:", LocalCache(1000, 60.0)).run()

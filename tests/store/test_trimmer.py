@@ -7,16 +7,16 @@ from typing import Any
 import pytest
 
 from worker.errors import GroupMissing
-from worker.store.connect import Client, connect
-from worker.store.group import Group
-from worker.store.trimmer import Trimmed, Trimmer
+from worker.store.client import Client, create_client
+from worker.store.stream.consumer_group import ConsumerGroup
+from worker.store.stream.trimmer import Trimmed, Trimmer
 
 
 @asynccontextmanager
 async def trimming(
     uri: str, key: str, *, retention_s: float = 3600, **limit: int
 ) -> AsyncIterator[Trimmer]:
-    async with connect(uri) as own:
+    async with create_client(uri) as own:
         yield Trimmer(own, key, "g", retention_s=retention_s, max_entries=limit.get("max_entries"))
 
 
@@ -138,8 +138,8 @@ async def test_how_many_were_trimmed_is_kept_beside_the_stream(
     redis_uri: str, client: Client, key: str
 ) -> None:
     """Whether by age, by node or by number, and read or not; the ledger need not guess then."""
-    async with connect(redis_uri) as own:
-        group = Group(own, key, "g", "c")
+    async with create_client(redis_uri) as own:
+        group = ConsumerGroup(own, key, "g", "c")
         await group.remember(*await group.look(), instead_of=None)
         await add_old(client, key, 150)
         await settle(client, key, 151)

@@ -1,1 +1,1 @@
-"""What an event means: pure functions and values, no I/O, no clock."""
+"""Pure rules: no I/O, no clock, no logging. May import nothing of this project but `errors`."""

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from msgspec.structs import replace
 
-from worker.core.model import Conversation, Message
+from worker.core.documents import Conversation, Message
 
 STAMP_DIGITS = 52
 """Width of a stamp: every register's has the same, so that a script can cut a revision."""

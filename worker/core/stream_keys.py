@@ -8,7 +8,7 @@ The group's name is escaped, so that no `:` in one looks like a separator.
 
 from typing import Final, Literal
 
-from worker.core.keys import escape
+from worker.core.cache_keys import escape
 
 Task = Literal["sweep", "upkeep"]
 """What one worker at a time does for its group."""

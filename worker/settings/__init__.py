@@ -10,30 +10,23 @@ evolution Evolution's deprecated instance storage, which we never use
 Nobody outside imports these modules by name: what is public stands here.
 """
 
-from worker.settings.knobs import (
-    FIELDS,
-    LogFormat,
-    LogLevel,
-    Settings,
-    check_address,
-    name_of,
-)
-from worker.settings.loading import DEFAULT, Loaded, load
-from worker.settings.maps import fits
+from worker.settings.loader import DEFAULT, LoadedSettings, load
+from worker.settings.map_values import is_valid_name
+from worker.settings.model import FIELDS, LogFormat, LogLevel, Settings, check_address, name_of
+from worker.settings.redis_uri import RedisUri, mask
 from worker.settings.sources import connect_file
-from worker.settings.uris import RedisUri, mask
 
 __all__ = [
     "DEFAULT",
     "FIELDS",
-    "Loaded",
+    "LoadedSettings",
     "LogFormat",
     "LogLevel",
     "RedisUri",
     "Settings",
     "check_address",
     "connect_file",
-    "fits",
+    "is_valid_name",
     "load",
     "mask",
     "name_of",

@@ -14,8 +14,8 @@ from typing import Final
 from dotenv import parser as dotenv_parser
 
 from worker import errors
-from worker.settings import maps
-from worker.settings.knobs import FIELDS, FROM_FILE, PREFIX
+from worker.settings import map_values
+from worker.settings.model import FIELDS, FROM_FILE, PREFIX
 
 COMMAND_LINE: Final = "command line"
 ENVIRONMENT: Final = "environment"
@@ -36,7 +36,7 @@ _SERVICE_ADDRESS: Final = re.compile(r"(tcp|udp|sctp)://.*")
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
+class SettingsLayer:
     """What one source gives: text by name, or what YAML made of it; nothing that is empty."""
 
     origin: str
@@ -45,7 +45,7 @@ class Layer:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class SourcedValue:
     """A value that was given, and where it came from."""
 
     value: object
@@ -54,10 +54,10 @@ class Found:
 
 def layers(
     overrides: Mapping[str, str], environ: Mapping[str, str], directory: Path
-) -> tuple[Layer, ...]:
-    """Read every source. Raises `errors.Misconfigured` for a file that cannot be read."""
+) -> tuple[SettingsLayer, ...]:
+    """Read every source. Raises `errors.ConfigurationError` for a file that cannot be read."""
     return (
-        Layer(COMMAND_LINE, dict(overrides)),
+        SettingsLayer(COMMAND_LINE, dict(overrides)),
         _environment(environ),
         _dotenv(directory / ".env"),
         _dotenv(connect_file(environ, directory)),
@@ -70,44 +70,46 @@ def connect_file(environ: Mapping[str, str], directory: Path) -> Path:
     return directory / (environ.get(CONNECT_FILE) or _CONNECT_FILE)
 
 
-def gather(given: Sequence[Layer], names: Iterable[str], directory: Path) -> dict[str, Found]:
+def gather(
+    given: Sequence[SettingsLayer], names: Iterable[str], directory: Path
+) -> dict[str, SourcedValue]:
     """Take each name from the highest layer that has it, or has its `<NAME>_FILE`.
 
-    Raises `errors.Misconfigured` with a line for each file that cannot be used.
+    Raises `errors.ConfigurationError` with a line for each file that cannot be used.
     """
-    found: dict[str, Found] = {}
+    found: dict[str, SourcedValue] = {}
     problems: list[str] = []
     for name in names:
         try:
             found.update(_first(name, given, directory))
-        except errors.Misconfigured as problem:
+        except errors.ConfigurationError as problem:
             problems.append(str(problem))
     if problems:
-        raise errors.Misconfigured("\n".join(problems))
+        raise errors.ConfigurationError("\n".join(problems))
     return found
 
 
-def _first(name: str, given: Sequence[Layer], directory: Path) -> dict[str, Found]:
+def _first(name: str, given: Sequence[SettingsLayer], directory: Path) -> dict[str, SourcedValue]:
     for layer in given:
         if name in layer.values:
-            return {name: Found(layer.values[name], layer.origin)}
+            return {name: SourcedValue(layer.values[name], layer.origin)}
         path = layer.values.get(f"{name}_FILE") if name in FROM_FILE else None
         if path is not None:
             return {name: _from_file(name, str(path), layer.origin, directory)}
     return {}
 
 
-def _from_file(name: str, path: str, origin: str, directory: Path) -> Found:
+def _from_file(name: str, path: str, origin: str, directory: Path) -> SourcedValue:
     try:
         text = (directory / path).read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:
-        raise errors.Misconfigured(
+        raise errors.ConfigurationError(
             f"{name}_FILE={one_line(path)} ({origin}): cannot be read: {_why(error)}"
         ) from None
     text = text.removesuffix("\n").removesuffix("\r")
     if not text:
-        raise errors.Misconfigured(f"{name}_FILE={path} ({origin}): the file is empty")
-    return Found(text, f"file {one_line(path)}")
+        raise errors.ConfigurationError(f"{name}_FILE={path} ({origin}): the file is empty")
+    return SourcedValue(text, f"file {one_line(path)}")
 
 
 def one_line(text: str) -> str:
@@ -115,15 +117,15 @@ def one_line(text: str) -> str:
     return text if text.isprintable() else ascii(text)
 
 
-def unknown(layer: Layer) -> Iterator[str]:
+def unknown(layer: SettingsLayer) -> Iterator[str]:
     """Give each name of a layer that looks like ours, in any case, and is none of ours."""
     for name in layer.values:
         if name.upper().startswith(_LIKE_OURS) and name not in NAMES:
             yield name
 
 
-def _environment(environ: Mapping[str, str]) -> Layer:
-    return Layer(
+def _environment(environ: Mapping[str, str]) -> SettingsLayer:
+    return SettingsLayer(
         ENVIRONMENT,
         {
             name: value
@@ -139,11 +141,11 @@ def _is_service_link(name: str, value: str) -> bool:
     return name not in NAMES and _SERVICE_LINK.fullmatch(name) is not None
 
 
-def _dotenv(path: Path) -> Layer:
+def _dotenv(path: Path) -> SettingsLayer:
     # Not through `dotenv_values`, which would look up ${…} in the environment and log what it
     # cannot read.
     bindings = list(dotenv_parser.parse_stream(io.StringIO(_text(path))))
-    return Layer(
+    return SettingsLayer(
         path.name,
         {bound.key: bound.value for bound in bindings if bound.key and bound.value},
         tuple(
@@ -154,12 +156,12 @@ def _dotenv(path: Path) -> Layer:
     )
 
 
-def _yaml(path: Path) -> Layer:
+def _yaml(path: Path) -> SettingsLayer:
     try:
-        content = maps.parse(_text(path))
+        content = map_values.parse(_text(path))
     except ValueError as error:
-        raise errors.Misconfigured(f"{path.name}: {error}") from None
-    return Layer(path.name, dict(_flat("", content)))
+        raise errors.ConfigurationError(f"{path.name}: {error}") from None
+    return SettingsLayer(path.name, dict(_flat("", content)))
 
 
 def _flat(name: str, node: object) -> Iterator[tuple[str, object]]:
@@ -177,7 +179,7 @@ def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:
-        raise errors.Misconfigured(f"{path.name}: cannot be read: {_why(error)}") from None
+        raise errors.ConfigurationError(f"{path.name}: cannot be read: {_why(error)}") from None
 
 
 def _why(error: OSError | ValueError) -> str:

@@ -1,1 +1,1 @@
-"""Adapters to Redis; the only rooms that import its client."""
+"""The only package that imports redis. May import `settings`, `embedded` and `core`."""

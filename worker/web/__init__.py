@@ -1,1 +1,4 @@
-"""HTTP: webhook, reads and probes."""
+"""Sockets, the HTTP server and what the applications on it share.
+
+May import `settings` and `errors`.
+"""

@@ -15,7 +15,7 @@ from anyio.abc import TaskStatus
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from worker.errors import Misconfigured
+from worker.errors import ConfigurationError
 
 BACKLOG: Final = 1024
 """Connections the kernel holds for us while the loop is busy."""
@@ -33,7 +33,7 @@ def bind(host: str, port: int, *, name: Literal["HTTP", "OPS"]) -> socket.socket
     """Give a listening socket; port 0 takes a free one (`bound_port` tells which).
 
     `name` says whose setting it is: CHATWOOT_CACHE_<name>_HOST and _PORT.
-    Raises Misconfigured when there is no such address, or the port cannot be had.
+    Raises ConfigurationError when there is no such address, or the port cannot be had.
     """
     try:
         family, kind, protocol, _, address = _found(host, port)[0]
@@ -210,20 +210,22 @@ def _listen(sock: socket.socket, address: tuple[object, ...]) -> socket.socket:
     return sock
 
 
-def _no_address(name: str, host: str) -> Misconfigured:
-    return Misconfigured(
+def _no_address(name: str, host: str) -> ConfigurationError:
+    return ConfigurationError(
         f"CHATWOOT_CACHE_{name}_HOST: {host!r} is no address of this machine; "
         "use an IP address, localhost, or 0.0.0.0 (:: with IPv6) for all of them"
     )
 
 
-def _not_bound(name: str, host: str, port: int, error: OSError) -> Misconfigured:
+def _not_bound(name: str, host: str, port: int, error: OSError) -> ConfigurationError:
     setting = f"CHATWOOT_CACHE_{name}_PORT"
     if error.errno == errno.EADDRINUSE:
-        return Misconfigured(
+        return ConfigurationError(
             f"{setting}: port {port} on {host} is in use; "
             "stop the program that has it, or choose another port"
         )
     if error.errno == errno.EACCES:
-        return Misconfigured(f"{setting}: port {port} needs a privilege; choose one above 1023")
+        return ConfigurationError(
+            f"{setting}: port {port} needs a privilege; choose one above 1023"
+        )
     return _no_address(name, host)

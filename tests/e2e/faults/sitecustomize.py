@@ -6,16 +6,16 @@ A payload that holds one of these marks ends the process as the kernel would, or
 import os
 import signal
 
-from worker.core import chatwoot
-from worker.core.chatwoot import Event
+from worker.core import chatwoot_event
+from worker.core.chatwoot_event import ChatwootEvent
 
 KILLS = b"this payload kills the process"
 BREAKS = b"this payload meets a defect"
 
-_sound = chatwoot.decode
+_sound = chatwoot_event.decode_event
 
 
-def _decode(payload: bytes) -> Event | None:
+def _decode(payload: bytes) -> ChatwootEvent | None:
     if KILLS in payload:
         os.kill(os.getpid(), signal.SIGKILL)
     if BREAKS in payload:
@@ -23,4 +23,4 @@ def _decode(payload: bytes) -> Event | None:
     return _sound(payload)
 
 
-chatwoot.decode = _decode
+chatwoot_event.decode_event = _decode

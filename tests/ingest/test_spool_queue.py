@@ -1,0 +1,302 @@
+"""The spool keeps what it was given through kill -9, says when it cannot, and mixes nothing."""
+
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import anyio
+import pytest
+from structlog.testing import capture_logs
+
+from worker.errors import ConfigurationError, SpoolError
+from worker.ingest.spool.spool_database import NAME, read_figures
+from worker.ingest.spool.spool_file import SpoolFile
+from worker.ingest.spool.spool_queue import SpoolQueue, decode
+
+MIB = 1024 * 1024
+
+
+@contextmanager
+def opened(
+    directory: Path, *, max_bytes: int = MIB, target: str = "events on a"
+) -> Iterator[SpoolFile]:
+    file = SpoolFile(directory, max_bytes, target)
+    try:
+        file.open()
+        yield file
+    finally:
+        file.close()
+
+
+@asynccontextmanager
+async def running(directory: Path, *, max_bytes: int = MIB) -> AsyncIterator[SpoolQueue]:
+    spool = SpoolQueue(SpoolFile(directory, max_bytes, "events on a"))
+    try:
+        await spool.open()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(spool.run)
+            yield spool
+            tasks.cancel_scope.cancel()
+    finally:
+        spool.close()
+
+
+async def test_what_was_kept_comes_back_in_order_after_a_new_start(tmp_path: Path) -> None:
+    events = [{"payload": b"\x00\xff%d" % n, "_id": b"1-%d" % n} for n in range(5)]
+    async with running(tmp_path / "made" / "here") as spool:
+        for event in events:
+            await spool.add(event)
+
+    async with running(tmp_path / "made" / "here") as spool:
+        found = await spool.oldest(100)
+        assert [decode(row) for row in found] == events
+        await spool.drop(found[2])
+        assert [decode(row) for row in await spool.oldest(1)] == events[3:4]
+        assert (await spool.figures()).entries == 2
+
+
+async def test_all_that_come_at_once_share_commits(tmp_path: Path) -> None:
+    async with running(tmp_path, max_bytes=64 * MIB) as spool:
+        async with anyio.create_task_group() as tasks:
+            for n in range(2000):
+                tasks.start_soon(spool.add, {"payload": b"%d" % n})
+
+        kept = [decode(row)["payload"] for row in await spool.oldest(5000)]
+        assert sorted(kept, key=int) == [b"%d" % n for n in range(2000)]
+
+
+KEEPER = """
+import sys
+from pathlib import Path
+from worker.store.spoolfile import SpoolFile
+
+file = SpoolFile(Path(sys.argv[1]), 64 * 1024 * 1024, "events on a")
+file.open()
+for n in range(1_000_000):
+    file.append([b"%d" % n])
+    print(n, flush=True)
+"""
+
+
+def test_what_was_kept_survives_kill_9(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", KEEPER, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as keeper:
+        assert keeper.stdout is not None
+        for line in keeper.stdout:
+            if int(line) >= 300:
+                break
+        keeper.send_signal(signal.SIGKILL)
+        last = int(([line, *keeper.stdout])[-1])
+
+    with opened(tmp_path) as file:
+        kept = [int(row.fields) for row in file.oldest(10**6, 10**9)]
+        # It may have died between a commit and saying so, never the other way round.
+        assert kept in ([*range(last + 1)], [*range(last + 2)])
+
+
+async def test_a_full_spool_says_so_and_takes_what_still_fits(tmp_path: Path) -> None:
+    async with running(tmp_path, max_bytes=MIB) as spool:
+        await spool.probe()
+        for _ in range(10):
+            await spool.add({"payload": b"x" * 97_000})
+        with pytest.raises(SpoolError, match="CHATWOOT_CACHE_WEBHOOK_SPOOL_MAX_BYTES") as full:
+            await spool.add({"payload": b"x" * 200_000})
+        assert full.value.reason == "spool_full"
+        with pytest.raises(SpoolError):
+            await spool.probe()
+        assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 3 * MIB
+
+        outcomes: list[str] = []
+
+        async def add(size: int) -> None:
+            try:
+                await spool.add({"payload": b"x" * size})
+            except SpoolError as error:
+                outcomes.append(error.reason)
+            else:
+                outcomes.append("kept")
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(add, 500_000)
+            tasks.start_soon(add, 10)
+        assert sorted(outcomes) == ["kept", "spool_full"]
+
+        await spool.drop((await spool.oldest(99))[-1])
+        await spool.probe()
+        await spool.add({"payload": b"x" * 100_000})
+
+
+async def test_an_empty_spool_gives_its_room_back_to_the_disk(tmp_path: Path) -> None:
+    async with running(tmp_path, max_bytes=8 * MIB) as spool:
+        await spool.add({"payload": b"x" * 4 * MIB})
+        (row,) = await spool.oldest(9)
+        await spool.drop(row)
+
+        assert (await spool.figures()).entries == 0
+        assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 100_000
+
+
+async def test_who_gives_up_leaves_nothing_in_memory(tmp_path: Path) -> None:
+    """Another process holds the file: the wait ends with the request, the event with it."""
+    async with running(tmp_path) as spool:
+        held = sqlite3.connect(tmp_path / NAME, isolation_level=None)
+        held.execute("BEGIN IMMEDIATE")
+        for _ in range(5):
+            with anyio.move_on_after(0.05) as scope:
+                await spool.add({"payload": b"{}"})
+            assert scope.cancelled_caught
+        assert spool._waiting == []
+        held.close()
+        await spool.add({"payload": b"last"})
+        assert decode((await spool.oldest(9))[-1]) == {"payload": b"last"}
+
+
+async def test_a_file_removed_under_us_is_made_anew(tmp_path: Path) -> None:
+    """What goes into a file without a name would be gone with the process."""
+    async with running(tmp_path) as spool:
+        await spool.add({"payload": b"first"})
+        for path in tmp_path.iterdir():
+            path.unlink()
+        await spool.add({"payload": b"second"})
+    async with running(tmp_path) as spool:
+        assert [decode(row) for row in await spool.oldest(9)] == [{"payload": b"second"}]
+
+
+async def test_a_file_replaced_under_us_takes_nothing_and_ends_nothing(tmp_path: Path) -> None:
+    async with running(tmp_path) as spool:
+        for path in tmp_path.iterdir():
+            path.unlink()
+        foreign(tmp_path / NAME)
+        with pytest.raises(SpoolError, match="it was not written by this program") as error:
+            await spool.add({"payload": b"{}"})
+        assert error.value.reason == "spool_failed"
+
+        (tmp_path / NAME).unlink()
+        await spool.add({"payload": b"{}"})
+        assert (await spool.figures()).entries == 1
+
+
+def test_two_workers_share_a_directory(tmp_path: Path) -> None:
+    with opened(tmp_path) as one, opened(tmp_path) as other:
+        one.append([b"1"])
+        other.append([b"2"])
+        assert [row.fields for row in one.oldest(9, 99)] == [b"1", b"2"]
+        with one.draining() as first, other.draining() as second:
+            assert (first, second) == (True, False)
+        with other.draining() as is_ours:
+            assert is_ours
+
+
+def test_an_event_of_another_worker_may_come_behind_others(tmp_path: Path) -> None:
+    with opened(tmp_path) as file:
+        file.append([b"1", b"2"])
+        file.postpone(file.oldest(1, 99)[0])
+        assert [row.fields for row in file.oldest(9, 99)] == [b"2", b"1"]
+
+
+def test_workers_of_two_streams_do_not_share_a_directory(tmp_path: Path) -> None:
+    with opened(tmp_path, target="events on a"):
+        with (
+            pytest.raises(ConfigurationError, match=r"SPOOL_DIR=.* \(events on a\): give each"),
+            opened(tmp_path, target="events on b"),
+        ):
+            pass
+        with opened(tmp_path, target="events on a"):
+            pass
+
+
+async def test_a_directory_whose_workers_have_gone_follows_the_new_stream(tmp_path: Path) -> None:
+    """Redis was replaced: what waits goes to the new one, and the log says so."""
+    with opened(tmp_path, target="events on the server that died") as file:
+        file.append([b"1"])
+    with capture_logs() as logs:
+        async with running(tmp_path) as spool:
+            assert (await spool.figures()).entries == 1
+    assert [(line["event"], line["former"]) for line in logs] == [
+        ("spool.target_changed", "events on the server that died")
+    ]
+
+
+def corrupt(path: Path) -> None:
+    path.write_bytes(b"not a database, but a letter to mother. " * 200)
+
+
+def foreign(path: Path) -> None:
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE bookmarks (url TEXT)")
+    connection.close()
+
+
+def newer(path: Path) -> None:
+    with opened(path.parent):
+        pass
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    connection.close()
+
+
+def torn(path: Path) -> None:
+    with opened(path.parent) as file:
+        file.append([b"x" * 50_000])
+    with path.open("r+b") as file_on_disk:
+        file_on_disk.seek(4096)
+        file_on_disk.write(b"\xff" * 8192)
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (corrupt, "file is not a database"),
+        (foreign, "it was not written by this program"),
+        (newer, "it was written by a newer version"),
+        (torn, ""),
+    ],
+)
+def test_a_file_that_cannot_be_used_ends_the_start_with_advice(
+    tmp_path: Path, make: object, says: str
+) -> None:
+    assert callable(make)
+    make(tmp_path / NAME)
+    before = (tmp_path / NAME).read_bytes()
+    with pytest.raises(ConfigurationError) as error, opened(tmp_path):
+        pass
+    assert str(error.value).startswith(f"CHATWOOT_CACHE_WEBHOOK_SPOOL_DIR={tmp_path}: ")
+    assert says in str(error.value)
+    assert str(error.value).endswith("move it away, or name another directory")
+    assert (tmp_path / NAME).read_bytes() == before
+
+
+def test_a_directory_that_cannot_be_made_ends_the_start_with_advice(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(
+            ConfigurationError, match="Not a directory; name a directory that the worker"
+        ),
+        opened(tmp_path / "file" / "spool"),
+    ):
+        pass
+
+
+def test_only_our_user_can_read_it(tmp_path: Path) -> None:
+    with opened(tmp_path / "spool") as file:
+        file.append([b"1"])
+        assert (tmp_path / "spool").stat().st_mode & 0o077 == 0
+        databases = [p for p in (tmp_path / "spool").iterdir() if NAME in p.name]
+        assert len(databases) == 3
+        assert [p.name for p in databases if p.stat().st_mode & 0o077] == []
+
+
+def test_looking_needs_no_use_of_it(tmp_path: Path) -> None:
+    assert read_figures(tmp_path) is None
+    with opened(tmp_path) as file:
+        file.append([b"1", b"2"])
+        found = read_figures(tmp_path)
+        assert found is not None
+        assert found.entries == 2
+        assert found.used_bytes > 0
+    corrupt(tmp_path / "other")
+    assert read_figures(tmp_path / "other") is None

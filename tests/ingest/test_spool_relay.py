@@ -1,0 +1,201 @@
+"""What waits on the disk comes to the stream: in order, once it takes again, and never lost."""
+
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+import redis.asyncio
+from redis.exceptions import ResponseError
+from structlog.testing import capture_logs
+
+from tests.waiting import wait_until
+from worker.core.stream_entry import Entry, read_envelope
+from worker.errors import ConfigurationError, PermissionRefused, RedisUnavailable, SpoolError
+from worker.ingest.spool.spool_file import SpoolFile
+from worker.ingest.spool.spool_queue import SpoolQueue
+from worker.ingest.spool.spool_relay import SpoolRelay
+from worker.ops.metrics import Metrics
+from worker.store.client import create_client
+from worker.store.stream.stream_reader import StreamProducer
+
+AWAY = RedisUnavailable("connection", "away")
+
+
+class Stream:
+    """A stream that takes nothing while `outage` says why, and never what `poison` says."""
+
+    def __init__(self) -> None:
+        self.entries: list[dict[str, bytes]] = []
+        self.outage: Exception | None = None
+        self.poison: bytes | None = None
+        self.pings = 0
+
+    async def add_all(self, entries: Iterable[Mapping[str, bytes]]) -> list[str]:
+        for entry in entries:
+            if self.outage:
+                raise self.outage
+            if entry["payload"] == self.poison:
+                raise ResponseError("a reason that nobody knew of")
+            self.entries.append(dict(entry))
+        return []
+
+    async def ping(self) -> None:
+        self.pings += 1
+        if self.outage:
+            raise self.outage
+
+    @property
+    def payloads(self) -> list[bytes]:
+        return [entry["payload"] for entry in self.entries]
+
+
+class Kept:
+    """A spool on the disk and a stream beside it, with what brings the one to the other."""
+
+    def __init__(self, spool: SpoolQueue, stream: Stream | StreamProducer) -> None:
+        self.spool = spool
+        self.metrics = Metrics("1", max_instances=1)
+        self.spooling = SpoolRelay(spool, stream, self.metrics)
+
+    async def keep(self, *payloads: bytes) -> list[str]:
+        return [await self.spooling.keep({"payload": payload}) for payload in payloads]
+
+    def figure(self, name: str) -> float | None:
+        return self.metrics.registry.get_sample_value(f"chatwoot_cache_webhook_spool_{name}")
+
+    async def emptied(self) -> None:
+        async def is_empty() -> bool:
+            return (await self.spool.figures()).entries == 0
+
+        await wait_until(is_empty, "the spool is empty")
+
+
+@asynccontextmanager
+async def keeping(directory: Path, stream: Stream | StreamProducer) -> AsyncIterator[Kept]:
+    spool = SpoolQueue(SpoolFile(directory, 1 << 24, "events"))
+    try:
+        await spool.open()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(spool.run)
+            kept = Kept(spool, stream)
+            tasks.start_soon(kept.spooling.run)
+            yield kept
+            tasks.cancel_scope.cancel()
+    finally:
+        spool.close()
+
+
+@pytest.mark.parametrize(
+    "trouble", [AWAY, PermissionRefused("WRONGPASS"), ConfigurationError("MOVED")]
+)
+async def test_it_comes_in_order_once_the_stream_takes_again(
+    tmp_path: Path, outage: Exception
+) -> None:
+    stream = Stream()
+    stream.outage = outage
+    async with keeping(tmp_path, stream) as kept:
+        kept.spooling.mark_unavailable(outage)
+        ids = await kept.keep(*(b"%d" % n for n in range(250)))
+        await wait_until(lambda: stream.pings >= 2, "it tries")
+        assert kept.spooling.away
+        assert stream.entries == []
+        stream.outage = None
+        await kept.emptied()
+        await wait_until(lambda: not kept.spooling.away, "it knows that the stream is back")
+
+        assert stream.payloads == [b"%d" % n for n in range(250)]
+        assert [entry["_id"].decode() for entry in stream.entries] == ids
+        assert kept.figure("drained_total") == 250
+        await wait_until(lambda: kept.figure("entries") == 0, "the figures say so")
+
+
+async def test_it_comes_after_a_new_start(tmp_path: Path) -> None:
+    stream = Stream()
+    stream.outage = AWAY
+    async with keeping(tmp_path, stream) as kept:
+        kept.spooling.mark_unavailable(AWAY)
+        await kept.keep(b"1")
+
+    stream.outage = None
+    async with keeping(tmp_path, stream) as kept:
+        await kept.emptied()
+    assert stream.payloads == [b"1"]
+
+
+async def test_one_that_is_never_taken_does_not_stop_the_others(tmp_path: Path) -> None:
+    stream = Stream()
+    stream.poison = b"bad"
+    async with keeping(tmp_path, stream) as kept:
+        await kept.keep(b"bad", b"1")
+        await wait_until(lambda: kept.figure("drained_total") == 1, "the other is through")
+        assert stream.payloads == [b"1"]
+        assert (await kept.spool.figures()).entries == 1
+        assert not kept.spooling.away
+
+
+async def test_one_worker_brings_what_all_of_a_directory_kept(tmp_path: Path) -> None:
+    stream, other_stream = Stream(), Stream()
+    stream.outage = other_stream.outage = AWAY
+    async with keeping(tmp_path, stream) as one, keeping(tmp_path, other_stream) as other:
+        one.spooling.mark_unavailable(AWAY)
+        other.spooling.mark_unavailable(AWAY)
+        await one.keep(b"1")
+        await other.keep(b"2")
+        stream.outage = None
+        await one.emptied()
+    assert stream.payloads == [b"1", b"2"]
+
+
+async def test_its_id_keeps_its_place_and_is_no_servers(
+    redis_uri: str, prefix: str, client: redis.asyncio.Redis, tmp_path: Path
+) -> None:
+    """A late event is as old as it is, and stands behind what had come before it."""
+    async with create_client(redis_uri) as ours:
+        stream = StreamProducer(ours, prefix)
+        before = await stream.add({"payload": b"{}"})
+        async with keeping(tmp_path, stream) as kept:
+            ids = await kept.keep(b"{}", b"{}")
+            await kept.emptied()
+        after = await stream.add({"payload": b"{}"})
+        rows: Any = await client.xrange(prefix)
+        found = [read_envelope(Entry(entry_id, fields)) for entry_id, fields in rows]
+
+    orders = [statement.order for statement in found]
+    assert orders[0] < min(orders[1:3])
+    assert max(orders[1:3]) < orders[3]
+    assert len(set(orders)) == 4
+    assert [order.split("-")[0] for order in ids] == [str(s.ms) for s in found[1:3]]
+    assert before < after
+
+
+async def test_an_outage_takes_few_lines_of_log(tmp_path: Path) -> None:
+    stream = Stream()
+    stream.outage = AWAY
+    with capture_logs() as logs:
+        async with keeping(tmp_path, stream) as kept:
+            for _ in range(500):
+                kept.spooling.mark_unavailable(AWAY)
+            await kept.keep(b"secret text")
+            await wait_until(lambda: stream.pings >= 2, "it tries")
+            stream.outage = None
+            await wait_until(lambda: len(logs) == 3, "it says that it is over")
+    assert [line["event"] for line in logs] == ["webhook.spooled", "spool.waited", "spool.drained"]
+    assert "secret text" not in str(logs)
+
+
+async def test_a_disk_that_fails_is_no_outage_of_the_stream(tmp_path: Path) -> None:
+    """The stream goes on taking events; the disk is looked at again and again."""
+    spool = SpoolQueue(SpoolFile(tmp_path, 1 << 20, "events"))
+    spooling = SpoolRelay(spool, Stream(), Metrics("1", max_instances=1))
+    with pytest.raises(SpoolError):
+        await spool.probe()
+    with capture_logs() as logs:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(spooling.run)
+            await wait_until(lambda: logs, "it noticed")
+            tasks.cancel_scope.cancel()
+    assert [line["event"] for line in logs] == ["spool.failed"]
+    assert not spooling.away

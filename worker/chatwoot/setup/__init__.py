@@ -1,0 +1,1 @@
+"""What `connect` does: find inboxes, bind them, set the webhook up, save what it learned."""

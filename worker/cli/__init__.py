@@ -1,0 +1,1 @@
+"""The commands of `chatwoot-cache`, one module each. May import everything but `worker.__main__`."""

@@ -1,0 +1,36 @@
+"""Figures as a person reads them."""
+
+from typing import Final
+
+_KIB: Final = 1024
+_UNITS: Final = ("bytes", "KiB", "MiB", "GiB", "TiB")
+_MINUTE_S: Final = 60
+_SPANS: Final = ((86_400, "d"), (3_600, "h"), (_MINUTE_S, "min"))
+
+
+def format_bytes(number: float) -> str:
+    """Return a size, such as `256 MiB`."""
+    for unit in _UNITS:
+        if number < _KIB or unit == _UNITS[-1]:
+            break
+        number /= _KIB
+    return f"{number:.0f} {unit}"
+
+
+def format_count(number: int, noun: str) -> str:
+    """Return how many there are of something, such as `1 key` or `2 keys`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def format_age(seconds: float) -> str:
+    """Say how long ago something was, such as `now` or `2 min ago`."""
+    return "now" if seconds < 1 else f"{format_seconds(seconds)} ago"
+
+
+def format_seconds(seconds: float) -> str:
+    """Return a span of time in its greatest unit, such as `2 s` or `3 d`."""
+    seconds = max(0.0, seconds)
+    for length, unit in _SPANS:
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"

@@ -1,0 +1,4 @@
+"""The loop that reads entries, settles them and acknowledges them.
+
+May import `store`, `settings` and `core`.
+"""

@@ -1,0 +1,370 @@
+"""Webhook body to event to documents: the only place that knows Chatwoot's JSON.
+
+Shapes and types are those of Chatwoot 2.x to 4.17 (`Message#webhook_data` and
+`Conversations::EventDataPresenter#webhook_data`), read leniently where versions differ:
+any member may be missing or null that an event can be cached without.
+"""
+
+from typing import Annotated, Any, Final, Literal, cast, get_args
+
+import msgspec
+from msgspec import Meta, Struct
+
+from worker.core.documents import (
+    Attachment,
+    Attributes,
+    Contact,
+    Conversation,
+    Message,
+    Ref,
+    Sender,
+    Time,
+)
+from worker.core.merge import UNKNOWN, stamp, stamp_tail, status_stamp
+from worker.core.stream_entry import MAX_ID, Envelope
+from worker.core.timestamps import canonical_iso, to_us
+from worker.errors import UnusableEntry
+
+EventName = Literal[
+    "message_created",
+    "message_updated",
+    "conversation_created",
+    "conversation_updated",
+    "conversation_status_changed",
+]
+"""The events we cache; every other one is ignored."""
+
+EVENTS: Final[tuple[EventName, ...]] = get_args(EventName)
+
+API_CHANNEL = "Channel::Api"
+"""The channel of the inboxes that Evolution creates."""
+
+CLOCK_TOLERANCE_US = 600_000_000
+"""How far a witness time may lie behind the entry's own: ten minutes."""
+
+MAX_NESTING = 100
+"""Levels of arrays and objects that an attribute may hold."""
+
+_MESSAGE_TYPES = {0: "incoming", 1: "outgoing", 2: "activity", 3: "template"}
+_STATED_TYPES = frozenset((*_MESSAGE_TYPES, *_MESSAGE_TYPES.values()))
+_OF_MESSAGES = frozenset(("message_created", "message_updated"))
+
+Id = Annotated[int, Meta(ge=1, le=MAX_ID)]
+"""An id of Chatwoot's."""
+
+
+class _Named(Struct, gc=False):
+    id: Id | None = None
+    name: str | None = None
+
+
+class _Latest(Struct, gc=False):
+    """An item of `messages`: the conversation's latest public message, whichever that is."""
+
+    id: Id | None = None
+    account_id: Id | None = None
+    inbox_id: Id | None = None
+    updated_at: Time = None
+    status: str | None = None
+
+
+_NO_LATEST = _Latest()
+
+
+class _About(Struct, gc=False):
+    sender: Contact | None = None
+    assignee: Ref | None = None
+    team: Ref | None = None
+
+
+_NOBODY = _About()
+
+
+class _Conversation(Struct, gc=False):
+    id: Id | None = None
+    account: _Named | None = None
+    inbox_id: Id | None = None
+    messages: list[_Latest] | None = None
+    meta: _About | None = None
+    status: str | None = None
+    channel: str | None = None
+    labels: list[str] | None = None
+    priority: str | None = None
+    unread_count: int | None = None
+    custom_attributes: Attributes | None = None
+    additional_attributes: Attributes | None = None
+    can_reply: bool | None = None
+    created_at: Time = None
+    updated_at: Time = None
+    last_activity_at: Time = None
+    timestamp: Time = None
+    waiting_since: Time = None
+    snoozed_until: Time = None
+
+
+class _Body(_Conversation, kw_only=True, gc=False):
+    """A webhook body: a conversation event *is* the conversation, a message event holds one."""
+
+    event: str
+    conversation: _Conversation | None = None
+    inbox: _Named | None = None
+    message_type: str | int | None = None
+    content_type: str | None = None
+    content: str | None = None
+    content_attributes: Attributes | None = None
+    private: bool | None = None
+    source_id: str | None = None
+    sender: Sender | None = None
+    attachments: list[Attachment] | None = None
+
+
+class _Head(Struct):
+    event: str
+
+
+_BODY = msgspec.json.Decoder(_Body)
+_HEAD = msgspec.json.Decoder(_Head)
+_ANYTHING = msgspec.json.Decoder()
+
+
+class ChatwootEvent(Struct, frozen=True, gc=False):
+    """A cached event, decoded: where it says it belongs, and the body it came with."""
+
+    name: EventName
+    account_id: int | None
+    inbox_id: int
+    inbox_name: str | None
+    channel: str | None
+    body: _Body
+    conversation: _Conversation
+
+
+def decode_event(payload: bytes) -> ChatwootEvent | None:
+    """Decode a webhook body; None when it is no event that we cache.
+
+    Raises `UnusableEntry`: `bad_json` when it is not a JSON object, `bad_event` when it is none of
+    Chatwoot's shapes.
+    """
+    try:
+        if not payload.isascii():
+            # The decoder does not check the UTF-8 of members that it skips.
+            payload.decode()
+        body = _decode_body(payload)
+    except UnicodeDecodeError as error:
+        raise UnusableEntry("bad_json", f"the payload is not UTF-8 (byte {error.start})") from None
+    except RecursionError:
+        raise UnusableEntry("bad_json", "the payload is nested too deeply") from None
+    except msgspec.DecodeError as error:
+        raise UnusableEntry("bad_json", str(error)) from None
+    if body is None or body.event not in EVENTS:
+        return None
+    return _event(body.event, body)
+
+
+def _decode_body(payload: bytes) -> _Body | None:
+    """Decode in one pass; only what does not fit is looked at again, to say why."""
+    try:
+        return _BODY.decode(payload)
+    except msgspec.ValidationError as error:
+        misfit = str(error)
+    if not isinstance(_ANYTHING.decode(payload), dict):
+        raise UnusableEntry("bad_json", "the payload is JSON, but not an object")
+    try:
+        name = _HEAD.decode(payload).event
+    except msgspec.ValidationError as error:
+        raise UnusableEntry("bad_event", str(error)) from None
+    if name in EVENTS:
+        raise UnusableEntry("bad_event", misfit)
+    return None
+
+
+def _event(name: EventName, body: _Body) -> ChatwootEvent:
+    of_message = name in _OF_MESSAGES
+    conversation = body.conversation if of_message else body
+    if conversation is None or conversation.id is None:
+        raise UnusableEntry("bad_event", "the conversation's id is missing")
+    if body.id is None:
+        raise UnusableEntry("bad_event", "the message's id is missing")
+    if (
+        body.content_attributes
+        or conversation.custom_attributes
+        or conversation.additional_attributes
+    ):
+        _check_nesting(body, conversation)
+    if of_message and body.message_type not in _STATED_TYPES:
+        raise UnusableEntry("bad_event", "`message_type` is missing or none of Chatwoot's")
+
+    return ChatwootEvent(
+        name,
+        _account_id(body, conversation),
+        _inbox_id(body, conversation),
+        body.inbox.name if body.inbox else None,
+        conversation.channel,
+        body,
+        conversation,
+    )
+
+
+def _check_nesting(body: _Body, conversation: _Conversation) -> None:
+    """Refuse what the decoder could read, but not every reader of the cache."""
+    level: list[Any] = [
+        body.content_attributes,
+        conversation.custom_attributes,
+        conversation.additional_attributes,
+    ]
+    for _ in range(MAX_NESTING):
+        level = [inner for outer in level if outer for inner in _inner(outer)]
+        if not level:
+            return
+    raise UnusableEntry("bad_event", f"attributes are nested more than {MAX_NESTING} levels deep")
+
+
+def _inner(outer: Any) -> list[Any]:
+    """Return the arrays and objects directly inside one."""
+    items = outer.values() if isinstance(outer, dict) else outer
+    return [item for item in items if isinstance(item, dict | list)]
+
+
+def _latest(conversation: _Conversation) -> _Latest:
+    return conversation.messages[0] if conversation.messages else _NO_LATEST
+
+
+def _account_id(body: _Body, conversation: _Conversation) -> int | None:
+    """Find the account, which conversation events state only since 2026."""
+    return (
+        (body.account and body.account.id)
+        or (conversation.account and conversation.account.id)
+        or _latest(conversation).account_id
+    )
+
+
+def _inbox_id(body: _Body, conversation: _Conversation) -> int:
+    stated = body.inbox.id if body.inbox else None
+    inbox_id = stated or conversation.inbox_id or _latest(conversation).inbox_id
+    if inbox_id is None:
+        raise UnusableEntry("bad_event", "the inbox's id is missing")
+    return inbox_id
+
+
+class Destination(Struct, frozen=True, gc=False):
+    """Where an event's documents belong, as its binding says."""
+
+    instance: str
+    account_id: int
+
+
+def build_documents(
+    event: ChatwootEvent, statement: Envelope, address: Destination
+) -> tuple[Message | None, Conversation]:
+    """Return the documents that an event is: a message event carries its conversation too."""
+    updated_at = _latest(event.conversation).updated_at
+    latest_us = to_us(updated_at)
+    # A new message mostly is its conversation's latest, and then both state one time.
+    created_at = event.body.created_at
+    created_us = latest_us if created_at == updated_at else to_us(created_at)
+    witness_us = max(_witness_us(event.conversation), created_us, latest_us)
+    witness_us = min(witness_us, statement.ms * 1000 + CLOCK_TOLERANCE_US)
+    conversation = _conversation(event, statement, address, witness_us)
+    if event.name not in _OF_MESSAGES:
+        return None, conversation
+    return _message(event, statement, address, witness_us, latest_us), conversation
+
+
+def _witness_us(conversation: _Conversation) -> int:
+    """Return a lower bound of when Chatwoot read the row, by Chatwoot's clock.
+
+    The times of its messages are others. Its own `created_at` says nothing that these do not.
+    """
+    activity_us = to_us(conversation.last_activity_at) or to_us(conversation.timestamp)
+    return max(to_us(conversation.updated_at), activity_us)
+
+
+def _conversation(
+    event: ChatwootEvent, statement: Envelope, address: Destination, witness_us: int
+) -> Conversation:
+    known = event.conversation
+    about = known.meta or _NOBODY
+    # By position, in the order of the members: by name it would take several times as long.
+    return Conversation(
+        stamp(flag=True, witness_us=witness_us, kind=0, order=statement.order),
+        address.instance,
+        address.account_id,
+        event.inbox_id,
+        cast("int", known.id),
+        known.status,
+        known.channel,
+        known.labels,
+        known.priority,
+        known.unread_count,
+        about.assignee,
+        about.team,
+        about.sender,
+        known.custom_attributes,
+        known.additional_attributes,
+        known.can_reply,
+        known.created_at,
+        known.updated_at,
+        known.last_activity_at,
+        known.waiting_since,
+        known.snoozed_until,
+    )
+
+
+def _message(
+    event: ChatwootEvent, statement: Envelope, address: Destination, witness_us: int, latest_us: int
+) -> Message:
+    body = event.body
+    deleted = _is_deleted(body)
+    status, updated_at, status_register = _status(event, latest_us)
+    tail = stamp_tail(witness_us, int(event.name == "message_updated"), statement.order)
+    source_register = UNKNOWN if body.source_id is None else f"1{tail}"
+    return Message(
+        f"{'1' if deleted else '0'}{tail}{status_register}{source_register}",
+        address.instance,
+        address.account_id,
+        event.inbox_id,
+        cast("int", event.conversation.id),
+        cast("int", body.id),
+        body.source_id,
+        _message_type(body.message_type),
+        body.content_type,
+        body.content,
+        {"deleted": True} if deleted else _attributes(body.content_attributes),
+        bool(body.private),
+        deleted,
+        status,
+        body.created_at,
+        updated_at,
+        body.sender,
+        [] if deleted else body.attachments or [],
+    )
+
+
+def _message_type(stated: str | int | None) -> str:
+    return _MESSAGE_TYPES[stated] if isinstance(stated, int) else cast("str", stated)
+
+
+def _is_deleted(body: _Body) -> bool:
+    attributes = body.content_attributes
+    return attributes is not None and attributes.get("deleted") is True
+
+
+def _status(event: ChatwootEvent, updated_us: int) -> tuple[str | None, str | None, str]:
+    """Return status, its time and its stamp: known only where the latest message is this one."""
+    latest = _latest(event.conversation)
+    if latest.id != event.body.id or latest.status is None:
+        return None, None, UNKNOWN
+    updated_at = canonical_iso(latest.updated_at, updated_us)
+    return latest.status, updated_at, status_stamp(latest.status, updated_us)
+
+
+def _attributes(stated: Attributes | None) -> Attributes | None:
+    """Keep an e-mail's headers, not its bodies."""
+    email: Any = (stated or {}).get("email")
+    if stated is None or not isinstance(email, dict):
+        return stated
+    headers = {name: value for name, value in email.items() if name not in _EMAIL_BODIES}
+    return {**stated, "email": headers}
+
+
+_EMAIL_BODIES = {"html_content", "text_content"}

@@ -1,0 +1,57 @@
+"""The names under which a contact may be stored, from what a bot holds: a JID or a phone number.
+
+WhatsApp and people write one number in several ways: with `+` and spaces, as a JID, as the JID of
+one of its devices, and in Brazil with or without the ninth digit of a mobile number.
+"""
+
+import re
+from typing import Final, NamedTuple
+
+from worker.core.cache_keys import digits_of
+
+PHONE_SERVER: Final = "s.whatsapp.net"
+
+_PHONE_SERVERS: Final = frozenset({PHONE_SERVER, "c.us"})
+"""Servers whose JIDs are phone numbers; the second is how WhatsApp Web writes the first."""
+
+_PHONE: Final = re.compile(r"[+]?[0-9][0-9 ().-]*")
+_DEVICE: Final = re.compile(r":[0-9]+$")
+_BRAZIL: Final = re.compile(r"(55[1-9][1-9])(9?)([0-9]{8})")
+
+
+class ContactNames(NamedTuple):
+    """Names that say the contact itself, and those of the number's other form in Brazil.
+
+    The second count only where none of the first is known: they may be another person's.
+    """
+
+    own: list[str]
+    other_form: list[str]
+
+
+def lookup_names(contact: str) -> ContactNames:
+    """Return the names to look a contact up by: a JID, a phone number, or any other identifier."""
+    user, at, server = contact.rpartition("@")
+    if not at:
+        is_phone = _PHONE.fullmatch(contact)
+        return _of_phone(digits_of(contact)) if is_phone else ContactNames([contact], [])
+
+    user = _DEVICE.sub("", user)
+    jid = f"{user}@{server}"
+    if server not in _PHONE_SERVERS:
+        return ContactNames([jid], [])
+    own, other_form = _of_phone(digits_of(user))
+    return ContactNames(list(dict.fromkeys([jid, *own])), other_form)
+
+
+def _of_phone(digits: str) -> ContactNames:
+    matched = _BRAZIL.fullmatch(digits)
+    if not matched:
+        return ContactNames(_written(digits), [])
+    area, ninth, number = matched.groups()
+    return ContactNames(_written(digits), _written(f"{area}{'' if ninth else '9'}{number}"))
+
+
+def _written(digits: str) -> list[str]:
+    """Return both ways to store a number: a contact without one has it in its identifier."""
+    return [digits, f"{digits}@{PHONE_SERVER}"] if digits else []

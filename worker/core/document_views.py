@@ -1,0 +1,128 @@
+"""Documents as their readers see them: the JSON to hand on, and what decides who may see it."""
+
+import re
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+import msgspec
+
+from worker.core import bot_contact
+from worker.core.documents import Conversation, Document, Message
+from worker.core.timestamps import to_us
+
+Origin = Literal["contact", "agent", "bot", "device"]
+"""Who wrote a message; `device` is the phone itself, or Evolution."""
+
+_CONVERSATIONS: Final = msgspec.json.Decoder(Conversation)
+_MESSAGES: Final = msgspec.json.Decoder(Message)
+_POINTER: Final = re.compile(rb"[1-9][0-9]{0,15}")
+
+
+@dataclass(frozen=True, slots=True)
+class MessageView:
+    """A message: `json` is the stored document with the member `origin` behind its own.
+
+    `of_bot`: Evolution's bot contact wrote it. `may_be_of_bot`: it may belong to a conversation
+    with that contact, which only the conversation can tell.
+    """
+
+    json: bytes = field(repr=False)
+    instance: str
+    account_id: int
+    conversation_id: int
+    id: int
+    source_id: str | None
+    private: bool
+    origin: Origin | None
+    created_us: int
+    of_bot: bool
+    may_be_of_bot: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ConversationView:
+    """A conversation: `json` is the stored document; `of_bot`: with Evolution's bot contact."""
+
+    json: bytes = field(repr=False)
+    instance: str
+    account_id: int
+    id: int
+    assigned: bool
+    of_bot: bool
+
+
+def message_view(value: bytes) -> MessageView | None:
+    """Return a stored message as readers see it, None when the value is not one of ours."""
+    message: Message | None = _decoded(_MESSAGES, value)
+    if message is None:
+        return None
+    origin = origin_of(message)
+    member = f'"{origin}"' if origin else "null"
+    return MessageView(
+        json=b'%b,"origin":%b}' % (value.rstrip()[:-1], member.encode()),
+        instance=message.instance,
+        account_id=message.account_id,
+        conversation_id=message.conversation_id,
+        id=message.id,
+        source_id=message.source_id,
+        private=message.private,
+        origin=origin,
+        created_us=to_us(message.created_at),
+        of_bot=is_of_bot(message),
+        # What is typed to the bot contact goes nowhere, so nothing ever gives it a source id.
+        may_be_of_bot=origin != "contact" and message.source_id is None,
+    )
+
+
+def conversation_view(value: bytes) -> ConversationView | None:
+    """Return a stored conversation as readers see it, None when the value is not one of ours."""
+    conversation: Conversation | None = _decoded(_CONVERSATIONS, value)
+    if conversation is None:
+        return None
+    return ConversationView(
+        json=value,
+        instance=conversation.instance,
+        account_id=conversation.account_id,
+        id=conversation.id,
+        assigned=conversation.assignee is not None,
+        of_bot=is_of_bot(conversation),
+    )
+
+
+def is_of_bot(document: Document) -> bool:
+    """Say whether a document names Evolution's bot contact as its sender or contact."""
+    person = document.sender if isinstance(document, Message) else document.contact
+    return person is not None and bot_contact.is_bot(person.identifier, person.phone_number)
+
+
+def parse_pointer(value: bytes) -> int | None:
+    """Return the id that a pointer holds, None when the value is not one of ours."""
+    return int(value) if _POINTER.fullmatch(value) else None
+
+
+def origin_of(message: Message) -> Origin | None:
+    """Say who wrote a message; None for Chatwoot's own notes of what happened.
+
+    Chatwoot names no sender for what its automation wrote, nor for what came from the phone;
+    only the latter has a source id that nobody filled in later.
+    """
+    if message.message_type == "incoming":
+        return "contact"
+    if message.message_type == "activity":
+        return None
+    if message.message_type == "template":
+        return "bot"
+    sender = message.sender
+    if sender is not None and sender.type not in (None, "contact"):
+        return "agent" if sender.type == "user" else "bot"
+    said = message.content_attributes or {}
+    if said.get("automation_rule_id") is not None or message.source_id is None:
+        return "bot"
+    return "device"
+
+
+def _decoded(decoder: msgspec.json.Decoder[Any], value: bytes) -> Any:
+    try:
+        return decoder.decode(value)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None

@@ -1,0 +1,1 @@
+"""The Valkey server for a laptop, and the directory it lives in. May import `settings` and `errors`."""

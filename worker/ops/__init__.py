@@ -1,0 +1,4 @@
+"""Health, probes, metrics, logs and notifications to the supervisor.
+
+Imported from everywhere but `core`.
+"""

@@ -1,1 +1,0 @@
-"""The loop: read, settle, ack; and its upkeep."""

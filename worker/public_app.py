@@ -1,0 +1,36 @@
+"""The public port: the webhook and the reads, side by side."""
+
+from typing import Final
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from worker.reads import openapi, read_request
+from worker.web.http_error import HttpError
+from worker.web.response import error_answer, send_answer
+
+_OFF: Final = error_answer(
+    HttpError(
+        404,
+        "reads_off",
+        "reads are off: set CHATWOOT_CACHE_HTTP_API_KEY or CHATWOOT_CACHE_HTTP_INSTANCE_KEYS",
+    ),
+    "rejected",
+)
+_NOTHING: Final = error_answer(HttpError(404, "not_found", "there is no such path"), "rejected")
+
+
+def public_app(webhook: ASGIApp | None, reads: ASGIApp | None) -> ASGIApp:
+    """Build the application of the public port; either part may be off."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        raw_path: bytes = scope["raw_path"]
+        if raw_path.startswith(read_request.ROOT) or raw_path == openapi.PATH:
+            part, otherwise = reads, _OFF
+        else:
+            part, otherwise = webhook, _NOTHING
+        if part is None:
+            await send_answer(send, otherwise)
+        else:
+            await part(scope, receive, send)
+
+    return app

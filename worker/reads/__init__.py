@@ -1,0 +1,1 @@
+"""The read endpoints. May import `web`, `store`, `settings` and `core`."""

@@ -1,1 +1,0 @@
-"""Adapters to the REST APIs of Chatwoot and Evolution; the only rooms that import httpx."""

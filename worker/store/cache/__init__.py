@@ -1,0 +1,1 @@
+"""Documents and bindings in Redis, and in memory. Scripts lie beside their callers."""

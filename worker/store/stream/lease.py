@@ -1,0 +1,28 @@
+"""A lease: what one worker of a group does for all, at most one at a time."""
+
+import secrets
+from typing import Final
+
+from worker.store.client import Client, load_script, translate_errors
+
+
+class Lease:
+    """A key that names its holder and expires by itself, so that no crash blocks the others."""
+
+    def __init__(self, client: Client, key: str) -> None:
+        self._client = client
+        self._key = key
+        self._token: Final = secrets.token_hex(16)
+        self._script = load_script(client, __file__, "hold_lease")
+
+    async def hold(self, ttl_s: float) -> bool:
+        """Take the lease for so long, or renew it; False when another worker holds it."""
+        return await self._run(max(1, round(ttl_s * 1000)))
+
+    async def release(self) -> None:
+        """Let others have the lease at once; one that is not ours stays."""
+        await self._run(0)
+
+    async def _run(self, ttl_ms: int) -> bool:
+        async with translate_errors(self._client):
+            return bool(await self._script([self._key], [self._token, ttl_ms]))

@@ -1,0 +1,51 @@
+"""Trimming: entries that nobody needs any more leave the stream."""
+
+from typing import Final
+
+from msgspec import Struct
+
+from worker.core.stream_keys import StreamKeys
+from worker.store.client import Client, load_script
+from worker.store.stream.stream_errors import stream_errors
+
+_STEP: Final = 5000
+"""Most entries trimmed by one call: the server does nothing else meanwhile."""
+
+
+class Trimmed(Struct, frozen=True, gc=False):
+    """What a step trimmed; `unread` of it our group had not read.
+
+    `held_by` names another group that keeps entries beyond the retention, if one does.
+    """
+
+    entries: int
+    unread: int
+    held_by: str | None
+
+
+class Trimmer:
+    """Trims one stream on behalf of one group; `max_entries` None keeps any number."""
+
+    def __init__(
+        self,
+        client: Client,
+        stream: str,
+        group: str,
+        *,
+        retention_s: float,
+        max_entries: int | None,
+    ) -> None:
+        self._client = client
+        self._stream = stream
+        self._keys = (stream, StreamKeys(stream, group).position)
+        self._arguments = (group, round(retention_s), max_entries or 0, _STEP)
+        self._trim = load_script(client, __file__, "trim_stream")
+
+    async def trim(self) -> Trimmed:
+        """Trim a bounded number of entries, so that it may have to be called again.
+
+        None that a group has not acknowledged, unless the stream holds more than `max_entries`.
+        """
+        async with stream_errors(self._client, self._stream):
+            entries, unread, held_by = await self._trim(self._keys, self._arguments)
+        return Trimmed(entries, unread, held_by.decode(errors="replace") or None)
