@@ -65,7 +65,7 @@ bench-reads: $(VENV)/.dev ## Measure reads over HTTP, beside Redis itself and a 
 mix: $(VENV)/.dev ## Send EVENTS (1000000) over 1,000 instances through 3 workers, and audit
 	@env -u CACHE_REDIS_URI $(BIN)/python -m tests.mix --events $(or $(EVENTS),1000000) $(ARGS)
 	@env -u CACHE_REDIS_URI CHATWOOT_CACHE_TEST_RUNS=200 \
-	  $(BIN)/python -m pytest -n 0 tests/pipeline/test_never_mixed.py
+	  $(BIN)/python -m pytest -n 0 tests/consumer/test_never_mixed.py
 
 check: $(VENV)/.dev ## Lint, format, types, import arrows, spelling
 	@$(BIN)/ruff check --quiet .

@@ -25,6 +25,7 @@ from worker.chatwoot.read_through import ReadThrough
 from worker.consumer.instance_resolver import InstanceResolver
 from worker.consumer.loop import Consumer, ConsumerSettings
 from worker.consumer.null_consumer import NullConsumer
+from worker.consumer.periodic import run_periodically
 from worker.consumer.processor import BatchProcessor
 from worker.embedded import embedded_server
 from worker.errors import ConfigurationError
@@ -34,7 +35,7 @@ from worker.ingest.spool.spool_relay import SpoolRelay
 from worker.ingest.webhook import PATH, webhook_app
 from worker.ingest.webhook_auth import WebhookPolicy, is_loopback
 from worker.maintenance.bot_purge import purge_twice
-from worker.maintenance.tasks import MEASURE_S, SLOW_INTERVAL_S, Maintenance, run_periodically
+from worker.maintenance.tasks import MEASURE_S, SLOW_INTERVAL_S, Maintenance
 from worker.ops.health import Health
 from worker.ops.metrics import Metrics
 from worker.ops.notify import Notifier

@@ -19,8 +19,8 @@ def steps(*kinds: str) -> st.SearchStrategy[list[tuple[str, int]]]:
     return st.lists(st.tuples(st.sampled_from(kinds), st.integers(1, 6)), max_size=40)
 
 
-STEPS = steps("add", "take", "trim", "tidy")
-RESTARTS = steps("add", "take", "trim_read", "tidy", "rewrite", "restart", "restart_without")
+STEPS = steps("add", "take", "trim", "cleanup")
+RESTARTS = steps("add", "take", "trim_read", "cleanup", "rewrite", "restart", "restart_without")
 
 
 @dataclass
@@ -146,7 +146,7 @@ def test_what_a_restart_forgot_is_no_loss(steps: list[tuple[str, int]]) -> None:
     assert looked_at(Modelled(mends=False), steps) == 0
 
 
-@given(steps("add", "take", "tidy", "tidy_all"))
+@given(steps("add", "take", "cleanup", "tidy_all"))
 def test_what_its_own_workers_trim_is_not_estimated(steps: list[tuple[str, int]]) -> None:
     """They say what was unread."""
     assert looked_at(Modelled(mends=False), steps) == 0

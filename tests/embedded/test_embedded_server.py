@@ -21,10 +21,10 @@ from worker.errors import ConfigurationError, RedisUnavailable
 
 HOLD = """
 import sys, anyio
-from worker.store import embedded
+from worker.embedded import embedded_server
 
 async def hold():
-    async with embedded.running(sys.argv[1]):
+    async with embedded_server.running(sys.argv[1]):
         print("running", flush=True)
         await anyio.sleep_forever()
 

@@ -72,7 +72,7 @@ async def test_all_that_come_at_once_share_commits(tmp_path: Path) -> None:
 KEEPER = """
 import sys
 from pathlib import Path
-from worker.store.spoolfile import SpoolFile
+from worker.ingest.spool.spool_file import SpoolFile
 
 file = SpoolFile(Path(sys.argv[1]), 64 * 1024 * 1024, "events on a")
 file.open()

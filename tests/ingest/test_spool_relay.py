@@ -89,7 +89,7 @@ async def keeping(directory: Path, stream: Stream | StreamProducer) -> AsyncIter
 
 
 @pytest.mark.parametrize(
-    "trouble", [AWAY, PermissionRefused("WRONGPASS"), ConfigurationError("MOVED")]
+    "outage", [AWAY, PermissionRefused("WRONGPASS"), ConfigurationError("MOVED")]
 )
 async def test_it_comes_in_order_once_the_stream_takes_again(
     tmp_path: Path, outage: Exception

@@ -24,7 +24,9 @@ from worker.ingest.webhook_auth import is_loopback
 from worker.ops.metrics import WEBHOOK_ANSWERS, Metrics
 
 PAYLOADS = {
-    path: path.read_bytes() for path in (Path(__file__).parents[1] / "payloads").glob("*/*.json")
+    path: path.read_bytes()
+    for path in (Path(__file__).parents[1] / "payloads").glob("*/*.json")
+    if "bot_contact" not in path.name
 }
 NOW = 1790863271
 SECRET = "s3cr3t_of_3"

@@ -381,7 +381,7 @@ class TestWaiting:
         assert replies[0].headers["x-arrived"] == "false"
 
     async def test_only_so_many_wait(self, filled: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("worker.web.waiting.MAX_WAITING", 0)
+        monkeypatch.setattr("worker.reads.long_poll.MAX_WAITING", 0)
         path = f"{HOME}/conversations/1584/messages"
         late = await filled.get(f"{path}?wait_for=99", AURORA)
 

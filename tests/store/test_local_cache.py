@@ -105,7 +105,7 @@ def test_too_much_news_during_a_read_keep_it_out(
     tier: Tier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is remembered of writes is bounded; in doubt nothing is kept."""
-    monkeypatch.setattr("worker.store.local._MAX_RECENT", 3)
+    monkeypatch.setattr("worker.store.cache.local_cache._MAX_RECENT", 3)
     with tier.local.reading() as keep:
         tier.local.invalidate(["a", "b", "c", "d"])
         keep("a", ReadValue("old", 3, None))

@@ -108,7 +108,7 @@ class ReadThrough:
         self._throttle = LogThrottle(_LOG_EVERY_S)
 
     async def fetch(self, instance: str, display_id: int, asked: MessageRange) -> Result:
-        """Bring what Chatwoot knows of these messages into the cache; never raises `UpstreamError`."""
+        """Put what Chatwoot knows of these messages into the cache; never raises."""
         key = (instance, display_id, asked)
         if (lately := self._lately.get(key)) is not None:
             return lately

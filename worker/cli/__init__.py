@@ -1,1 +1,1 @@
-"""The commands of `chatwoot-cache`, one module each. May import everything but `worker.__main__`."""
+"""The commands of `chatwoot-cache`, one module each. May import all but `worker.__main__`."""

@@ -23,11 +23,11 @@ from worker.consumer.consumer_name import HEARTBEAT_S, NamedConsumer, ensure_uni
 from worker.consumer.defect_isolation import DefectIsolation
 from worker.consumer.in_flight import InFlight, Lender
 from worker.consumer.pending_recovery import PendingEntries, PendingRecovery
+from worker.consumer.periodic import run_periodically
 from worker.consumer.processor import Acknowledger, BatchProcessor
 from worker.consumer.retry import Retry, Stopped
 from worker.core.stream_entry import DeadEntry, DeliverySource, Entry
 from worker.errors import RedisUnavailable, WorkerError
-from worker.maintenance.tasks import run_periodically
 from worker.ops.logs import LogThrottle
 from worker.ops.metrics import Metrics
 
@@ -136,7 +136,7 @@ class Consumer:
         return self._patience.first_attempt
 
     async def run(self) -> None:
-        """Consume until stopped; raises `PermissionRefused` and `ConfigurationError`, which no waiting mends."""
+        """Consume until stopped; raises `PermissionRefused` and `ConfigurationError`."""
         try:
             await self._patience.call(self._create_group)
             await ensure_unique(self._stream, self._patience, self._of.name)

@@ -50,7 +50,7 @@ class Taker(Protocol):
 class PendingRecovery:
     """Takes up what is pending. It must not be called while anything is in hand.
 
-    `own_pending_unknown` is to be set where a read failed: the server may have done it, and then what it
+    `own_pending_unknown` is set where a read failed: the server may have done it, and then what it
     handed out is pending under our name, and no read for new entries gives it again.
     """
 

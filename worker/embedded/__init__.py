@@ -1,1 +1,1 @@
-"""The Valkey server for a laptop, and the directory it lives in. May import `settings` and `errors`."""
+"""The Valkey server for a laptop, and its directory. May import `settings` and `errors`."""

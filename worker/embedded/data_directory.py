@@ -60,7 +60,7 @@ class DataDirectory:
         return Path(f"/tmp/chatwoot-cache-{digest}/server.sock")  # noqa: S108  (checked: private)
 
     def prepare(self) -> None:
-        """Create what is missing, for our user alone; raises `ConfigurationError` when it cannot."""
+        """Create what is missing, for our user alone; raises `ConfigurationError`."""
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.socket.parent.mkdir(mode=0o700, exist_ok=True)
@@ -73,7 +73,7 @@ class DataDirectory:
         self.check_private()
 
     def check_private(self) -> None:
-        """Raise `ConfigurationError` when a short socket directory is a stranger's, or open to others.
+        """Raise `ConfigurationError` when a short socket directory is not ours, or open to others.
 
         /tmp is everybody's: who could put a socket there could pose as our server.
         """

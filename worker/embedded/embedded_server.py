@@ -67,7 +67,7 @@ async def running(directory: Path | str) -> AsyncIterator[bool]:
 
     Gives true to the owner of the directory, whose server is stopped at the end of the block, and
     false while another live `run` owns it. A long load of the files is waited for.
-    Raises `ConfigurationError` when the server cannot be started and `RedisUnavailable` when one is silent.
+    Raises `ConfigurationError` when the server cannot start, `RedisUnavailable` when it is silent.
     """
     home = DataDirectory.of(directory)
     home.prepare()

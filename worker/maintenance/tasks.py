@@ -1,16 +1,13 @@
 """What is done on a timer beside the loop: measure, trim, retire, drop old dead letters."""
 
-import time
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-import anyio
 import structlog
 
 from worker.core.group_stats import GroupStats, LossState, lag
-from worker.errors import GroupMissing, PermissionRefused, RedisUnavailable, WorkerError
-from worker.ops.logs import LogThrottle, error_site
+from worker.errors import PermissionRefused
+from worker.ops.logs import LogThrottle
 from worker.ops.metrics import Metrics
 
 log = structlog.get_logger()
@@ -97,29 +94,8 @@ class MaintenanceDeps:
     server: Server
 
 
-async def run_periodically(period_s: float, task: Callable[[], Awaitable[None]]) -> None:
-    """Do a task at once and then in every period; while Redis is away it is left out.
-
-    The consumer reports outages; a second voice would only double its lines.
-    What a server cannot answer at all (INFO may be switched off) is logged once an hour.
-    """
-    failures = LogThrottle(_HOURLY_S)
-    while True:
-        started = time.monotonic()
-        try:
-            await task()
-        except (RedisUnavailable, GroupMissing) as error:
-            log.debug("maintenance.skipped", error=str(error))
-        except WorkerError:
-            raise
-        except Exception as error:  # noqa: BLE001 - a defect here must not end the loop
-            if failures.ready(error_site(error)) is not None:
-                log.error("maintenance.failed", error=error_site(error))
-        await anyio.sleep(max(0.0, started + period_s - time.monotonic()))
-
-
 class Maintenance:
-    """The tasks, each to be run by `run_periodically`. Of all workers one alone trims and retires."""
+    """The tasks for `run_periodically`. One worker of the group trims and retires."""
 
     def __init__(self, charges: MaintenanceDeps, metrics: Metrics) -> None:
         self._of = charges

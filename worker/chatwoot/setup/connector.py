@@ -47,7 +47,7 @@ async def connect(
 ) -> ConnectReport:
     """Connect everything that can be told apart for certain; `path` is what the worker reads.
 
-    Raises `UpstreamError` where Evolution does not answer, `ConfigurationError` and what Redis may raise;
+    Raises `UpstreamError` where Evolution does not answer, `ConfigurationError`, and Redis errors;
     what one account refuses is told in the report.
     """
     instances = await discovery.ask_evolution(asked.where)

@@ -50,7 +50,7 @@ async def ask_evolution(where: Targets) -> list[EvolutionInstance]:
 def chatwoot_url(where: Targets, instances: Iterable[EvolutionInstance]) -> str:
     """Return Chatwoot's address: as a person states it, else the one that all instances have.
 
-    Raises `ConfigurationError` where they have several: a cache serves one Chatwoot, whose account and
+    Raises `ConfigurationError` where there are several: a cache serves one Chatwoot, as account and
     message ids mean something else in another.
     """
     known = sorted({instance.link.url for instance in instances if instance.link})

@@ -73,7 +73,8 @@ def _judge(directory: Path, max_bytes: int) -> CheckResult:
     if free + used < max_bytes:
         return warning(
             f"{directory} has {format_bytes(free)} free, less than the spool may take",
-            f"make room, or lower CHATWOOT_CACHE_WEBHOOK_SPOOL_MAX_BYTES ({format_bytes(max_bytes)})",
+            "make room, or lower CHATWOOT_CACHE_WEBHOOK_SPOOL_MAX_BYTES"
+            f" ({format_bytes(max_bytes)})",
         )
     if entries:
         return warning(

@@ -13,12 +13,19 @@ from worker.core.tooling.acl_rules import INVALIDATIONS
 
 Command = tuple[str | int, ...]
 
+_PURGE = "a worker without it cannot delete pairing codes of an earlier release, and says so"
+
 UNTRIED: Final[Mapping[str, str]] = {
     "ping": "answered, or the server counts as away",
     "select": "sent while connecting",
     "client|setname": "sent while connecting, where the URI has a name",
     "client|unblock": "a worker without it stops a little later",
     "info": "a worker without it does not say which server it is",
+    "xdel": _PURGE,
+    "xrevrange": _PURGE,
+    "scan": _PURGE,
+    "unlink": _PURGE,
+    "zrem": _PURGE,
 }
 """What `acl` grants a worker and nobody need try, each with the reason."""
 

@@ -1,4 +1,4 @@
-"""Documents out of the cache, as one reader may see them; `store.cache.document_writer` writes them.
+"""Reads documents from the cache, as one reader may see them.
 
 Each question is answered from the local tier where that has all it takes, else by Redis,
 in one round trip for most.

@@ -1,4 +1,4 @@
-"""Documents into Redis, by the script beside this module; `store.cache.document_reader` reads them."""
+"""Writes documents to Redis, by the script beside this module."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,6 +1,6 @@
 """Values in this process's memory, for as long as they are known to be what Redis holds.
 
-Known means: Redis tells us of every write (`store.cache.tracking`), and has lately shown that it does.
+Known means: Redis tells us of every write (`tracking`), and has lately shown that it does.
 Whenever that ends, all is forgotten. What was read while it was written is never kept:
 the news of a write may overtake the reply to an earlier read, which comes on another connection.
 """

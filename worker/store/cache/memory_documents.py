@@ -56,8 +56,10 @@ class MemoryDocuments:
         return len(self._held)
 
     async def write(
-        self, drafts: Sequence[PendingWrite], version: bytes | None = None
-    ) -> WriteResult:  # noqa: ARG002  (bindings are this process's too)
+        self,
+        drafts: Sequence[PendingWrite],
+        version: bytes | None = None,  # noqa: ARG002  (bindings are this process's too)
+    ) -> WriteResult:
         """Write documents; one that must be merged with what is held is merged at once."""
         return WriteResult([self._write(draft) for draft in drafts], 0)
 
@@ -68,7 +70,7 @@ class MemoryDocuments:
         window: TimelineWindow | None,
         parse: Callable[[bytes], Any],  # noqa: ARG002  (messages are asked for one by one)
     ) -> FetchResult:
-        """Read keys, and with a window its timeline; raises `RedisUnavailable` while being rebuilt."""
+        """Read keys, and with a window its timeline; raises `RedisUnavailable` during a rebuild."""
         await self.ping()
         values = {want.key: _value(self._get(want.key), want.parse) for want in wanted}
         if window:

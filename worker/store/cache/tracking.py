@@ -50,7 +50,7 @@ class Tracking:
         self._throttle = LogThrottle(_LOG_EVERY_S)
 
     async def run(self) -> None:
-        """Track until cancelled; raises `PermissionRefused` and `ConfigurationError`, which no waiting mends."""
+        """Track until cancelled; raises `PermissionRefused` and `ConfigurationError`."""
         tries = 0
         while True:
             began_at = time.monotonic()
