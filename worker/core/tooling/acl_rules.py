@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final, Literal
 
 from worker.core.cache_keys import CacheKeys, backfill_key, dead_key
-from worker.core.stream_keys import group_root
+from worker.core.stream_keys import group_root, spool_key
 
 Role = Literal["worker", "producer", "reader", "operator"]
 
@@ -137,6 +137,8 @@ def _patterns(role: Role, keys: CacheKeys, stream: str, instance: str | None) ->
         if role == "operator":
             yield f"{_exact(backfill_key(stream, ''))}*"
         yield f"{_exact(group_root(stream))}*"
+        # What was brought from a spool is recorded in the step that adds it.
+        yield f"{_exact(spool_key(stream, ''))}*"
         yield from _spaced([keys.pattern])
 
 
