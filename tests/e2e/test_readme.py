@@ -24,7 +24,7 @@ from worker.__main__ import parser
 from worker.settings import FIELDS, Settings
 
 ROOT = Path(__file__).parents[2]
-READMES = {"README.md": "## Install it in four steps", "README.pt-BR.md": "## Em quatro passos"}
+READMES = {"README.md": "## Install it in four steps", "README.pt-BR.md": "## Instale em quatro passos"}
 FOR_DEVELOPERS = ("ARCHITECTURE.md", "CONTRIBUTING.md", "bench/PERFORMANCE.md")
 DOCUMENTS = (
     *READMES,
@@ -158,6 +158,7 @@ async def test_the_four_steps(name: str, place: Place, tmp_path: Path) -> None:
         ("README.md", "reads-loja-aurora"),
         ("docs/recipes.md", "reads-loja-aurora"),
         ("README.pt-BR.md", "leitura-loja-aurora"),
+        ("docs/recipes.pt-BR.md", "leitura-loja-aurora"),
     ],
 )
 async def test_the_recipes(name: str, key: str, place: Place, tmp_path: Path) -> None:
