@@ -24,7 +24,10 @@ from worker.__main__ import parser
 from worker.settings import FIELDS, Settings
 
 ROOT = Path(__file__).parents[2]
-READMES = {"README.md": "## Install it in four steps", "README.pt-BR.md": "## Instale em quatro passos"}
+READMES = {
+    "README.md": "## Install it in four steps",
+    "README.pt-BR.md": "## Instalação em quatro passos",
+}
 FOR_DEVELOPERS = ("ARCHITECTURE.md", "CONTRIBUTING.md", "bench/PERFORMANCE.md")
 DOCUMENTS = (
     *READMES,
