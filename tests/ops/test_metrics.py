@@ -106,8 +106,8 @@ def test_an_optional_gauge_comes_and_goes(metrics: Metrics, name: str) -> None:
 
 
 def test_a_new_server_replaces_the_old_one(metrics: Metrics) -> None:
-    metrics.redis_server_info.info({"server": "redis", "version": "7.0.15"})
-    metrics.redis_server_info.info({"server": "valkey", "version": "9.1.0"})
+    metrics.redis_server_info.set({"server": "redis", "version": "7.0.15"})
+    metrics.redis_server_info.set({"server": "valkey", "version": "9.1.0"})
 
     assert series(metrics, "redis_server_info") == {("valkey", "9.1.0"): 1}
 

@@ -8,12 +8,12 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
-from worker.ops.health import Readiness
+from worker.ops.health import Health, Readiness
 from worker.ops.metrics import Metrics
 from worker.ops.probes import ops_app
 
 
-class Worker:
+class Worker(Health):
     """A health that says what it is told."""
 
     def __init__(self) -> None:
@@ -37,7 +37,7 @@ def worker() -> Worker:
 
 @pytest.fixture
 async def ops(worker: Worker) -> AsyncIterator[httpx.AsyncClient]:
-    app = ops_app(worker, Metrics("1", max_instances=5), within_s=0.01)
+    app = ops_app(worker, Metrics("1", max_instances=5), timeout_s=0.01)
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(app), base_url="http://ops"
     ) as client:
