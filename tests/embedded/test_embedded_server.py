@@ -36,34 +36,34 @@ anyio.run(hold)
 def data() -> Iterator[Path]:
     """A data directory with a short path; whatever still serves it in the end is ended."""
     with tempfile.TemporaryDirectory(prefix="chatwoot-cache-") as folder:
-        home = Path(folder) / "data"
-        yield home
-        end(home)
+        directory = Path(folder) / "data"
+        yield directory
+        end(directory)
 
 
 @pytest.fixture
 def far_data(tmp_path: Path) -> Iterator[Path]:
     """A data directory whose path is too long for a unix socket."""
-    home = tmp_path / ("long" * 25) / "data with spaces"
-    yield home
-    end(home)
-    shutil.rmtree(DataDirectory.of(home).socket.parent, ignore_errors=True)
+    directory = tmp_path / ("long" * 25) / "data with spaces"
+    yield directory
+    end(directory)
+    shutil.rmtree(DataDirectory(directory).socket.parent, ignore_errors=True)
 
 
-def end(home: Path) -> None:
-    """Kill the server that has `home`; only a living one holds the lock."""
-    if home.is_dir() and DataDirectory.of(home).is_running():
-        os.kill(server_pid(home), signal.SIGKILL)
+def end(directory: Path) -> None:
+    """Kill the server that has `directory`; only a living one holds the lock."""
+    if directory.is_dir() and DataDirectory(directory).is_running():
+        os.kill(server_pid(directory), signal.SIGKILL)
 
 
-def server_pid(home: Path) -> int:
-    return int((home / "server.pid").read_text())
+def server_pid(directory: Path) -> int:
+    return int((directory / "server.pid").read_text())
 
 
 @contextmanager
-def other_run(home: Path) -> Iterator[subprocess.Popen[bytes]]:
+def other_run(directory: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Another process that runs the server; killed at the latest at the end of the block."""
-    command = [sys.executable, "-c", HOLD, str(home)]
+    command = [sys.executable, "-c", HOLD, str(directory)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         try:
             assert process.stdout is not None
@@ -73,25 +73,25 @@ def other_run(home: Path) -> Iterator[subprocess.Popen[bytes]]:
             process.kill()
 
 
-def client(home: Path) -> Redis:
-    return Redis.from_url(embedded_server.uri(home))
+def client(directory: Path) -> Redis:
+    return Redis.from_url(embedded_server.uri(directory))
 
 
-async def put(home: Path, **values: str) -> None:
-    async with client(home) as redis, redis.pipeline(transaction=False) as pipeline:
+async def put(directory: Path, **values: str) -> None:
+    async with client(directory) as redis, redis.pipeline(transaction=False) as pipeline:
         for name, value in values.items():
             pipeline.set(name, value, ex=60)
         await pipeline.execute()
 
 
-async def get(home: Path, name: str) -> object:
-    async with client(home) as redis:
+async def get(directory: Path, name: str) -> object:
+    async with client(directory) as redis:
         return await redis.get(name)
 
 
-def appended(home: Path) -> Path:
+def appended(directory: Path) -> Path:
     """The file that takes the writes."""
-    return next((home / "appendonlydir").glob("*.incr.aof"))
+    return next((directory / "appendonlydir").glob("*.incr.aof"))
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ async def test_what_was_written_is_there_at_the_next_run(data: Path) -> None:
         assert owned
         await put(data, kept="yes")
 
-    assert not DataDirectory.of(data).is_running()
+    assert not DataDirectory(data).is_running()
     async with embedded_server.running(data):
         assert await get(data, "kept") == b"yes"
 
@@ -180,7 +180,7 @@ async def test_the_server_of_a_killed_run_is_adopted_and_stopped(data: Path) -> 
         assert server_pid(data) == left
         assert await get(data, "kept") == b"yes"
 
-    assert not DataDirectory.of(data).is_running()
+    assert not DataDirectory(data).is_running()
 
 
 async def test_ctrl_c_and_a_closed_terminal_do_not_reach_the_server(data: Path) -> None:
@@ -222,7 +222,7 @@ async def test_damaged_files_are_named_in_the_servers_own_words(data: Path) -> N
         async with embedded_server.running(data):
             pass
 
-    assert not DataDirectory.of(data).is_running()
+    assert not DataDirectory(data).is_running()
 
 
 async def test_a_server_that_died_under_us_is_no_obstacle_at_the_end(data: Path) -> None:
@@ -260,7 +260,7 @@ async def test_a_silent_server_that_is_not_our_child_is_let_live(
             pass
 
     assert silent.value.kind == "connection"
-    assert DataDirectory.of(data).is_running()
+    assert DataDirectory(data).is_running()
 
 
 async def test_a_long_load_is_waited_for(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -310,11 +310,11 @@ async def test_a_missing_wheel_says_how_to_get_it(
 
 
 async def test_a_path_too_long_for_a_socket_gets_a_short_private_one(far_data: Path) -> None:
-    folder = DataDirectory.of(far_data).socket.parent
+    folder = DataDirectory(far_data).socket.parent
 
     async with embedded_server.running(far_data):
         assert folder.stat().st_mode & 0o777 == 0o700
-        assert len(os.fsencode(DataDirectory.of(far_data).socket)) <= SOCKET_PATH_MAX
+        assert len(os.fsencode(DataDirectory(far_data).socket)) <= SOCKET_PATH_MAX
         await embedded_server.require(far_data)
         await put(far_data, kept="yes")
 
@@ -322,7 +322,7 @@ async def test_a_path_too_long_for_a_socket_gets_a_short_private_one(far_data: P
 
 
 async def test_a_short_directory_open_to_others_is_refused(far_data: Path) -> None:
-    folder = DataDirectory.of(far_data).socket.parent
+    folder = DataDirectory(far_data).socket.parent
     folder.mkdir()
     folder.chmod(0o777)
 
@@ -347,5 +347,3 @@ def test_every_process_finds_the_same_socket(data: Path, monkeypatch: pytest.Mon
 def test_the_address_names_its_directory() -> None:
     assert embedded_server.directory_of("embedded://.data") == Path(".data")
     assert embedded_server.directory_of("embedded:///var/lib/cache") == Path("/var/lib/cache")
-    with pytest.raises(ConfigurationError, match="needs a directory"):
-        embedded_server.directory_of("embedded://")
