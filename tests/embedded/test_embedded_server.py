@@ -1,7 +1,6 @@
 """The laptop's own server: kept, joined, adopted, and never left behind by an orderly end."""
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +15,7 @@ from redis.asyncio import Redis
 
 from tests.waiting import wait_until
 from worker.embedded import embedded_server
-from worker.embedded.data_directory import SOCKET_PATH_MAX, DataDirectory
+from worker.embedded.data_directory import DataDirectory
 from worker.errors import ConfigurationError, RedisUnavailable
 
 HOLD = """
@@ -39,15 +38,6 @@ def data() -> Iterator[Path]:
         directory = Path(folder) / "data"
         yield directory
         end(directory)
-
-
-@pytest.fixture
-def far_data(tmp_path: Path) -> Iterator[Path]:
-    """A data directory whose path is too long for a unix socket."""
-    directory = tmp_path / ("long" * 25) / "data with spaces"
-    yield directory
-    end(directory)
-    shutil.rmtree(DataDirectory(directory).socket.parent, ignore_errors=True)
 
 
 def end(directory: Path) -> None:
@@ -309,28 +299,16 @@ async def test_a_missing_wheel_says_how_to_get_it(
             pass
 
 
-async def test_a_path_too_long_for_a_socket_gets_a_short_private_one(far_data: Path) -> None:
-    folder = DataDirectory(far_data).socket.parent
+async def test_a_path_too_long_for_a_socket_is_a_wrong_setting(tmp_path: Path) -> None:
+    directory = tmp_path / ("long" * 25)
 
-    async with embedded_server.running(far_data):
-        assert folder.stat().st_mode & 0o777 == 0o700
-        assert len(os.fsencode(DataDirectory(far_data).socket)) <= SOCKET_PATH_MAX
-        await embedded_server.require(far_data)
-        await put(far_data, kept="yes")
-
-    assert not folder.exists()
-
-
-async def test_a_short_directory_open_to_others_is_refused(far_data: Path) -> None:
-    folder = DataDirectory(far_data).socket.parent
-    folder.mkdir()
-    folder.chmod(0o777)
-
-    with pytest.raises(ConfigurationError, match="not a private directory"):
-        async with embedded_server.running(far_data):
+    with pytest.raises(ConfigurationError, match="set CACHE_REDIS_URI to a shorter path"):
+        async with embedded_server.running(directory):
             pass
-    with pytest.raises(ConfigurationError, match="not a private directory"):
-        await embedded_server.require(far_data)
+    with pytest.raises(RedisUnavailable, match="no server is running"):
+        await embedded_server.require(directory)
+
+    assert not directory.exists()
 
 
 def test_every_process_finds_the_same_socket(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:

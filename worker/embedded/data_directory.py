@@ -1,10 +1,7 @@
-"""The data directory of the embedded server: its paths, locks and permissions."""
+"""The data directory of the embedded server: its paths and locks."""
 
-import contextlib
 import fcntl
-import hashlib
 import os
-import stat
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -27,34 +24,21 @@ class DataDirectory:
         self.server_lock = self.path / "server.lock"
         self.log = self.path / "server.log"
         self.socket = self.path / "server.sock"
-        if len(os.fsencode(self.socket)) > SOCKET_PATH_MAX:
-            # Not in TMPDIR, which differs between a shell and a service.
-            digest = hashlib.sha256(os.fsencode(self.path)).hexdigest()[:24]
-            self.socket = Path(f"/tmp/chatwoot-cache-{digest}/server.sock")  # noqa: S108  (checked: private)
 
     def prepare(self) -> None:
         """Create what is missing, for our user only; raises `ConfigurationError`."""
+        if len(os.fsencode(self.socket)) > SOCKET_PATH_MAX:
+            raise ConfigurationError(
+                f"the directory {self.path} cannot be used: the path of the socket in it would be"
+                f" longer than {SOCKET_PATH_MAX} bytes; set CACHE_REDIS_URI to a shorter path"
+            )
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self.socket.parent.mkdir(mode=0o700, exist_ok=True)
             self.owner_lock.touch(mode=0o600)
         except OSError as error:
             raise ConfigurationError(
                 f"the directory {self.path} cannot be used: {error}"
             ) from error
-        self.check_private()
-
-    def check_private(self) -> None:
-        """Raise `ConfigurationError` when others could put a socket of their own into /tmp."""
-        folder = self.socket.parent
-        if folder == self.path or not os.path.lexists(folder):
-            return
-        status = folder.lstat()
-        is_private = stat.S_ISDIR(status.st_mode) and not stat.S_IMODE(status.st_mode) & 0o077
-        # The owner of the data is trusted too, so that root can use the server.
-        owners = {os.geteuid()} | ({self.path.stat().st_uid} if self.path.exists() else set())
-        if not is_private or status.st_uid not in owners:
-            raise ConfigurationError(f"{folder} is not a private directory of ours: remove it")
 
     def is_running(self) -> bool:
         """Tell whether a server uses the directory; only for the owner, as it tries the lock."""
@@ -65,12 +49,6 @@ class DataDirectory:
         """Return the last line that the server logged."""
         lines = self.log.read_text(errors="replace").splitlines()
         return next((line for line in reversed(lines) if line.strip()), "it logged nothing")
-
-    def cleanup(self) -> None:
-        """Remove a socket directory in /tmp; the server itself removes its socket."""
-        if self.socket.parent != self.path:
-            with contextlib.suppress(OSError):
-                self.socket.parent.rmdir()
 
 
 def try_lock(file: BinaryIO) -> bool:

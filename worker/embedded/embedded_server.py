@@ -83,7 +83,6 @@ async def require(path: Path | str) -> None:
     Starts and creates nothing. Raises `RedisUnavailable` when nothing answers.
     """
     directory = DataDirectory(path)
-    directory.check_private()
     state = await _state(directory)
     if state == "loading":
         raise RedisUnavailable(
@@ -186,7 +185,6 @@ async def _stop(directory: DataDirectory, process: subprocess.Popen[bytes] | Non
     if process is not None:
         process.kill()  # does nothing if the child has ended
         await anyio.to_thread.run_sync(process.wait)
-    directory.cleanup()
 
 
 async def _state(directory: DataDirectory) -> Literal["ready", "loading", "silent"]:
