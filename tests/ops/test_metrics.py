@@ -1,7 +1,7 @@
 """The exposition: what is there from the start, what is absent, what stays bounded."""
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 from prometheus_client.exposition import generate_latest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
@@ -167,6 +167,7 @@ def test_an_event_that_is_not_cached_has_neither_name_nor_instance(metrics: Metr
     assert series(metrics, "events_total") == {("other", ""): 3}
 
 
+@settings(deadline=None)  # each example builds a registry
 @given(instance=st.text(st.characters()), event=st.sampled_from(EVENTS))
 def test_any_instance_name_survives_both_formats(instance: str, event: str) -> None:
     metrics = Metrics("1", max_instances=1)

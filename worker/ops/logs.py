@@ -104,11 +104,7 @@ class LogThrottle:
     """
 
     def __init__(
-        self,
-        period_s: float,
-        *,
-        max_keys: int = 1000,
-        clock: Callable[[], float] = time.monotonic,
+        self, period_s: float, *, max_keys: int = 1000, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._period_s = period_s
         self._max_keys = max_keys

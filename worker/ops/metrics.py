@@ -44,36 +44,21 @@ OTHER_EVENT: Final = "other"
 OTHER_INSTANCE: Final = "_other"
 
 _WEBHOOK_REASONS: Final = {
-    "200": ("accepted", "spooled", "bot_contact"),
-    "400": ("disconnected",),
-    "401": (
-        "no_credentials",
-        "bad_signature",
-        "bad_timestamp",
-        "bad_token",
-        "wrong_account",
-        "signature_required",
-        "no_account",
-    ),
-    "404": ("not_found",),
-    "405": ("bad_method",),
-    "408": ("slow_body",),
-    "413": ("too_large",),
-    "415": ("bad_content_type", "bad_content_encoding"),
-    "422": ("bad_instance", "bad_json", "not_object", "too_deep"),
-    "500": ("internal",),
-    "503": (
-        "busy",
-        "closed",
-        "redis_unavailable",
-        "redis_refused",
-        "spool_full",
-        "spool_failed",
-        "timeout",
-    ),
+    "200": "accepted spooled bot_contact",
+    "400": "disconnected",
+    "401": "no_credentials bad_signature bad_timestamp bad_token wrong_account signature_required"
+    " no_account",
+    "404": "not_found",
+    "405": "bad_method",
+    "408": "slow_body",
+    "413": "too_large",
+    "415": "bad_content_type bad_content_encoding",
+    "422": "bad_instance bad_json not_object too_deep",
+    "500": "internal",
+    "503": "busy closed redis_unavailable redis_refused spool_full spool_failed timeout",
 }
 WEBHOOK_ANSWERS: Final = tuple(
-    (code, reason) for code, reasons in _WEBHOOK_REASONS.items() for reason in reasons
+    (code, reason) for code, reasons in _WEBHOOK_REASONS.items() for reason in reasons.split()
 )
 """Status code and reason of every response of the webhook."""
 
@@ -246,11 +231,10 @@ class Metrics:
         )
         self.instance_conflicts = self._counter(
             "instance_conflicts",
-            "Events that a binding forbids: their inbox, the instance they name, "
-            "and the instance or inbox that is bound.",
-            inbox=(),
-            evolution_instance=(),
-            bound=(),
+            "Events that a binding forbids: their inbox and instance, and what is bound instead.",
+            "inbox",
+            "evolution_instance",
+            "bound",
         )
         self.batch_entries = self._histogram(
             "batch_entries", "Number of entries in a batch.", _BATCH_ENTRIES
@@ -260,7 +244,7 @@ class Metrics:
         )
         self.entry_age_seconds = BulkHistogram(
             PREFIX + "entry_age_seconds",
-            "Time from the id of an entry to its effect in the cache.",
+            "Time from an entry's id to its effect in the cache.",
             _AGE_S,
             self.registry,
         )
@@ -282,9 +266,7 @@ class Metrics:
             evolution_instance=("",),
         )
         self.documents_written = self._counter(
-            "documents_written",
-            "Documents written to the cache, by kind.",
-            kind=("message", "conversation"),
+            "documents_written", "Documents written, by kind.", kind=("message", "conversation")
         )
         self.write_conflicts = self._counter(
             "write_conflicts", "Writes that were merged with the cached document and sent again."
@@ -335,17 +317,12 @@ class Metrics:
 
     def _add_webhook_metrics(self) -> None:
         self.webhook_requests = self._counter(
-            "webhook_requests",
-            "Responses to webhook requests, by status code and reason.",
-            code=(),
-            reason=(),
+            "webhook_requests", "Responses to webhooks, by code and reason.", "code", "reason"
         )
         for code, reason in WEBHOOK_ANSWERS:
             self.webhook_requests.labels(code=code, reason=reason)
         self.webhook_duration_seconds = self._histogram(
-            "webhook_duration_seconds",
-            "Time from the headers of a webhook to its response.",
-            _WEBHOOK_S,
+            "webhook_duration_seconds", "Time from a webhook's headers to its response.", _WEBHOOK_S
         )
         self.webhook_spool_bytes = self._gauge(
             "webhook_spool_bytes", f"Bytes in use by the spool, with its own pages. {_SHARED}"
@@ -359,20 +336,16 @@ class Metrics:
 
     def _add_read_metrics(self) -> None:
         self.reads = self._counter(
-            "reads",
-            "Reads served over HTTP, by kind, tier that answered, and result.",
-            kind=(),
-            tier=(),
-            result=(),
+            "reads", "Reads served over HTTP, by kind, tier and result.", "kind", "tier", "result"
         )
         self.read_through = self._counter(
             "read_through",
-            "Reads for which Chatwoot was asked, by result.",
+            "Reads that asked Chatwoot, by result.",
             result=("fetched", "missing", "failed"),
         )
         self.read_duration_seconds = self._histogram(
             "read_duration_seconds",
-            "Time to answer a read, by tier; includes waiting for a message.",
+            "Time to answer a read, by tier; with long polling.",
             _READ_S,
             "tier",
         )
@@ -384,10 +357,13 @@ class Metrics:
             "local_cache_entries", "Values in the memory of this process."
         )
 
-    def _counter(self, name: str, documentation: str, **labels: tuple[str, ...]) -> Counter:
-        """Add a counter; every combination of the label values starts at 0."""
-        counter = Counter(PREFIX + name, documentation, list(labels), registry=self.registry)
-        for values in product(*labels.values()) if labels else ():
+    def _counter(
+        self, name: str, documentation: str, *labels: str, **closed: tuple[str, ...]
+    ) -> Counter:
+        """Add a counter; every combination of the values of `closed` labels starts at 0."""
+        names = [*labels, *closed]
+        counter = Counter(PREFIX + name, documentation, names, registry=self.registry)
+        for values in product(*closed.values()) if closed else ():
             counter.labels(*values)
         return counter
 

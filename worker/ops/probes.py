@@ -1,7 +1,5 @@
 """The HTTP application of the ops port: liveness, readiness and metrics."""
 
-from typing import Final
-
 import anyio
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
@@ -14,13 +12,9 @@ from starlette.routing import Route
 from worker.ops.health import Health, Readiness
 from worker.web.http_error import unrouted
 
-READINESS_TIMEOUT_S: Final = 2.0
 
-
-def ops_app(
-    health: Health, metrics: Collector, *, timeout_s: float = READINESS_TIMEOUT_S
-) -> Starlette:
-    """Build the application; `metrics` is collected for every scrape."""
+def ops_app(health: Health, metrics: Collector, *, timeout_s: float = 2.0) -> Starlette:
+    """Build the application; `timeout_s` bounds readiness, `metrics` is collected on each scrape."""
 
     async def livez(_request: Request) -> Response:
         reason = health.stalled()
@@ -36,11 +30,7 @@ def ops_app(
         return _expose(metrics, request.headers.get("accept", ""))
 
     app = Starlette(
-        routes=[
-            Route("/livez", livez),
-            Route("/readyz", readyz),
-            Route("/metrics", exposition),
-        ],
+        routes=[Route("/livez", livez), Route("/readyz", readyz), Route("/metrics", exposition)],
         exception_handlers={HTTPException: _unrouted},
     )
     app.router.redirect_slashes = False
