@@ -248,6 +248,11 @@ class TestSources:
 
         assert refusal(load_here) == ".env: cannot be read: it is not UTF-8 text"
 
+    def test_a_connect_file_that_cannot_be_read_is_refused(self, load_here: Load) -> None:
+        message = refusal(lambda: load_here(CHATWOOT_CACHE_CONNECT_FILE="x" * 300))
+
+        assert message == f"{'x' * 300}: cannot be read: File name too long"
+
 
 class TestBesideEvolution:
     def test_its_whole_env_starts(self, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from worker.web.http_error import unrouted
 
 
 def ops_app(health: Health, metrics: Collector, *, timeout_s: float = 2.0) -> Starlette:
-    """Build the application; `timeout_s` bounds readiness, `metrics` is collected on each scrape."""
+    """Build the application; `timeout_s` bounds readiness, each scrape collects `metrics`."""
 
     async def livez(_request: Request) -> Response:
         reason = health.stalled()

@@ -111,8 +111,11 @@ def _first(name: str, layers: Sequence[SettingsLayer], directory: Path) -> dict[
     return {}
 
 
-def _read(path: Path, label: str) -> str:
+def _read(path: Path, label: str, *, optional: bool = False) -> str:
     try:
+        # A virtual environment may be a directory named .env.
+        if optional and not path.is_file():
+            return ""
         return path.read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:
         # A decoding error would quote the content.
@@ -120,14 +123,9 @@ def _read(path: Path, label: str) -> str:
         raise ConfigurationError(f"{label}: cannot be read: {reason}") from None
 
 
-def _read_optional(path: Path) -> str:
-    # A virtual environment may be a directory named .env.
-    return _read(path, path.name) if path.is_file() else ""
-
-
 def _dotenv(path: Path) -> SettingsLayer:
     # Not `dotenv_values`: it expands ${…} from the environment and logs what it cannot parse.
-    bindings = list(dotenv_parser.parse_stream(io.StringIO(_read_optional(path))))
+    bindings = list(dotenv_parser.parse_stream(io.StringIO(_read(path, path.name, optional=True))))
     values = {bound.key: bound.value for bound in bindings if bound.key and bound.value}
     errors = [bound.original.line for bound in bindings if bound.error]
     warnings = (f"{path.name}, line {line}: cannot be parsed, ignored" for line in errors)
@@ -136,7 +134,7 @@ def _dotenv(path: Path) -> SettingsLayer:
 
 def _yaml(path: Path) -> SettingsLayer:
     try:
-        content = map_values.parse(_read_optional(path))
+        content = map_values.parse(_read(path, path.name, optional=True))
     except ValueError as error:
         raise ConfigurationError(f"{path.name}: {error}") from None
     return SettingsLayer(path.name, dict(_flatten("", content)))
