@@ -1,4 +1,4 @@
-"""The laptop's own server: kept, joined, adopted, and never left behind by an orderly end."""
+"""The embedded server: its start, sharing, adoption and stop."""
 
 import os
 import signal
@@ -33,7 +33,7 @@ anyio.run(hold)
 
 @pytest.fixture
 def data() -> Iterator[Path]:
-    """A data directory with a short path; whatever still serves it in the end is ended."""
+    """A data directory with a short path; a server that is left is killed."""
     with tempfile.TemporaryDirectory(prefix="chatwoot-cache-") as folder:
         directory = Path(folder) / "data"
         yield directory
@@ -41,7 +41,7 @@ def data() -> Iterator[Path]:
 
 
 def end(directory: Path) -> None:
-    """Kill the server that has `directory`; only a living one holds the lock."""
+    """Kill the server of a directory, if one runs."""
     if directory.is_dir() and DataDirectory(directory).is_running():
         os.kill(server_pid(directory), signal.SIGKILL)
 
@@ -52,7 +52,7 @@ def server_pid(directory: Path) -> int:
 
 @contextmanager
 def other_run(directory: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Another process that runs the server; killed at the latest at the end of the block."""
+    """Another process that runs the server, killed at the end of the block."""
     command = [sys.executable, "-c", HOLD, str(directory)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         try:
@@ -80,7 +80,7 @@ async def get(directory: Path, name: str) -> object:
 
 
 def appended(directory: Path) -> Path:
-    """The file that takes the writes."""
+    """The append-only file that is being written."""
     return next((directory / "appendonlydir").glob("*.incr.aof"))
 
 
@@ -128,7 +128,7 @@ async def test_a_second_run_joins_and_does_not_stop_the_server(data: Path) -> No
         await put(data, still="there")
 
 
-async def test_of_runs_that_start_at_once_one_owns(data: Path) -> None:
+async def test_one_of_several_concurrent_runs_owns_the_server(data: Path) -> None:
     owners: list[bool] = []
     all_in = anyio.Event()
 
@@ -191,7 +191,7 @@ async def test_the_server_sees_no_secret_of_the_environment(
         assert b"secret" not in Path(f"/proc/{server_pid(data)}/environ").read_bytes()
 
 
-async def test_an_append_that_was_cut_off_costs_only_itself(data: Path) -> None:
+async def test_a_truncated_append_loses_only_itself(data: Path) -> None:
     async with embedded_server.running(data):
         await put(data, whole="yes")
     with appended(data).open("ab") as file:
@@ -202,7 +202,7 @@ async def test_an_append_that_was_cut_off_costs_only_itself(data: Path) -> None:
         assert await get(data, "cu") is None
 
 
-async def test_damaged_files_are_named_in_the_servers_own_words(data: Path) -> None:
+async def test_damaged_files_are_reported_with_the_last_log_line(data: Path) -> None:
     async with embedded_server.running(data):
         await put(data, whole="yes")
     damaged = appended(data)
@@ -215,7 +215,7 @@ async def test_damaged_files_are_named_in_the_servers_own_words(data: Path) -> N
     assert not DataDirectory(data).is_running()
 
 
-async def test_a_server_that_died_under_us_is_no_obstacle_at_the_end(data: Path) -> None:
+async def test_a_server_that_died_does_not_fail_the_shutdown(data: Path) -> None:
     async with embedded_server.running(data):
         os.kill(server_pid(data), signal.SIGKILL)
 
@@ -236,7 +236,7 @@ async def test_a_child_that_does_not_end_is_killed(
         os.kill(pid, 0)
 
 
-async def test_a_silent_server_that_is_not_our_child_is_let_live(
+async def test_a_silent_server_that_is_not_a_child_is_not_killed(
     data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with other_run(data) as other:

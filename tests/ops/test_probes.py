@@ -1,4 +1,4 @@
-"""What the ops port says of a live, a stalled, a busy and an unready worker."""
+"""The ops port: liveness, readiness and metrics."""
 
 from collections.abc import AsyncIterator
 
@@ -14,7 +14,7 @@ from worker.ops.probes import ops_app
 
 
 class Worker(Health):
-    """A health that says what it is told."""
+    """Health with fixed answers."""
 
     def __init__(self) -> None:
         self.why_stalled: str | None = None
@@ -70,7 +70,7 @@ async def test_an_unready_worker_is_alive(ops: httpx.AsyncClient, worker: Worker
     assert (await ops.get("/livez")).status_code == 200
 
 
-async def test_a_ready_worker_says_what_is_amiss(ops: httpx.AsyncClient, worker: Worker) -> None:
+async def test_a_ready_worker_reports_an_outage(ops: httpx.AsyncClient, worker: Worker) -> None:
     worker.found = Readiness(ready=True, remark="Redis is away; meanwhile the spool keeps webhooks")
 
     answer = await ops.get("/readyz")
@@ -118,7 +118,7 @@ async def test_a_head_request_has_no_body(ops: httpx.AsyncClient) -> None:
     ("method", "path", "code"),
     [("GET", "/", 404), ("GET", "/livez/", 404), ("POST", "/metrics", 405)],
 )
-async def test_a_wrong_request_is_told_what_there_is(
+async def test_an_unknown_path_or_method_lists_the_endpoints(
     ops: httpx.AsyncClient, method: str, path: str, code: int
 ) -> None:
     answer = await ops.request(method, path)

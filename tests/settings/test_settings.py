@@ -1,4 +1,4 @@
-"""Settings: where they come from, which wins, what is refused and how it is said."""
+"""Settings: sources, precedence, validation, messages."""
 
 import ast
 import inspect
@@ -43,7 +43,7 @@ AUTHENTICATION_API_KEY=429683C4C977415CAAFCCE10F7D57E11
 
 @pytest.fixture
 def load_here(tmp_path: Path) -> Load:
-    """Load with nothing around but a cache's address; keywords are environment variables."""
+    """Load with an address of the cache and nothing else; keywords are environment variables."""
 
     def load_with(overrides: Mapping[str, str] | None = None, **environ: str) -> LoadedSettings:
         return load(overrides, {"CACHE_REDIS_URI": URI, **environ}, tmp_path)
@@ -94,9 +94,7 @@ class TestDefaults:
         with pytest.raises(ValidationError):
             load_here().settings.stream_batch_size = 3
 
-    def test_the_environment_is_not_read_behind_the_callers_back(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_the_model_does_not_read_the_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("STREAM_BATCH_SIZE", "7")
         monkeypatch.setenv("CHATWOOT_CACHE_STREAM_BATCH_SIZE", "7")
 
@@ -114,7 +112,7 @@ class TestDefaults:
 
 class TestSources:
     def test_the_higher_source_wins(self, tmp_path: Path) -> None:
-        """Each source gives what it and all above it give; the origin tells which one won."""
+        """Each source sets what the sources above it set too; the origin names the one that won."""
         names = [f"CHATWOOT_CACHE_{name}" for name in ("STREAM_KEY", "STREAM_GROUP", "HTTP_HOST")]
         key, group, _host = names
         (tmp_path / "token").write_text("from a file\n")
@@ -150,7 +148,7 @@ class TestSources:
 
         assert loaded.settings.instances == {"7/1": "shop"}
 
-    def test_a_map_replaces_a_lower_one_whole(self, load_here: Load, tmp_path: Path) -> None:
+    def test_maps_of_two_sources_are_not_merged(self, load_here: Load, tmp_path: Path) -> None:
         (tmp_path / ".env").write_text("CHATWOOT_CACHE_INSTANCES='{7/2: other}'\n")
 
         settings = load_here(CHATWOOT_CACHE_INSTANCES="{7/1: shop}").settings
@@ -199,16 +197,14 @@ class TestSources:
         assert "\n" not in message
 
     @pytest.mark.parametrize("content", ["", "# nothing\n", "- a list\n", "text\n"])
-    def test_an_env_yml_without_settings_gives_none(
+    def test_an_env_yml_without_settings_is_accepted(
         self, load_here: Load, tmp_path: Path, content: str
     ) -> None:
         (tmp_path / "env.yml").write_text(content)
 
         assert load_here().warnings == ()
 
-    def test_dotenv_keeps_quotes_comments_and_export_apart(
-        self, load_here: Load, tmp_path: Path
-    ) -> None:
+    def test_dotenv_quotes_comments_and_export(self, load_here: Load, tmp_path: Path) -> None:
         (tmp_path / ".env").write_text(
             "export CHATWOOT_CACHE_STREAM_KEY='a # b'  # why\n"
             'CHATWOOT_CACHE_STREAM_GROUP="g"\n'
@@ -222,7 +218,7 @@ class TestSources:
         assert settings.webhook_token is not None
         assert settings.webhook_token.get_secret_value() == "pa${HOME}$x"
 
-    def test_a_broken_line_of_dotenv_is_told_without_its_text(
+    def test_an_invalid_line_of_dotenv_is_a_warning_without_its_text(
         self, load_here: Load, tmp_path: Path
     ) -> None:
         (tmp_path / ".env").write_text("A=1\nCHATWOOT_CACHE_WEBHOOK_TOKEN='s3cret\n")
@@ -238,12 +234,12 @@ class TestSources:
         assert loaded.settings.stream_key == "chatwoot:events"
         assert loaded.warnings == ()
 
-    def test_a_directory_called_dotenv_is_no_source(self, load_here: Load, tmp_path: Path) -> None:
+    def test_a_directory_named_dotenv_is_ignored(self, load_here: Load, tmp_path: Path) -> None:
         (tmp_path / ".env").mkdir()
 
         assert load_here().warnings == ()
 
-    def test_a_dotenv_that_is_no_text_is_refused(self, load_here: Load, tmp_path: Path) -> None:
+    def test_a_binary_dotenv_is_refused(self, load_here: Load, tmp_path: Path) -> None:
         (tmp_path / ".env").write_bytes(b"A=\xff")
 
         assert refusal(load_here) == ".env: cannot be read: it is not UTF-8 text"
@@ -255,7 +251,7 @@ class TestSources:
 
 
 class TestBesideEvolution:
-    def test_its_whole_env_starts(self, tmp_path: Path) -> None:
+    def test_its_env_file_is_accepted(self, tmp_path: Path) -> None:
         (tmp_path / ".env").write_text(EVOLUTION_ENV)
 
         loaded = load(environ={}, directory=tmp_path)
@@ -264,7 +260,7 @@ class TestBesideEvolution:
         assert loaded.settings.cache_redis_prefix_key == "evolution"
         assert loaded.settings.log_level == "info"
 
-    def test_env_yml_of_version_1_starts(self, tmp_path: Path) -> None:
+    def test_its_env_yml_of_version_1_is_accepted(self, tmp_path: Path) -> None:
         (tmp_path / "env.yml").write_text(
             """
             LOG: {LEVEL: [ERROR, WARN], COLOR: true}
@@ -292,7 +288,7 @@ class TestBesideEvolution:
         assert settings.instances == {"7/1": "0123", "8/1": "yes"}
         assert secrets_of(settings) == {7: ["0123", "yes"], 8: ["1.10"]}
 
-    def test_a_broken_env_yml_is_refused_without_its_text(
+    def test_an_invalid_env_yml_is_refused_without_its_text(
         self, load_here: Load, tmp_path: Path
     ) -> None:
         (tmp_path / "env.yml").write_text("A: 1\nCHATWOOT_CACHE: {WEBHOOK_TOKEN: *s3cret}\n")
@@ -303,7 +299,7 @@ class TestBesideEvolution:
         assert "line 2" in message
         assert "s3cret" not in message
 
-    def test_a_list_is_no_text(self, load_here: Load, tmp_path: Path) -> None:
+    def test_a_list_is_not_text(self, load_here: Load, tmp_path: Path) -> None:
         (tmp_path / "env.yml").write_text("CHATWOOT_CACHE: {STREAM_KEY: [a, b], LOG_LEVEL: [a]}")
 
         assert refusal(load_here).splitlines() == [
@@ -314,8 +310,8 @@ class TestBesideEvolution:
             ),
         ]
 
-    def test_services_that_kubernetes_describes_are_not_ours(self, load_here: Load) -> None:
-        """Kubernetes tells every container about a service that is called chatwoot-cache."""
+    def test_service_variables_of_kubernetes_are_ignored(self, load_here: Load) -> None:
+        """Kubernetes sets them in every container for a service named chatwoot-cache."""
         loaded = load_here(
             CHATWOOT_CACHE_PORT="tcp://10.0.0.7:9850",
             CHATWOOT_CACHE_PORT_9850_TCP_ADDR="10.0.0.7",
@@ -370,7 +366,7 @@ class TestMaps:
 
         assert message.endswith("must not give instance 'a' to two accounts (7 and 8)")
 
-    def test_a_key_stands_once(self, load_here: Load) -> None:
+    def test_duplicate_keys_are_refused(self, load_here: Load) -> None:
         message = refusal(lambda: load_here(CHATWOOT_CACHE_INSTANCES="{7/1: a, 7/1: b}"))
 
         assert "without duplicate keys" in message
@@ -391,7 +387,7 @@ class TestMaps:
         assert message.startswith("CHATWOOT_CACHE_WEBHOOK_SECRETS=*** (environment): must be ")
         assert "s3cret" not in message
 
-    def test_python_maps_are_taken_too(self) -> None:
+    def test_python_maps_are_accepted(self) -> None:
         given = Settings(cache_redis_uri=RedisUri(URI), instances={"7/1": "a"}, webhook_secrets={})
 
         again = Settings.model_validate(given.model_dump())
@@ -442,7 +438,7 @@ class TestRefusals:
             ("CHATWOOT_CACHE_LOG_FORMAT", "xml"),
         ],
     )
-    def test_values_are_bounded_and_told_in_one_line(
+    def test_a_value_out_of_bounds_is_one_line(
         self, load_here: Load, name: str, value: str
     ) -> None:
         message = refusal(lambda: load_here(**{name: value}))
@@ -479,7 +475,7 @@ class TestRefusals:
 
         assert words in message
 
-    def test_memory_alone_needs_a_stream_and_somebody_to_read_it(self, load_here: Load) -> None:
+    def test_a_cache_in_memory_needs_a_stream_and_a_key(self, load_here: Load) -> None:
         environ = {
             "CACHE_REDIS_ENABLED": "false",
             "CACHE_LOCAL_ENABLED": "true",
@@ -500,7 +496,7 @@ class TestRefusals:
         assert load_here(**same, CHATWOOT_CACHE_OPS_HOST="::1").settings.ops_port == 80
         assert load_here(CHATWOOT_CACHE_HTTP_PORT="0", CHATWOOT_CACHE_OPS_PORT="0").warnings == ()
 
-    def test_the_stream_stands_outside_the_caches_keys(self, load_here: Load) -> None:
+    def test_the_stream_key_is_not_a_key_of_the_cache(self, load_here: Load) -> None:
         message = refusal(
             lambda: load_here(CHATWOOT_CACHE_STREAM_KEY="chatwoot-cache:chatwoot:events")
         )
@@ -542,14 +538,14 @@ class TestWarnings:
             ("CACHE_LOCAL_TTLS", "CACHE_LOCAL_TTL"),
         ],
     )
-    def test_an_unknown_name_is_told_with_the_nearest(
+    def test_an_unknown_name_is_a_warning_with_the_most_similar_name(
         self, load_here: Load, name: str, nearest: str
     ) -> None:
         assert load_here(**{name: "s3cret"}).warnings == (
             f"{name} (environment) is not a setting; did you mean {nearest}?",
         )
 
-    def test_in_a_file_too(self, load_here: Load, tmp_path: Path) -> None:
+    def test_an_unknown_name_in_a_file_is_a_warning(self, load_here: Load, tmp_path: Path) -> None:
         (tmp_path / "env.yml").write_text("CACHE: {LOCAL: {MAX_ENTRIES: 1000}}")
 
         (warning,) = load_here().warnings
@@ -557,7 +553,9 @@ class TestWarnings:
         assert warning.startswith("CACHE_LOCAL_MAX_ENTRIES (env.yml) is not a setting")
         assert warning.endswith("did you mean CHATWOOT_CACHE_LOCAL_MAX_BYTES?")
 
-    def test_a_name_like_no_other_gets_no_advice(self, load_here: Load, tmp_path: Path) -> None:
+    def test_an_unknown_name_without_similar_names_gets_no_suggestion(
+        self, load_here: Load, tmp_path: Path
+    ) -> None:
         (tmp_path / "env.yml").write_text("CHATWOOT_CACHE: {ZZZ: 1}")
 
         assert load_here().warnings == ("CHATWOOT_CACHE_ZZZ (env.yml) is not a setting",)
@@ -607,7 +605,7 @@ class TestReadKeys:
         assert "cret" not in message
 
     @pytest.mark.parametrize("text", ["{a: x, b: x}", "{a: [x, y], b: y}", "{a: s3cret}"])
-    def test_a_key_opens_one_thing(self, load_here: Load, text: str) -> None:
+    def test_a_key_is_used_once(self, load_here: Load, text: str) -> None:
         message = refusal(
             lambda: load_here(
                 CHATWOOT_CACHE_HTTP_API_KEY="s3cret", CHATWOOT_CACHE_HTTP_INSTANCE_KEYS=text
@@ -619,11 +617,11 @@ class TestReadKeys:
 
 
 class TestDeprecatedStorage:
-    def test_it_is_silent_when_off(self, load_here: Load) -> None:
+    def test_a_disabled_storage_is_accepted(self, load_here: Load) -> None:
         assert load_here(REDIS_ENABLED="false", REDIS_URI=URI).warnings == ()
 
     @pytest.mark.parametrize("name", ["REDIS_ENABLED", "CACHE_REDIS_SAVE_INSTANCES"])
-    def test_it_is_told_when_on(self, load_here: Load, name: str) -> None:
+    def test_an_enabled_storage_is_a_warning(self, load_here: Load, name: str) -> None:
         (warning,) = load_here(**{name: "true"}).warnings
 
         assert f"set {name}=false" in warning
@@ -638,10 +636,10 @@ class TestDeprecatedStorage:
             ("embedded://.data", "embedded://./.data/"),
         ],
     )
-    def test_it_never_shares_a_prefix_with_the_cache(
+    def test_a_storage_with_the_prefix_of_the_cache_is_refused(
         self, load_here: Load, cache: str, storage: str
     ) -> None:
-        """That is how instances got mixed."""
+        """Sharing both mixes instances."""
         message = refusal(
             lambda: load_here(
                 CACHE_REDIS_URI=cache,
@@ -664,7 +662,9 @@ class TestDeprecatedStorage:
             (URI, "other"),
         ],
     )
-    def test_elsewhere_it_is_only_told(self, load_here: Load, storage: str, prefix: str) -> None:
+    def test_a_storage_elsewhere_is_a_warning(
+        self, load_here: Load, storage: str, prefix: str
+    ) -> None:
         loaded = load_here(
             CACHE_REDIS_PREFIX_KEY="evo",
             REDIS_ENABLED="true",
@@ -752,7 +752,7 @@ class TestAddresses:
         assert "s3cret" not in shown
 
     @given(uri=st.text())
-    def test_any_text_has_a_verdict(self, uri: str) -> None:
+    def test_any_text_can_be_compared_and_masked(self, uri: str) -> None:
         redis_uri.server(uri)
         mask(uri)
 
@@ -778,7 +778,7 @@ def test_what_is_shown_has_no_secret(load_here: Load) -> None:
     assert "s3cret" not in str(masked) + repr(loaded)
 
 
-def test_every_setting_says_what_it_is_for() -> None:
+def test_every_setting_has_a_docstring() -> None:
     """In a docstring after each field."""
     (model,) = ast.parse(inspect.getsource(Settings)).body
     assert isinstance(model, ast.ClassDef)

@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from worker.errors import ConfigurationError
-from worker.settings import evolution_names, redis_uri, sources
+from worker.settings import evolution_storage, redis_uri, sources
 from worker.settings.model import FIELDS, PREFIX, SECRETS, Settings, name_of
 from worker.settings.redis_uri import MASK, RedisUri
 from worker.settings.sources import SettingsLayer, SourcedValue
@@ -71,10 +71,10 @@ def load(
     overrides = overrides or {}
     _check_overrides(overrides)
     layers = sources.read_layers(overrides, environ, directory)
-    found = sources.select(layers, (*FIELDS, *evolution_names.NAMES), directory)
+    found = sources.select(layers, (*FIELDS, *evolution_storage.NAMES), directory)
     settings = _validate({name: found[name] for name in FIELDS if name in found})
     origins = {name: found[name].origin if name in found else DEFAULT for name in FIELDS}
-    warnings = [*_source_warnings(layers), *evolution_names.check(found, settings)]
+    warnings = [*_source_warnings(layers), *evolution_storage.check(found, settings)]
     if settings.local_only and not settings.reads_enabled:
         warnings.append(_NO_KEY)
     return LoadedSettings(settings, origins, tuple(warnings))
@@ -84,7 +84,7 @@ def _check_overrides(overrides: Mapping[str, str]) -> None:
     """Refuse unknown names and empty values, which are errors only on the command line."""
     problems = []
     for name, value in sorted(overrides.items()):
-        if name not in sources.NAMES and name not in evolution_names.NAMES:
+        if name not in sources.NAMES and name not in evolution_storage.NAMES:
             problems.append(_unknown_name(name, sources.COMMAND_LINE))
         elif not value:
             problems.append(f"{name} ({sources.COMMAND_LINE}): must not be empty")
