@@ -66,11 +66,6 @@ class TestDefaults:
         assert loaded.settings.cache_redis_ttl == 604800
         assert loaded.settings.stream_block_s == 2.0
 
-    def test_without_an_address_there_is_no_cache(self) -> None:
-        unchecked = Settings.model_construct()
-
-        assert "CACHE_REDIS_URI is not set" in refusal(lambda: unchecked.cache_uri)
-
     def test_the_stream_is_on_the_cache_server_unless_set(self, load_here: Load) -> None:
         elsewhere = load_here(CHATWOOT_CACHE_STREAM_REDIS_URI="unix:///run/redis.sock").settings
 

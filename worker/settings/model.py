@@ -32,10 +32,6 @@ HOUR_S: Final = 3600
 DAY_S: Final = 24 * HOUR_S
 TEN_YEARS_S: Final = 3650 * DAY_S
 
-_NO_URI: Final = (
-    "CACHE_REDIS_URI is not set: set CACHE_REDIS_URI=redis://host:6379/0,"
-    " or CACHE_REDIS_URI=embedded://.data for a laptop"
-)
 _FORBIDDEN_IN_PREFIX: Final = "*?[]{}\\%"
 
 LogLevel = Literal["debug", "info", "warning", "error", "critical"]
@@ -230,13 +226,11 @@ class Settings(BaseModel):
     @property
     def cache_uri(self) -> RedisUri:
         """Address of the cache; raises `ConfigurationError` when there is none in Redis."""
-        if not self.cache_redis_enabled:
+        if not self.cache_redis_enabled or self.cache_redis_uri is None:
             raise ConfigurationError(
                 "CACHE_REDIS_ENABLED=false: there is no cache in Redis; documents in the memory"
                 " of a worker can be read over HTTP only"
             )
-        if self.cache_redis_uri is None:
-            raise ConfigurationError(_NO_URI)
         return self.cache_redis_uri
 
     @property
@@ -275,7 +269,10 @@ class Settings(BaseModel):
 
     def _problems(self) -> Iterator[str]:
         if self.cache_redis_enabled and not self.cache_redis_uri:
-            yield _NO_URI
+            yield (
+                "CACHE_REDIS_URI is not set: set CACHE_REDIS_URI=redis://host:6379/0,"
+                " or CACHE_REDIS_URI=embedded://.data for a laptop"
+            )
         if self.local_only and not self.stream_redis_uri:
             yield (
                 "CACHE_REDIS_ENABLED=false with CACHE_LOCAL_ENABLED=true keeps documents in memory"
