@@ -1,4 +1,8 @@
-"""Maps written as YAML or JSON. Every scalar keeps its text: 0123, yes and 1.10 too."""
+"""Maps written as YAML or JSON. Every scalar keeps its text: 0123, yes and 1.10 too.
+
+Validation raises `ValueError`, which says what is allowed. It never quotes a value that may be
+a secret, nor a key of a map of secrets: `{7:x}` without a space is one key.
+"""
 
 import re
 from collections.abc import Mapping
@@ -38,10 +42,7 @@ class _TextLoader(yaml.BaseLoader):
 
 
 def parse(text: str) -> object:
-    """Parse YAML or JSON into maps, lists and strings.
-
-    Raises `ValueError`, which gives the position of the error and quotes nothing.
-    """
+    """Parse YAML or JSON into maps, lists and strings."""
     try:
         return yaml.load(text, Loader=_TextLoader)  # noqa: S506  # builds strings, lists, maps only
     except yaml.YAMLError as error:
@@ -60,10 +61,7 @@ def is_valid_name(name: str) -> bool:
 
 
 def instances(value: object) -> Mapping[str, str]:
-    """Validate a map of `account/inbox` to instance, given as text or as a mapping.
-
-    Raises `ValueError` for a malformed pair, and for an instance in two accounts.
-    """
+    """Validate a map of `account/inbox` to instance, where an instance has one account."""
     pairs = _mapping(value, _INSTANCES_FORM)
     accounts: dict[str, str] = {}
     for inbox, instance in pairs.items():
@@ -81,10 +79,7 @@ def instances(value: object) -> Mapping[str, str]:
 
 
 def account_secrets(value: object) -> Mapping[int, tuple[SecretStr, ...]]:
-    """Validate a map of account id to one secret or several, given as text or as a mapping.
-
-    Raises `ValueError`, which does not quote keys either: `{7:x}` without a space is one key.
-    """
+    """Validate a map of account id to one secret or several."""
     found = {}
     for account, secrets in _mapping(value, _SECRETS_FORM).items():
         if not re.fullmatch(_ID, str(account)):
@@ -94,10 +89,7 @@ def account_secrets(value: object) -> Mapping[int, tuple[SecretStr, ...]]:
 
 
 def instance_keys(value: object) -> Mapping[str, tuple[SecretStr, ...]]:
-    """Validate a map of instance to one key or several, given as text or as a mapping.
-
-    Raises `ValueError`, which does not quote names either: `{shop:x}` without a space is one name.
-    """
+    """Validate a map of instance to one key or several."""
     found = {}
     for instance, keys in _mapping(value, _KEYS_FORM).items():
         if not isinstance(instance, str) or not is_valid_name(instance):
@@ -107,10 +99,7 @@ def instance_keys(value: object) -> Mapping[str, tuple[SecretStr, ...]]:
 
 
 def check_key(key: SecretStr) -> SecretStr:
-    """Validate a key that is sent in an HTTP header, where spaces around it would be lost.
-
-    Raises `ValueError`, which quotes nothing.
-    """
+    """Validate a key that is sent in an HTTP header, where spaces around it would be lost."""
     text = key.get_secret_value()
     if not text or not text.isprintable() or text != text.strip():
         raise ValueError("must be a key that can be sent in a header: no spaces around it")

@@ -68,10 +68,7 @@ def _check_prefix(value: str) -> str:
 
 
 def check_address(value: str) -> str:
-    """Return an HTTP address without a trailing slash.
-
-    Raises `ValueError`, whose message says what is allowed and does not quote the address.
-    """
+    """Return an HTTP address without a trailing slash, else raise `ValueError` without it."""
     try:
         address = urlsplit(value)
         is_valid = bool(address.scheme in ("http", "https") and address.hostname)

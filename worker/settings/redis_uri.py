@@ -61,10 +61,7 @@ def mask(uri: str) -> str:
 
 
 def check(uri: RedisUri) -> RedisUri:
-    """Return an address that this version can connect to.
-
-    Raises `ValueError`, whose message says what is allowed and does not quote the address.
-    """
+    """Return an address that this version can connect to, else raise `ValueError` without it."""
     text = uri.get_secret_value()
     scheme = text.partition("://")[0]
     if scheme in ("redis+sentinel", "redis+cluster"):
