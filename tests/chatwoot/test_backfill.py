@@ -72,7 +72,7 @@ def test_reads_every_page_of_every_conversation_once(
     said = command("backfill", "loja")
 
     assert (said.code, said.err) == (0, "")
-    assert "Put 103 messages of 30 conversations of 'loja'" in said.out
+    assert "Added 103 messages of 30 conversations of 'loja'" in said.out
     assert sorted(ids(stream())) == sorted(
         row.id for found in chatwoot.conversations[3] for row in found.messages
     )
@@ -180,7 +180,7 @@ def test_goes_on_where_it_stopped_and_begins_anew_after_it_ended(
     chatwoot.fault = fail
     said = command("backfill", "loja")
     assert said.code == 1
-    assert "the same command again goes on from here" in said.err
+    assert "run the same command again to resume" in said.err
     assert "answers 401" in said.err
     before = len(stream())
     assert 0 < before < 200
@@ -227,7 +227,7 @@ def test_a_conversation_that_is_deleted_meanwhile_is_passed_over(
 
     said = command("backfill", "loja")
     assert said.code == 0
-    assert "1 conversations were gone meanwhile" in said.out
+    assert "1 conversations were deleted meanwhile" in said.out
     assert ids(stream()) == [2001]
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from tests.fakes.chatwoot import Chatwoot
 from tests.fakes.evolution import Evolution
 from tests.fakes.http import Reply
 from tests.fakes.rows import ConversationRow
-from worker.chatwoot import rest_client as remote_chatwoot
-from worker.chatwoot.evolution_client import EvolutionClient as RemoteEvolution
+from worker.chatwoot.evolution_client import EvolutionClient
+from worker.chatwoot.http_client import RequestPolicy
+from worker.chatwoot.rest_client import ChatwootClient
 from worker.core.rest_to_webhook import RestConversation, RestMessage
 
 SAMPLES = Path(__file__).parent / "recorded"
@@ -106,19 +108,18 @@ async def test_what_is_recorded_is_read_whole(chatwoot: Chatwoot) -> None:
     assert conversation.latest_public() is not None
 
     chatwoot.fault = lambda request: _recorded_reply(request.path)
-    async with remote_chatwoot.ChatwootClient(
-        chatwoot.url, "admin-token", 3, timeout_s=5
-    ) as account:
+    policy = RequestPolicy(timeout_s=5)
+    async with aclosing(ChatwootClient(chatwoot.url, "admin-token", 3, policy)) as account:
         (inbox,) = await account.inboxes()
         assert (inbox.key, inbox.channel) == ("3/12", "Channel::Api")
         (webhook,) = await account.webhooks()
         assert webhook.secret == "FictionalSecret000000000"
         assert (await account.conversations(12, 1)).count == 1
         assert [message.id for message in await account.messages(1584)] == [90214]
-    async with RemoteEvolution(chatwoot.url, "key", timeout_s=5) as evolution:
+    async with aclosing(EvolutionClient(chatwoot.url, "key", timeout_s=5)) as evolution:
         (instance,) = await evolution.instances()
-    assert instance.link is not None
-    assert (instance.link.account_id, instance.link.inbox_name) == (3, "loja-aurora")
+    assert instance.chatwoot is not None
+    assert (instance.chatwoot.account_id, instance.chatwoot.inbox_name) == (3, "loja-aurora")
 
 
 def _recorded_reply(path: str) -> Any:

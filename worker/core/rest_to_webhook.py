@@ -21,7 +21,7 @@ from worker.core.documents import Attributes, Contact, Time
 from worker.core.inbox_matching import Inbox
 from worker.core.timestamps import to_iso, to_us
 
-MESSAGES_A_PAGE: Final = 20
+MESSAGES_PER_PAGE: Final = 20
 
 _ACTIVITY: Final = (2, "activity")
 
