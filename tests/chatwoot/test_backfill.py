@@ -1,8 +1,10 @@
 """`backfill`: everything Chatwoot knows comes to the stream once, and goes on after a failure."""
 
+import gzip
 import json
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from tests.chatwoot.conftest import Command
 from tests.fakes.chatwoot import Chatwoot
 from tests.fakes.http import HTML, Reply, Request
 from tests.fakes.rows import ConversationRow
+from worker.chatwoot.http_client import MAX_REPLY_BYTES
 from worker.core.tooling.acl_rules import rules
 
 Entries = Callable[[], list[dict[str, Any]]]
@@ -248,6 +251,42 @@ def test_what_does_not_pass_ends_it_with_a_line(
     said = command("backfill", "loja")
     assert said.code == 1
     assert said.err.count(f"Chatwoot at {chatwoot.url}") == 1
+
+
+@pytest.mark.parametrize("parameter", ["before", "page"])
+def test_a_server_that_ignores_what_asks_for_the_next_page_ends_it_with_a_line(
+    command: Command, chatwoot: Chatwoot, parameter: str
+) -> None:
+    for number in range(1, 31):
+        conversation(chatwoot, number, 25)
+
+    def ignore(request: Request) -> Reply:
+        query = {name: text for name, text in request.query.items() if name != parameter}
+        return chatwoot.answer(replace(request, query=query))
+
+    chatwoot.fault = ignore
+
+    said = command("backfill", "loja")
+    assert said.code == 1
+    assert f"ignores `{parameter}`" in said.err
+    assert len(chatwoot.asked) < 100
+
+
+@pytest.mark.parametrize("is_compressed", [False, True])
+def test_a_reply_that_is_too_large_ends_it_with_a_line(
+    command: Command, chatwoot: Chatwoot, *, is_compressed: bool
+) -> None:
+    body = b" " * (MAX_REPLY_BYTES + 1)
+    reply = (
+        Reply(200, gzip.compress(body), {"Content-Encoding": "gzip"})
+        if is_compressed
+        else Reply(200, body)
+    )
+    chatwoot.fault = lambda _request: reply
+
+    said = command("backfill", "loja")
+    assert said.code == 1
+    assert f"answers with more than {MAX_REPLY_BYTES} bytes" in said.err
 
 
 def test_says_what_is_not_known(command: Command) -> None:
