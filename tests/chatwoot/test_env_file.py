@@ -16,13 +16,13 @@ URL = "https://chat.exemplo.test"
 TEXTS = st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1, max_size=40)
 
 
-def connect_env(directory: Path, **found: Any) -> tuple[str, ...]:
+def connect_env(directory: Path, **found: Any) -> list[str]:
     """Save settings as `connect` does; returns the problems."""
     settings = ConnectionSettings(
         URL, **{"tokens": {}, "secrets": {}, "webhook_token": None, **found}
     )
     path = directory / "connect.env"
-    return save_settings(settings, load(BASE, {}, directory), path, dry_run=False).problems
+    return save_settings(settings, load(BASE, {}, directory), path, dry_run=False)[1]
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ def connect_env(directory: Path, **found: Any) -> tuple[str, ...]:
 )
 def test_what_is_saved_is_loaded_back(tmp_path: Path, secret: str) -> None:
     assert (
-        connect_env(tmp_path, tokens={3: secret}, secrets={3: secret}, webhook_token=secret) == ()
+        connect_env(tmp_path, tokens={3: secret}, secrets={3: secret}, webhook_token=secret) == []
     )
 
     loaded = load(BASE, {}, tmp_path)
@@ -65,6 +65,6 @@ def test_values_written_by_hand_are_kept(tmp_path: Path) -> None:
     path = tmp_path / "connect.env"
     path.write_text("CACHE_REDIS_PREFIX_KEY='a # b'\nOTHER=\"line\\nbreak\"\nCACHE_REDIS_TTL=\n")
 
-    assert connect_env(tmp_path, webhook_token="t") == ()
+    assert connect_env(tmp_path, webhook_token="t") == []
     assert load(BASE, {}, tmp_path).settings.cache_redis_prefix_key == "a # b"
     assert "OTHER='line\nbreak'\nCACHE_REDIS_TTL=\n" in path.read_text()

@@ -53,7 +53,7 @@ class EvolutionClient:
 
     async def instances(self) -> list[EvolutionInstance]:
         """Return all instances."""
-        found = await self._http.get("/instance/fetchInstances", list[_Instance])
+        found = await self._http.request("GET", "/instance/fetchInstances", list[_Instance])
         return [EvolutionInstance(one.name, _chatwoot_config(one)) for one in found]
 
 

@@ -90,20 +90,17 @@ class JsonClient:
         advice = f": {self._advice[kind]}" if kind in self._advice else ""
         return UpstreamError(kind, f"{self._service} at {self._url} {text}{advice}")
 
-    async def get(self, path: str, reply_type: type[_T], **parameters: str | int | None) -> _T:
-        """Return the JSON at a path; a parameter of None is left out."""
-        given = {name: value for name, value in parameters.items() if value is not None}
-        return self._decode(await self._request("GET", path, params=given), reply_type)
+    async def request(self, method: str, path: str, reply_type: type[_T], **options: Any) -> _T:
+        """Return the JSON of the reply; `options` are `params` and `json` of httpx."""
+        content = await self._send(method, path, options)
+        try:
+            return msgspec.json.decode(content, type=reply_type)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            kind = "an HTML page" if content.lstrip().startswith(b"<") else "unexpected content"
+            # Without the cause, which may quote message texts and tokens.
+            raise self.error("strange", f"answers with {kind} instead of its JSON") from None
 
-    async def send(self, method: str, path: str, body: Any, reply_type: type[_T]) -> _T:
-        """Send JSON to a path, and return the JSON of the reply."""
-        content = msgspec.json.encode(body)
-        headers = {"Content-Type": "application/json"}
-        reply = await self._request(method, path, content=content, headers=headers)
-        return self._decode(reply, reply_type)
-
-    async def _request(self, method: str, path: str, **options: Any) -> bytes:
-        """Return the body of the reply; `options` are those of httpx."""
+    async def _send(self, method: str, path: str, options: Mapping[str, Any]) -> bytes:
         pause_s = _FIRST_PAUSE_S
         retries_left = self._policy.attempts
         while True:
@@ -153,14 +150,6 @@ class JsonClient:
             if len(content) > MAX_REPLY_BYTES:
                 raise self.error("strange", f"answers with more than {MAX_REPLY_BYTES} bytes")
         return bytes(content)
-
-    def _decode(self, content: bytes, reply_type: type[_T]) -> _T:
-        try:
-            return msgspec.json.decode(content, type=reply_type)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            kind = "an HTML page" if content.lstrip().startswith(b"<") else "unexpected content"
-            # Without the cause, which may quote message texts and tokens.
-            raise self.error("strange", f"answers with {kind} instead of its JSON") from None
 
 
 @cache

@@ -5,10 +5,9 @@ Written against Chatwoot 4.x: a user's access token in `api_access_token`, the a
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Final, Generic, TypeVar
 
-import msgspec
-from msgspec import Struct
+from msgspec import Struct, field
 
 from worker.chatwoot.http_client import JsonClient, RequestPolicy
 from worker.core.inbox_matching import Inbox
@@ -30,6 +29,9 @@ _ADVICE: Final[Mapping[UpstreamFailure, str]] = {
 }
 
 
+_T = TypeVar("_T")
+
+
 class Webhook(Struct, frozen=True):
     """A webhook of an account; the secret is shown to administrators, since 4.11.2."""
 
@@ -39,11 +41,36 @@ class Webhook(Struct, frozen=True):
     secret: str | None = None
 
 
-class ConversationPage(Struct, frozen=True):
-    """A page of conversations, latest activity first; `count` is the number on all pages."""
+class _Counts(Struct):
+    all_count: int | None = None
 
-    conversations: Sequence[RestConversation]
-    count: int | None
+
+class ConversationPage(Struct):
+    """A page of conversations, latest activity first."""
+
+    conversations: list[RestConversation] = field(name="payload")
+    counts: _Counts = field(default_factory=_Counts, name="meta")
+
+    @property
+    def count(self) -> int | None:
+        """The number of conversations on all pages."""
+        return self.counts.all_count
+
+
+class _Data(Struct):
+    data: ConversationPage
+
+
+class _Payload(Struct, Generic[_T]):
+    payload: _T
+
+
+class _Webhooks(Struct):
+    webhooks: list[Webhook]
+
+
+class _SavedWebhook(Struct):
+    webhook: Webhook
 
 
 class _Inbox(Struct):
@@ -51,43 +78,6 @@ class _Inbox(Struct):
     name: str | None = None
     channel_type: str | None = None
     webhook_url: str | None = None
-
-
-class _Inboxes(Struct):
-    payload: list[_Inbox]
-
-
-class _Webhooks(Struct):
-    webhooks: list[Webhook]
-
-
-class _WebhooksReply(Struct):
-    payload: _Webhooks
-
-
-class _OneWebhook(Struct):
-    webhook: Webhook
-
-
-class _WebhookReply(Struct):
-    payload: _OneWebhook
-
-
-class _Counts(Struct):
-    all_count: int | None = None
-
-
-class _Conversations(Struct):
-    payload: list[RestConversation]
-    meta: _Counts = msgspec.field(default_factory=_Counts)
-
-
-class _ConversationsReply(Struct):
-    data: _Conversations
-
-
-class _Messages(Struct):
-    payload: list[RestMessage]
 
 
 class ChatwootClient:
@@ -104,7 +94,7 @@ class ChatwootClient:
 
     async def inboxes(self) -> list[Inbox]:
         """Return all inboxes for an administrator, an agent's own inboxes for an agent."""
-        reply = await self._http.get(f"{self._base}/inboxes", _Inboxes)
+        reply = await self._get("/inboxes", _Payload[list[_Inbox]])
         return [
             Inbox(i.id, self.account_id, i.name or "", i.channel_type or "", i.webhook_url)
             for i in reply.payload
@@ -112,41 +102,32 @@ class ChatwootClient:
 
     async def webhooks(self) -> list[Webhook]:
         """Return the account's webhooks; administrators only."""
-        reply = await self._http.get(f"{self._base}/webhooks", _WebhooksReply)
-        return reply.payload.webhooks
+        return (await self._get("/webhooks", _Payload[_Webhooks])).payload.webhooks
 
-    async def create_webhook(self, url: str, events: Sequence[str]) -> Webhook:
-        """Create a webhook, and return it."""
-        return await self._save_webhook("POST", "", url, events)
-
-    async def update_webhook(self, webhook_id: int, url: str, events: Sequence[str]) -> Webhook:
-        """Change the URL and the events of a webhook, and return it."""
-        return await self._save_webhook("PATCH", f"/{webhook_id}", url, events)
-
-    async def _save_webhook(
-        self, method: str, path: str, url: str, events: Sequence[str]
+    async def save_webhook(
+        self, url: str, events: Sequence[str], *, webhook_id: int | None = None
     ) -> Webhook:
+        """Create a webhook, or change the one with an id, and return it."""
+        method, path = ("POST", "") if webhook_id is None else ("PATCH", f"/{webhook_id}")
         body = {"webhook": {"url": url, "subscriptions": list(events)}}
-        reply = await self._http.send(method, f"{self._base}/webhooks{path}", body, _WebhookReply)
+        path = f"{self._base}/webhooks{path}"
+        reply = await self._http.request(method, path, _Payload[_SavedWebhook], json=body)
         return reply.payload.webhook
 
     async def conversations(self, inbox_id: int, page: int) -> ConversationPage:
         """Return a page of an inbox's conversations; the first page is 1."""
-        reply = await self._http.get(
-            f"{self._base}/conversations",
-            _ConversationsReply,
-            status="all",
-            assignee_type="all",
-            inbox_id=inbox_id,
-            page=page,
-        )
-        return ConversationPage(reply.data.payload, reply.data.meta.all_count)
+        params: dict[str, str | int] = {
+            "status": "all",
+            "assignee_type": "all",
+            "inbox_id": inbox_id,
+            "page": page,
+        }
+        return (await self._get("/conversations", _Data, params)).data
 
     async def conversation(self, display_id: int) -> RestConversation | None:
         """Return one conversation, None where the token's user sees none with that id."""
-        path = f"{self._base}/conversations/{display_id}"
         try:
-            return await self._http.get(path, RestConversation)
+            return await self._get(f"/conversations/{display_id}", RestConversation)
         except UpstreamError as error:
             if error.kind == "missing":
                 return None
@@ -154,13 +135,19 @@ class ChatwootClient:
 
     async def messages(self, display_id: int, *, before: int | None = None) -> list[RestMessage]:
         """Return the newest messages of a conversation, or the newest before an id."""
-        path = f"{self._base}/conversations/{display_id}/messages"
-        reply = await self._http.get(path, _Messages, before=before)
-        if before is not None and any(message.id >= before for message in reply.payload):
+        path = f"/conversations/{display_id}/messages"
+        params: dict[str, str | int] = {} if before is None else {"before": before}
+        messages = (await self._get(path, _Payload[list[RestMessage]], params)).payload
+        if before is not None and any(message.id >= before for message in messages):
             raise self.repeated_page(f"the messages of conversation {display_id}", "before")
-        return reply.payload
+        return messages
 
     def repeated_page(self, listed: str, parameter: str) -> UpstreamError:
         """Return the error for a server that ignores the parameter which asks for the next page."""
         text = f"lists {listed} without end: it, or a proxy before it, ignores `{parameter}`"
         return self._http.error("strange", text)
+
+    async def _get(
+        self, path: str, reply_type: type[_T], params: dict[str, str | int] | None = None
+    ) -> _T:
+        return await self._http.request("GET", f"{self._base}{path}", reply_type, params=params)

@@ -13,8 +13,8 @@ import anyio
 import msgspec
 from pydantic import SecretStr
 
-from worker.chatwoot.setup.connector import ConnectReport, ConnectRequest, connect
-from worker.chatwoot.setup.discovery import Targets
+from worker.chatwoot.setup.connector import ConnectReport, connect
+from worker.chatwoot.setup.discovery import ConnectRequest
 from worker.chatwoot.setup.inbox_binding import BindingRow
 from worker.chatwoot.setup.webhook_setup import WebhookStatus
 from worker.cli import table
@@ -104,16 +104,14 @@ def _request(arguments: argparse.Namespace, settings: Settings) -> ConnectReques
     )
     token = _secret("--token", arguments.token, settings.chatwoot_token, needed=evolution is None)
     return ConnectRequest(
-        Targets(
-            evolution_url=_address("--evolution", evolution),
-            apikey=apikey,
-            # A URL saved by an earlier run has no precedence over what Evolution says now.
-            chatwoot_url=_address("--chatwoot", arguments.chatwoot if evolution else chatwoot),
-            token=token,
-            account_id=arguments.account,
-            timeout_s=settings.chatwoot_timeout_s,
-        ),
         webhook_url=_webhook_url(arguments.webhook_url),
+        evolution_url=_address("--evolution", evolution),
+        apikey=apikey,
+        # A URL saved by an earlier run has no precedence over what Evolution says now.
+        chatwoot_url=_address("--chatwoot", arguments.chatwoot if evolution else chatwoot),
+        token=token,
+        account_id=arguments.account,
+        timeout_s=settings.chatwoot_timeout_s,
         binds=arguments.bind,
         dry_run=arguments.dry_run,
     )
@@ -187,7 +185,7 @@ def _as_json(report: ConnectReport) -> dict[str, Any]:
         "chatwoot": report.chatwoot_url,
         "inboxes": [_row(row) for row in report.rows],
         "webhooks": [_hook(hook) for hook in report.webhooks],
-        "written": report.saved.files,
+        "written": report.files,
         "problems": report.problems,
     }
 
@@ -216,7 +214,7 @@ def _closing_lines(report: ConnectReport, request: ConnectRequest) -> Iterator[s
     if request.dry_run:
         yield "Nothing was changed (--dry-run)."
         return
-    files = ", ".join(report.saved.files)
+    files = ", ".join(report.files)
     if files:
         yield f"Wrote {files}: restart the worker to load it. It holds secrets: keep it private."
     if any(hook.state != "none" for hook in report.webhooks):

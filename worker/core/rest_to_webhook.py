@@ -154,24 +154,9 @@ def conversation_body(conversation: RestConversation, inbox: Inbox) -> bytes:
 
 
 def _conversation(conversation: RestConversation, inbox: Inbox) -> dict[str, Any]:
-    meta = conversation.meta
-    return {
-        "id": conversation.id,
-        "account": {"id": inbox.account_id},
-        "inbox_id": inbox.id,
-        "channel": meta.channel or inbox.channel,
-        "status": conversation.status,
-        "labels": conversation.labels,
-        "priority": conversation.priority,
-        "unread_count": conversation.unread_count,
-        "custom_attributes": conversation.custom_attributes,
-        "additional_attributes": conversation.additional_attributes,
-        "can_reply": conversation.can_reply,
-        "created_at": conversation.created_at,
-        "updated_at": conversation.updated_at,
-        "last_activity_at": conversation.last_activity_at,
-        "timestamp": conversation.timestamp,
-        "waiting_since": conversation.waiting_since,
-        "snoozed_until": conversation.snoozed_until,
-        "meta": {"sender": meta.sender, "assignee": meta.assignee, "team": meta.team},
-    }
+    """Return the members of a webhook's conversation, all but `messages`."""
+    members = msgspec.structs.asdict(conversation)
+    del members["messages"], members["last_non_activity_message"]
+    channel = conversation.meta.channel or inbox.channel
+    account = {"id": inbox.account_id}
+    return {**members, "account": account, "inbox_id": inbox.id, "channel": channel}

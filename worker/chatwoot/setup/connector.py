@@ -1,13 +1,18 @@
 """Runs `connect`: discovers, matches and binds inboxes, sets up webhooks, and saves settings."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from worker.chatwoot.setup import discovery
 from worker.chatwoot.setup.bind_option import parse_bind_options
-from worker.chatwoot.setup.discovery import DiscoveredAccount, Targets
-from worker.chatwoot.setup.env_file import ConnectionSettings, SavedSettings, save_settings
+from worker.chatwoot.setup.discovery import (
+    ConnectRequest,
+    DiscoveredAccount,
+    choose_chatwoot,
+    discover_accounts,
+    discover_instances,
+)
+from worker.chatwoot.setup.env_file import ConnectionSettings, save_settings
 from worker.chatwoot.setup.inbox_binding import BindingRow, bind_inboxes
 from worker.chatwoot.setup.webhook_setup import WebhookStatus, ensure_webhook
 from worker.core.inbox_matching import (
@@ -23,24 +28,14 @@ from worker.store.cache.binding_table import BindingTable
 
 
 @dataclass(frozen=True, slots=True)
-class ConnectRequest:
-    """What to connect; `binds` are the values of `--bind`."""
-
-    targets: Targets
-    webhook_url: str
-    binds: Sequence[str] = ()
-    dry_run: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class ConnectReport:
-    """What was found and done, and a line for each problem."""
+    """What was found and done: the files that were written, and a line for each problem."""
 
     chatwoot_url: str
-    rows: Sequence[BindingRow] = ()
-    webhooks: Sequence[WebhookStatus] = ()
-    saved: SavedSettings = field(default_factory=SavedSettings)
-    problems: Sequence[str] = ()
+    rows: Sequence[BindingRow]
+    webhooks: Sequence[WebhookStatus]
+    files: Sequence[str]
+    problems: Sequence[str]
 
 
 async def connect(
@@ -51,19 +46,33 @@ async def connect(
     Raises `UpstreamError` for Evolution, `ConfigurationError`, and errors of Redis; an error of
     one Chatwoot account is a problem of the report.
     """
-    targets, dry_run = request.targets, request.dry_run
-    instances = await discovery.discover_instances(targets)
-    url = discovery.choose_chatwoot_url(targets, instances)
-    ours, others = discovery.split_by_chatwoot(instances, url)
-    async with discovery.discover_accounts(targets, url, ours) as accounts:
-        results = [*_match(request, ours, accounts), *_of_other_chatwoots(others)]
-        rows = await bind_inboxes(table, results, loaded.settings.instances, dry_run=dry_run)
-        webhooks = [await _set_up_webhook(request, a, rows, loaded) for a in accounts]
-    found = _connection_settings(url, accounts, rows, webhooks)
-    saved = SavedSettings()
-    if found.tokens:
-        saved = save_settings(found, loaded, path, dry_run=dry_run)
-    return ConnectReport(url, rows, webhooks, saved, _problems(accounts, saved))
+    settings, dry_run = loaded.settings, request.dry_run
+    instances = await discover_instances(request)
+    url, ours = choose_chatwoot(request, instances)
+    async with discover_accounts(request, url, ours) as accounts:
+        results = _match(request, ours, accounts)
+        results += [
+            Unmatched(None, i.name, f"it uses another Chatwoot: {i.chatwoot.url}")
+            for i in instances
+            if i.chatwoot and i not in ours
+        ]
+        rows = await bind_inboxes(table, results, settings.instances, dry_run=dry_run)
+        bound = {row.inbox.account_id for row in rows if row.inbox and row.state != "not bound"}
+        token = settings.webhook_token.get_secret_value() if settings.webhook_token else None
+        webhooks = [await _set_up_webhook(request, a, bound, token) for a in accounts]
+    problems = [f"account {a.id}: {a.error}" for a in accounts if a.error]
+    problems += [
+        f"account {a.id}: no token: give one with --token" for a in accounts if not a.clients
+    ]
+    files: list[str] = []
+    tokens = {a.id: a.reader_token for a in accounts if a.reader_token and a.id in bound}
+    if tokens:
+        secrets = {webhook.account_id: webhook.secret for webhook in webhooks if webhook.secret}
+        url_token = next((webhook.token for webhook in webhooks if webhook.token), None)
+        found = ConnectionSettings(url, tokens, secrets, url_token)
+        files, unsaved = save_settings(found, loaded, path, dry_run=dry_run)
+        problems += unsaved
+    return ConnectReport(url, rows, webhooks, files, problems)
 
 
 def _match(
@@ -73,7 +82,7 @@ def _match(
 ) -> list[MatchResult]:
     inboxes = [inbox for account in accounts for inbox in account.inboxes]
     stated = parse_bind_options(request.binds, inboxes)
-    if request.targets.evolution_url is None:
+    if request.evolution_url is None:
         return list(match_by_name(inboxes, stated))
     results: list[MatchResult] = [
         MatchedInbox(inbox, stated[inbox.key]) for inbox in inboxes if inbox.key in stated
@@ -92,59 +101,15 @@ def _match(
     return results
 
 
-def _of_other_chatwoots(instances: Sequence[EvolutionInstance]) -> list[MatchResult]:
-    return [
-        Unmatched(None, i.name, f"it uses another Chatwoot: {i.chatwoot.url}")
-        for i in instances
-        if i.chatwoot
-    ]
-
-
 async def _set_up_webhook(
     request: ConnectRequest,
     account: DiscoveredAccount,
-    rows: Sequence[BindingRow],
-    loaded: LoadedSettings,
+    bound_accounts: Collection[int],
+    token: str | None,
 ) -> WebhookStatus:
     if account.error or not account.clients:
         return WebhookStatus(account.id, "none", "the account could not be read")
-    if not _has_binding(rows, account.id):
+    if account.id not in bound_accounts:
         return WebhookStatus(account.id, "none", "no inbox of this account is bound")
-    token = loaded.settings.webhook_token
-    return await ensure_webhook(
-        account.clients,
-        request.webhook_url,
-        token.get_secret_value() if token else None,
-        dry_run=request.dry_run,
-    )
-
-
-def _has_binding(rows: Sequence[BindingRow], account_id: int) -> bool:
-    return any(
-        row.inbox and row.inbox.account_id == account_id and row.state != "not bound"
-        for row in rows
-    )
-
-
-def _connection_settings(
-    url: str,
-    accounts: Sequence[DiscoveredAccount],
-    rows: Sequence[BindingRow],
-    webhooks: Sequence[WebhookStatus],
-) -> ConnectionSettings:
-    return ConnectionSettings(
-        chatwoot_url=url,
-        tokens={
-            a.id: a.reader_token for a in accounts if a.reader_token and _has_binding(rows, a.id)
-        },
-        secrets={hook.account_id: hook.secret for hook in webhooks if hook.secret},
-        webhook_token=next((hook.token for hook in webhooks if hook.token), None),
-    )
-
-
-def _problems(accounts: Sequence[DiscoveredAccount], saved: SavedSettings) -> list[str]:
-    errors = [f"account {a.id}: {a.error}" for a in accounts if a.error]
-    no_token = [
-        f"account {a.id}: no token: give one with --token" for a in accounts if not a.clients
-    ]
-    return [*errors, *no_token, *saved.problems]
+    url, dry_run = request.webhook_url, request.dry_run
+    return await ensure_webhook(account.clients, url, token, dry_run=dry_run)

@@ -12,15 +12,21 @@ from worker.errors import ConfigurationError, UpstreamError
 
 
 @dataclass(frozen=True, slots=True)
-class Targets:
-    """The services to ask, with their credentials; `account_id` limits it to one account."""
+class ConnectRequest:
+    """The services to connect, with credentials; `account_id` limits it to one account.
 
+    `binds` are the values of `--bind`.
+    """
+
+    webhook_url: str
     evolution_url: str | None = None
     apikey: str | None = field(default=None, repr=False)
     chatwoot_url: str | None = None
     token: str | None = field(default=None, repr=False)
     account_id: int | None = None
     timeout_s: float = 10.0
+    binds: Sequence[str] = ()
+    dry_run: bool = False
 
 
 @dataclass(slots=True)
@@ -37,60 +43,51 @@ class DiscoveredAccount:
     error: UpstreamError | None = None
 
 
-async def discover_instances(targets: Targets) -> list[EvolutionInstance]:
+async def discover_instances(request: ConnectRequest) -> list[EvolutionInstance]:
     """Return Evolution's instances, none without its URL. Raises `UpstreamError`."""
-    if targets.evolution_url is None:
+    url, apikey = request.evolution_url, request.apikey or ""
+    if url is None:
         return []
-    client = EvolutionClient(
-        targets.evolution_url, targets.apikey or "", timeout_s=targets.timeout_s
-    )
-    async with aclosing(client):
+    async with aclosing(EvolutionClient(url, apikey, timeout_s=request.timeout_s)) as client:
         return await client.instances()
 
 
-def choose_chatwoot_url(targets: Targets, instances: Iterable[EvolutionInstance]) -> str:
-    """Return the stated URL of Chatwoot, else the one that all instances have.
+def choose_chatwoot(
+    request: ConnectRequest, instances: Sequence[EvolutionInstance]
+) -> tuple[str, list[EvolutionInstance]]:
+    """Return the URL of the Chatwoot to connect, and the instances that use no other one.
 
     Raises `ConfigurationError` for several: ids of accounts and messages are unique within one
     Chatwoot only, so one cache serves one.
     """
     known = sorted({instance.chatwoot.url for instance in instances if instance.chatwoot})
-    if len(known) > 1 and targets.chatwoot_url not in known:
+    url = request.chatwoot_url
+    if len(known) > 1 and url not in known:
         raise ConfigurationError(
             f"the instances have {len(known)} Chatwoots: {', '.join(known)}. One cache (prefix) "
             "serves one Chatwoot: choose it with --chatwoot, as it is written here, and give the "
             "others a CACHE_REDIS_PREFIX_KEY of their own"
         )
-    if targets.chatwoot_url:
-        return targets.chatwoot_url
-    if not known:
+    if url is None and not known:
         raise ConfigurationError(
             "no instance has its Chatwoot enabled in Evolution: do that first, "
             "or ask Chatwoot alone: --chatwoot URL --token TOKEN --account N"
         )
-    return known[0]
-
-
-def split_by_chatwoot(
-    instances: Sequence[EvolutionInstance], url: str
-) -> tuple[list[EvolutionInstance], list[EvolutionInstance]]:
-    """Return the instances of this Chatwoot or of none, and those of another Chatwoot."""
-    known = {instance.chatwoot.url for instance in instances if instance.chatwoot}
-    if len(known) < 2:  # noqa: PLR2004 - the URL may be another way to the only one
-        return list(instances), []
-    ours = [i for i in instances if i.chatwoot is None or i.chatwoot.url == url]
-    return ours, [i for i in instances if i not in ours]
+    if len(known) > 1:
+        instances = [i for i in instances if i.chatwoot is None or i.chatwoot.url == url]
+    # A single other URL is another way to the same Chatwoot.
+    return url or known[0], list(instances)
 
 
 @asynccontextmanager
 async def discover_accounts(
-    targets: Targets, url: str, instances: Iterable[EvolutionInstance]
+    request: ConnectRequest, url: str, instances: Iterable[EvolutionInstance]
 ) -> AsyncIterator[list[DiscoveredAccount]]:
     """Give the accounts, whose clients are closed at the end of the block."""
-    policy = RequestPolicy(targets.timeout_s)
+    policy = RequestPolicy(request.timeout_s)
     async with AsyncExitStack() as stack:
         accounts = []
-        for account_id, tokens in sorted(_tokens(targets, instances).items()):
+        for account_id, tokens in sorted(_tokens(request, instances).items()):
             clients = {token: ChatwootClient(url, token, account_id, policy) for token in tokens}
             for client in clients.values():
                 stack.push_async_callback(client.aclose)
@@ -98,12 +95,14 @@ async def discover_accounts(
         yield accounts
 
 
-def _tokens(targets: Targets, instances: Iterable[EvolutionInstance]) -> dict[int, list[str]]:
+def _tokens(
+    request: ConnectRequest, instances: Iterable[EvolutionInstance]
+) -> dict[int, list[str]]:
     """Return the known tokens of each account, the stated one first."""
-    stated = [targets.token] if targets.token else []
-    tokens = {} if targets.account_id is None else {targets.account_id: [*stated]}
+    stated = [request.token] if request.token else []
+    tokens = {} if request.account_id is None else {request.account_id: [*stated]}
     for config in (instance.chatwoot for instance in instances):
-        if config and targets.account_id in (None, config.account_id):
+        if config and request.account_id in (None, config.account_id):
             known = tokens.setdefault(config.account_id, [*stated])
             if config.token not in known:
                 known.append(config.token)

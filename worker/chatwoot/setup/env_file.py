@@ -24,14 +24,6 @@ _PLAIN: Final = re.compile(r"""[^\s'"#]\S*""")
 
 
 @dataclass(frozen=True, slots=True)
-class SavedSettings:
-    """Files that were written, or would be, and a line for each setting that was not."""
-
-    files: tuple[str, ...] = ()
-    problems: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class ConnectionSettings:
     """Settings that `connect` found; tokens and secrets are by account."""
 
@@ -43,11 +35,11 @@ class ConnectionSettings:
 
 def save_settings(
     found: ConnectionSettings, loaded: LoadedSettings, path: Path, *, dry_run: bool
-) -> SavedSettings:
+) -> tuple[list[str], list[str]]:
     """Write each setting that changed to `path`, or to the file that `<NAME>_FILE` names.
 
-    A setting from another source, which has precedence over `path`, becomes a problem, as does a
-    value that could not be loaded again, and a file that cannot be written.
+    Returns the files, and a line for each problem: a setting from another source, which has
+    precedence over `path`; a value that could not be loaded again; a file that cannot be written.
     """
     changed: dict[str, str] = {}
     texts: dict[Path, str] = {}
@@ -71,7 +63,7 @@ def save_settings(
         failed = {target: problem for target in texts if (problem := _write(target, texts[target]))}
         texts = {target: text for target, text in texts.items() if target not in failed}
         problems += failed.values()
-    return SavedSettings(tuple(map(str, texts)), tuple(problems))
+    return list(map(str, texts)), problems
 
 
 def _changes(found: ConnectionSettings, loaded: LoadedSettings) -> Iterator[tuple[str, str]]:

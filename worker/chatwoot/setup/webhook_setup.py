@@ -4,7 +4,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from worker.chatwoot.rest_client import ChatwootClient
 from worker.core.chatwoot_event import EVENTS
@@ -54,9 +54,10 @@ async def _ensure_as(
     if webhook is None:
         if dry_run:
             return WebhookStatus(client.account_id, "would create")
-        webhook = await client.create_webhook(url, EVENTS)
+        webhook = await client.save_webhook(url, EVENTS)
     if webhook.secret is None:
-        token = token or _token_in(webhook.url) or secrets.token_urlsafe(_TOKEN_BYTES)
+        token = token or dict(parse_qsl(urlsplit(webhook.url).query)).get("token")
+        token = token or secrets.token_urlsafe(_TOKEN_BYTES)
         url = f"{url.partition('?')[0]}?{urlencode({'token': token})}"
     else:
         token, url = None, webhook.url
@@ -65,7 +66,7 @@ async def _ensure_as(
         if dry_run:
             return WebhookStatus(client.account_id, "would change", secret=webhook.secret)
         events = [*webhook.subscriptions, *missing]
-        changed = await client.update_webhook(webhook.id, url, events)
+        changed = await client.save_webhook(url, events, webhook_id=webhook.id)
         webhook = changed if changed.secret else webhook
         state = "changed" if state == "found" else state
     return WebhookStatus(client.account_id, state, secret=webhook.secret, token=token)
@@ -79,8 +80,3 @@ def _endpoint(url: str) -> tuple[str, str | None, int | None, str]:
     except ValueError:
         port = None
     return address.scheme, address.hostname, port, address.path.rstrip("/")
-
-
-def _token_in(url: str) -> str | None:
-    name, _, value = urlsplit(url).query.partition("=")
-    return value if name == "token" and value.isascii() and "&" not in value else None
