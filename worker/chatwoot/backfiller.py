@@ -8,8 +8,9 @@ How events are dated, and why none of them undoes a webhook: `core.rest_to_webho
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from worker.chatwoot.paginator import ConversationSnapshot, HistoryPaginator
+from worker.chatwoot.paginator import HistoryPaginator
 from worker.core.inbox_matching import Inbox
+from worker.core.rest_to_webhook import ConversationSnapshot
 from worker.core.timestamps import to_us
 from worker.errors import UpstreamError
 from worker.store.cache.first_messages import FirstMessages

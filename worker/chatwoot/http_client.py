@@ -159,7 +159,7 @@ def ssl_context() -> ssl.SSLContext:
 
 
 def redirect_target(response: httpx.Response) -> str | None:
-    """Return scheme and host that a response redirects to: the rest may hold a secret."""
+    """Return scheme and host of a redirect's target: the rest may hold a secret."""
     target = response.next_request.url if response.next_request else None
     return f"{target.scheme}://{target.netloc.decode()}" if target and target.host else None
 

@@ -5,54 +5,13 @@ Backfill and read-through both read the history of an instance through this modu
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 
 from worker.chatwoot.rest_client import ChatwootClient
 from worker.core.inbox_matching import Inbox
-from worker.core.rest_to_webhook import (
-    MESSAGES_PER_PAGE,
-    RestConversation,
-    RestMessage,
-    conversation_body,
-    is_ahead,
-    message_body,
-)
+from worker.core.rest_to_webhook import MESSAGES_PER_PAGE, ConversationSnapshot, RestMessage
 from worker.store.client import Client
 from worker.store.stream.backfill_checkpoint import snapshot_id
-
-
-@dataclass(frozen=True, slots=True)
-class ConversationSnapshot:
-    """A conversation as it was read; `snapshot_id` was taken just before."""
-
-    conversation: RestConversation
-    inbox: Inbox
-    snapshot_id: str
-
-    @property
-    def display_id(self) -> int:
-        """The conversation's id within its account."""
-        return self.conversation.id
-
-    def message_entries(
-        self, messages: Sequence[RestMessage], instance: str
-    ) -> list[Mapping[str, bytes]]:
-        """Return the stream entries for messages, in their order."""
-        return [
-            self._entry(message_body(message, self.conversation, self.inbox), instance)
-            for message in messages
-        ]
-
-    def conversation_entry(self, instance: str) -> Mapping[str, bytes]:
-        """Return a stream entry for the conversation alone."""
-        return self._entry(conversation_body(self.conversation, self.inbox), instance)
-
-    def _entry(self, body: bytes, instance: str) -> Mapping[str, bytes]:
-        return {
-            "payload": body,
-            "instance": instance.encode(),
-            "account": str(self.inbox.account_id).encode(),
-            "_id": self.snapshot_id.encode(),
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +51,7 @@ class HistoryPaginator:
         """
         seen: set[int] = set()
         previous: list[int] = []
-        number = 0
-        while number != max_pages:
-            number += 1
+        for number in count(1):
             taken = await snapshot_id(self._stream)
             page = await self._client.conversations(inbox.id, number)
             ids = [conversation.id for conversation in page.conversations]
@@ -104,7 +61,8 @@ class HistoryPaginator:
             for conversation in new:
                 if conversation.inbox_id in (inbox.id, None) and not conversation.is_bot:
                     yield ConversationSnapshot(conversation, inbox, taken)
-            if all(0 < one.activity_us < since_us for one in new):  # or none is new
+            # Also where none is new.
+            if number == max_pages or all(0 < one.activity_us < since_us for one in new):
                 return
             seen.update(ids)
             previous = ids
@@ -120,8 +78,9 @@ class HistoryPaginator:
         conversation = await self._client.conversation(display_id)
         if conversation is not None and conversation.inbox_id is not None:
             inbox = inboxes.get(conversation.inbox_id)
-            is_wanted = inbox is not None and not conversation.is_bot
-            return ConversationSnapshot(conversation, inbox, taken) if inbox and is_wanted else None
+            if inbox is None or conversation.is_bot:
+                return None
+            return ConversationSnapshot(conversation, inbox, taken)
         for inbox in inboxes.values():
             async for snapshot in self.conversations(inbox, max_pages=max_pages):
                 if snapshot.display_id == display_id:
@@ -136,15 +95,11 @@ class HistoryPaginator:
         Where a message is younger than the snapshot, both are read again.
         """
         messages = await self._client.messages(snapshot.display_id, before=before)
-        if is_ahead(messages, snapshot.conversation):
-            taken = await snapshot_id(self._stream)
-            again = await self._client.conversation(snapshot.display_id)
-            if again is not None:
-                snapshot = ConversationSnapshot(again, snapshot.inbox, taken)
+        if snapshot.is_older_than(messages):
+            inboxes = {snapshot.inbox.id: snapshot.inbox}
+            snapshot = await self.find(snapshot.display_id, inboxes, max_pages=1) or snapshot
             messages = await self._client.messages(snapshot.display_id, before=before)
-        page = HistoryPage(snapshot, messages)
-        yield page
+        yield (page := HistoryPage(snapshot, messages))
         while not page.is_last:
             messages = await self._client.messages(snapshot.display_id, before=page.lowest_id)
-            page = HistoryPage(snapshot, messages)
-            yield page
+            yield (page := HistoryPage(snapshot, messages))
