@@ -15,8 +15,6 @@ from pydantic import SecretStr
 
 from worker.chatwoot.setup.connector import ConnectReport, connect
 from worker.chatwoot.setup.discovery import ConnectRequest
-from worker.chatwoot.setup.inbox_binding import BindingRow
-from worker.chatwoot.setup.webhook_setup import WebhookStatus
 from worker.cli import table
 from worker.core.chatwoot_event import API_CHANNEL
 from worker.errors import ConfigurationError
@@ -166,45 +164,45 @@ def _has_problems(report: ConnectReport) -> bool:
     )
 
 
-def _row(row: BindingRow) -> dict[str, Any]:
-    return {
-        "inbox": row.inbox.key if row.inbox else None,
-        "name": row.inbox.name if row.inbox else None,
-        "instance": row.instance,
-        "binding": row.state,
-        "reason": row.reason,
-    }
+def _binding_rows(report: ConnectReport) -> list[dict[str, Any]]:
+    return [
+        {
+            "inbox": row.inbox.key if row.inbox else None,
+            "name": row.inbox.name if row.inbox else None,
+            "instance": row.instance,
+            "binding": row.state,
+            "reason": row.reason,
+        }
+        for row in report.rows
+    ]
 
 
-def _hook(hook: WebhookStatus) -> dict[str, Any]:
-    return {"account": hook.account_id, "webhook": hook.state, "reason": hook.reason}
+def _webhook_rows(report: ConnectReport) -> list[dict[str, Any]]:
+    return [
+        {"account": webhook.account_id, "webhook": webhook.state, "reason": webhook.reason}
+        for webhook in report.webhooks
+    ]
 
 
 def _as_json(report: ConnectReport) -> dict[str, Any]:
     return {
         "chatwoot": report.chatwoot_url,
-        "inboxes": [_row(row) for row in report.rows],
-        "webhooks": [_hook(hook) for hook in report.webhooks],
+        "inboxes": _binding_rows(report),
+        "webhooks": _webhook_rows(report),
         "written": report.files,
         "problems": report.problems,
     }
 
 
 def _print(report: ConnectReport, request: ConnectRequest, *, by_name: bool) -> None:
-    table.print_rows(
-        [_row(row) for row in report.rows],
-        ("inbox", "name", "instance", "binding", "reason"),
-        as_json=False,
-    )
+    binding_columns = ("inbox", "name", "instance", "binding", "reason")
+    table.print_rows(_binding_rows(report), binding_columns, as_json=False)
     sys.stdout.write("\n")
-    table.print_rows(
-        [_hook(hook) for hook in report.webhooks], ("account", "webhook", "reason"), as_json=False
-    )
-    lines = [
-        "",
-        *_closing_lines(report, request),
-        *(_bound_by_name_lines(report) if by_name else ()),
-    ]
+    webhook_columns = ("account", "webhook", "reason")
+    table.print_rows(_webhook_rows(report), webhook_columns, as_json=False)
+    lines = ["", *_closing_lines(report, request)]
+    if by_name:
+        lines += _bound_by_name_lines(report)
     sys.stdout.write("".join(f"{line}\n" for line in lines))
     for problem in report.problems:
         sys.stderr.write(f"chatwoot-cache: {table.printable(problem)}\n")
@@ -217,19 +215,19 @@ def _closing_lines(report: ConnectReport, request: ConnectRequest) -> Iterator[s
     files = ", ".join(report.files)
     if files:
         yield f"Wrote {files}: restart the worker to load it. It holds secrets: keep it private."
-    if any(hook.state != "none" for hook in report.webhooks):
-        yield f"Chatwoot sends to {request.webhook_url.partition('?')[0]}: it must reach the worker"
-        yield "by that name. Chatwoot 4.14 and newer send to a private address only with"
+    if any(webhook.state != "none" for webhook in report.webhooks):
+        yield f"Chatwoot sends to {request.webhook_url.partition('?')[0]}: this URL must reach the"
+        yield "worker. Chatwoot 4.14 and newer send to a private address only with"
         yield "SAFE_FETCH_ALLOW_PRIVATE_NETWORK=true on its web and sidekiq."
 
 
 def _bound_by_name_lines(report: ConnectReport) -> Iterator[str]:
     """Name the inboxes that the worker itself will bind by their names."""
-    left = dict.fromkeys(
+    not_bound = dict.fromkeys(
         row.inbox.key
         for row in report.rows
         if row.inbox and row.state == "not bound" and row.inbox.channel == API_CHANNEL
     )
-    if left:
-        yield f"Not bound: {', '.join(left)}. The worker binds such an inbox by its own name when"
-        yield "its next event arrives, unless CHATWOOT_CACHE_INSTANCE_FROM_INBOX_NAME=false is set."
+    if not_bound:
+        yield f"Not bound: {', '.join(not_bound)}. The worker binds such an inbox by its own name at"
+        yield "its next event, unless CHATWOOT_CACHE_INSTANCE_FROM_INBOX_NAME=false is set."
