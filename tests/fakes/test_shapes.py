@@ -1,4 +1,4 @@
-"""The stand-ins answer in the shapes of the real ones, as far as anybody here reads them."""
+"""The fakes reply in the shapes of the real services, as far as the worker reads them."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -38,13 +38,13 @@ def recorded(name: str) -> Any:
 
 @pytest.fixture
 def chatwoot() -> Iterator[Chatwoot]:
-    with Chatwoot() as stand_in:
-        stand_in.add_inbox(12, "loja-aurora", "http://evolution:8080/chatwoot/webhook/loja-aurora")
-        stand_in.webhooks[3].append(
+    with Chatwoot() as server:
+        server.add_inbox(12, "loja-aurora", "http://evolution:8080/chatwoot/webhook/loja-aurora")
+        server.webhooks[3].append(
             {"id": 5, "name": None, "url": "http://x.test", "subscriptions": [], "secret": "s"}
         )
-        stand_in.add_conversation(row())
-        yield stand_in
+        server.add_conversation(row())
+        yield server
 
 
 def row() -> ConversationRow:
@@ -54,7 +54,7 @@ def row() -> ConversationRow:
 
 
 def misfits(ours: Any, theirs: Any, at: str = "") -> Iterator[str]:
-    """Yield what stands in ours and not, or as something else, in theirs; null fits anything."""
+    """Yield each member of ours that theirs lacks, or has of another type; null fits anything."""
     if isinstance(ours, dict) and isinstance(theirs, dict):
         for name, value in ours.items():
             if name not in theirs:
@@ -98,10 +98,10 @@ def test_webhooks_are_as_chatwoots(made: Callable[[], Any], name: str) -> None:
 
 async def test_what_is_recorded_is_read_whole(chatwoot: Chatwoot) -> None:
     """By the adapters, from servers that answer it."""
-    kept = msgspec.structs.asdict(
+    message = msgspec.structs.asdict(
         msgspec.convert(recorded("chatwoot_messages")["payload"][0], RestMessage)
     )
-    assert all(kept[name] is not None for name in ("content", "status", "source_id", "sender"))
+    assert all(message[name] is not None for name in ("content", "status", "source_id", "sender"))
     listed = recorded("chatwoot_conversations")["data"]["payload"][0]
     conversation = msgspec.convert(listed, RestConversation)
     assert conversation.clock_us() == 1_790_863_271_722_044

@@ -229,5 +229,5 @@ def _bound_by_name_lines(report: ConnectReport) -> Iterator[str]:
         if row.inbox and row.state == "not bound" and row.inbox.channel == API_CHANNEL
     )
     if not_bound:
-        yield f"Not bound: {', '.join(not_bound)}. The worker binds such an inbox by its own name at"
-        yield "its next event, unless CHATWOOT_CACHE_INSTANCE_FROM_INBOX_NAME=false is set."
+        yield f"Not bound: {', '.join(not_bound)}. The worker binds such an inbox by its own name"
+        yield "at its next event, unless CHATWOOT_CACHE_INSTANCE_FROM_INBOX_NAME=false is set."
