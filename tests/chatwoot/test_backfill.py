@@ -75,7 +75,7 @@ def test_reads_every_page_of_every_conversation_once(
     result = command("backfill", "loja")
 
     assert (result.code, result.err) == (0, "")
-    assert "Added 103 messages of 30 conversations of 'loja'" in result.out
+    assert "Put 103 messages of 30 conversations of 'loja'" in result.out
     assert sorted(ids(stream())) == sorted(
         row.id for found in chatwoot.conversations[3] for row in found.messages
     )
@@ -183,7 +183,7 @@ def test_goes_on_where_it_stopped_and_begins_anew_after_it_ended(
     chatwoot.fault = fail
     result = command("backfill", "loja")
     assert result.code == 1
-    assert "run the same command again to resume" in result.err
+    assert "the same command again goes on from here" in result.err
     assert "answers 401" in result.err
     before = len(stream())
     assert 0 < before < 200
@@ -230,7 +230,7 @@ def test_a_conversation_that_is_deleted_meanwhile_is_passed_over(
 
     result = command("backfill", "loja")
     assert result.code == 0
-    assert "1 conversations were deleted meanwhile" in result.out
+    assert "1 conversations were gone meanwhile" in result.out
     assert ids(stream()) == [2001]
 
 

@@ -5,7 +5,6 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from functools import cache
 from typing import Any, Final, TypeVar
 
@@ -165,13 +164,6 @@ def redirect_target(response: httpx.Response) -> str | None:
 
 
 def _retry_after_s(response: httpx.Response) -> float | None:
-    """Return the pause in `Retry-After`, seconds or a date, two minutes at most."""
+    """Return the seconds in `Retry-After`, two minutes at most; None without a number there."""
     stated = response.headers.get("retry-after", "").strip()
-    if stated.isascii() and stated.isdigit():
-        return min(float(stated), _MAX_PAUSE_S)
-    try:
-        until = parsedate_to_datetime(stated)
-        since = parsedate_to_datetime(response.headers["date"])
-        return min(max((until - since).total_seconds(), 0.0), _MAX_PAUSE_S)
-    except (ValueError, TypeError, KeyError):
-        return None
+    return min(float(stated), _MAX_PAUSE_S) if stated.isascii() and stated.isdigit() else None

@@ -72,11 +72,7 @@ async def _ensure_as(
     return WebhookStatus(client.account_id, state, secret=webhook.secret, token=token)
 
 
-def _endpoint(url: str) -> tuple[str, str | None, int | None, str]:
+def _endpoint(url: str) -> tuple[str, str, str]:
     """Return what identifies a webhook: the URL without its query, which may hold a token."""
     address = urlsplit(url)
-    try:
-        port = address.port
-    except ValueError:
-        port = None
-    return address.scheme, address.hostname, port, address.path.rstrip("/")
+    return address.scheme, address.netloc.lower(), address.path.rstrip("/")
