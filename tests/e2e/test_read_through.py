@@ -1,4 +1,4 @@
-"""What the cache does not have is asked of Chatwoot: once, in time, and for the right instance."""
+"""Read-through: what the cache lacks is fetched once, in time, and for the right instance."""
 
 import threading
 import time

@@ -28,7 +28,7 @@ from worker.store.client import Client
 from worker.store.stream.stream_reader import StreamProducer
 
 Result = Literal["fetched", "missing", "failed"]
-"""`missing`: Chatwoot has no such conversation in the instance's inboxes; `failed`: or too slow."""
+"""`missing`: no such conversation in the instance's inboxes; `failed`: also for a time-out."""
 
 _POLL_S: Final = 0.005
 _RESULT_TTL_S: Final = 5.0

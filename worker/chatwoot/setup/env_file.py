@@ -47,7 +47,10 @@ def save_settings(
     for name, value in _changes(found, loaded):
         origin = loaded.origins[name]
         if not value.isprintable():
-            problems.append(f"{name} was not written: it holds a character that is not printable")
+            problems.append(
+                f"{name} was not written: it holds a character that is not printable, "
+                "which the worker could not load; create it again in Chatwoot"
+            )
         elif origin in (DEFAULT, path.name):
             changed[name] = value
         elif origin.startswith(_FROM_FILE):
