@@ -13,11 +13,12 @@ import msgspec
 
 from worker.chatwoot.account_clients import AccountClients
 from worker.chatwoot.backfiller import BackfillCounts, Backfiller
+from worker.chatwoot.paginator import HistoryPaginator
 from worker.chatwoot.rest_client import ChatwootClient
 from worker.cli.progress import progress
 from worker.core.binding_rules import Bindings
-from worker.core.chatwoot_event import API_CHANNEL
 from worker.core.inbox_matching import Inbox
+from worker.core.timestamps import to_us
 from worker.errors import ConfigurationError, UpstreamError
 from worker.settings import LoadedSettings, Settings
 from worker.store.cache.binding_table import BindingTable
@@ -87,7 +88,7 @@ async def _backfill(arguments: argparse.Namespace, settings: Settings) -> Backfi
     scope = _scope(arguments, settings)
     async with AsyncExitStack() as stack:
         chatwoot = _chatwoot(settings, inboxes[0].account_id)
-        stack.push_async_callback(chatwoot.close)
+        stack.push_async_callback(chatwoot.aclose)
         stream = await stack.enter_async_context(
             open_client(settings.stream_uri.get_secret_value())
         )
@@ -95,9 +96,10 @@ async def _backfill(arguments: argparse.Namespace, settings: Settings) -> Backfi
         scope, reached = await headway.begin(scope)
         cache = await stack.enter_async_context(open_client(settings.cache_uri.get_secret_value()))
         starts = FirstMessages(cache, _cache(settings))
-        backfill = Backfiller(chatwoot, headway, starts, arguments.instance, scope.since_s, reached)
+        pages, since_us = HistoryPaginator(chatwoot, stream), to_us(scope.since_s)
+        backfill = Backfiller(pages, headway, starts, arguments.instance, since_us, reached)
         if scope.conversation is None:
-            await _read_all(backfill, inboxes)
+            await _read_all(backfill, chatwoot, inboxes)
         elif not await backfill.read_one(scope.conversation, {i.id: i for i in inboxes}):
             await headway.end()
             raise ConfigurationError(
@@ -105,12 +107,14 @@ async def _backfill(arguments: argparse.Namespace, settings: Settings) -> Backfi
                 "or the token's user does not see it"
             )
         await headway.end()
-    return backfill.tally
+    return backfill.counts
 
 
-async def _read_all(backfill: Backfiller, inboxes: Sequence[Inbox]) -> None:
+async def _read_all(
+    backfill: Backfiller, chatwoot: ChatwootClient, inboxes: Sequence[Inbox]
+) -> None:
     for inbox in inboxes:
-        count = (await backfill.source.conversations(inbox.id, 1)).count
+        count = (await chatwoot.conversations(inbox.id, 1)).count
         with progress(f"Inbox {inbox.key}, conversations", count or 0) as advance:
             backfill.on_progress = partial(advance, 1)
             await backfill.read_inbox(inbox)
@@ -134,8 +138,7 @@ async def _inboxes(instance: str, settings: Settings) -> list[Inbox]:
             f"no inbox is bound to instance {instance!r}: see `chatwoot-cache bindings list`, "
             "or let `chatwoot-cache connect` bind it"
         )
-    numbers = sorted([int(number) for number in key.split("/")] for key in keys)
-    return [Inbox(inbox_id, account_id, "", API_CHANNEL) for account_id, inbox_id in numbers]
+    return sorted(map(Inbox.from_key, keys), key=lambda inbox: (inbox.account_id, inbox.id))
 
 
 def _cache(settings: Settings) -> CacheSettings:

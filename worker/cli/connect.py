@@ -13,8 +13,8 @@ import anyio
 import msgspec
 from pydantic import SecretStr
 
-from worker.chatwoot.setup.connector import ConnectReport, ConnectRequest, connect
-from worker.chatwoot.setup.discovery import Targets
+from worker.chatwoot.setup.connector import ConnectReport, connect
+from worker.chatwoot.setup.discovery import ConnectRequest
 from worker.chatwoot.setup.inbox_binding import BindingRow
 from worker.chatwoot.setup.webhook_setup import WebhookStatus
 from worker.cli import table
@@ -102,16 +102,14 @@ def _asked(arguments: argparse.Namespace, settings: Settings) -> ConnectRequest:
     )
     token = _secret("--token", arguments.token, settings.chatwoot_token, needed=evolution is None)
     return ConnectRequest(
-        Targets(
-            evolution_url=_address("--evolution", evolution),
-            apikey=apikey,
-            # Kept by an earlier run, it does not outrank what Evolution says now.
-            chatwoot_url=_address("--chatwoot", arguments.chatwoot if evolution else chatwoot),
-            token=token,
-            account_id=arguments.account,
-            timeout_s=settings.chatwoot_timeout_s,
-        ),
         webhook_url=_webhook_url(arguments.webhook_url),
+        evolution_url=_address("--evolution", evolution),
+        apikey=apikey,
+        # Kept by an earlier run, it does not outrank what Evolution says now.
+        chatwoot_url=_address("--chatwoot", arguments.chatwoot if evolution else chatwoot),
+        token=token,
+        account_id=arguments.account,
+        timeout_s=settings.chatwoot_timeout_s,
         binds=arguments.bind,
         dry_run=arguments.dry_run,
     )
@@ -154,8 +152,8 @@ async def _connect(asked: ConnectRequest, loaded: LoadedSettings) -> ConnectRepo
 
 
 def _is_wrong(report: ConnectReport) -> bool:
-    amiss = any(not row.usual for row in report.rows)
-    unsent = any(h.state == "none" for h in report.hooks)
+    amiss = any(not row.is_normal for row in report.rows)
+    unsent = any(h.state == "none" for h in report.webhooks)
     bound = any(row.state != "not bound" for row in report.rows)
     return bool(report.problems) or amiss or unsent or not bound
 
@@ -178,8 +176,8 @@ def _as_json(report: ConnectReport) -> dict[str, Any]:
     return {
         "chatwoot": report.chatwoot_url,
         "inboxes": [_row(row) for row in report.rows],
-        "webhooks": [_hook(hook) for hook in report.hooks],
-        "written": report.kept.files,
+        "webhooks": [_hook(hook) for hook in report.webhooks],
+        "written": report.files,
         "problems": report.problems,
     }
 
@@ -192,7 +190,7 @@ def _print(report: ConnectReport, asked: ConnectRequest, *, by_name: bool) -> No
     )
     sys.stdout.write("\n")
     table.print_rows(
-        [_hook(hook) for hook in report.hooks], ("account", "webhook", "reason"), as_json=False
+        [_hook(hook) for hook in report.webhooks], ("account", "webhook", "reason"), as_json=False
     )
     lines = ["", *_closing(report, asked), *(_left_to_names(report) if by_name else ())]
     sys.stdout.write("".join(f"{line}\n" for line in lines))
@@ -204,10 +202,10 @@ def _closing(report: ConnectReport, asked: ConnectRequest) -> Iterator[str]:
     if asked.dry_run:
         yield "Nothing was changed (--dry-run)."
         return
-    files = ", ".join(report.kept.files)
+    files = ", ".join(report.files)
     if files:
         yield f"Wrote {files}: start the worker anew, it reads that once. Keep it to yourself."
-    if any(hook.state != "none" for hook in report.hooks):
+    if any(hook.state != "none" for hook in report.webhooks):
         yield f"Chatwoot sends to {asked.webhook_url.partition('?')[0]}: it must reach the worker"
         yield "by that name. Chatwoot 4.14 and newer send to a private address only with"
         yield "SAFE_FETCH_ALLOW_PRIVATE_NETWORK=true on its web and sidekiq."
