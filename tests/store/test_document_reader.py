@@ -80,7 +80,7 @@ async def tracked(uri: str, prefix: str) -> AsyncIterator[LocalCache]:
 
 def is_trusted(local: LocalCache) -> bool:
     """Whether a local tier answers anything now."""
-    return local._fresh_until > time.monotonic()
+    return local._valid_until > time.monotonic()
 
 
 @pytest.fixture(params=["redis", "local"])

@@ -63,7 +63,7 @@ async def test_a_walk_takes_one_instance_and_leaves_all_others(
     for name in list(written)[::40]:
         found = {
             key.decode()
-            async for places in namespace.places(lambda _: None, instance=name)
+            async for places in namespace.places(lambda _: None, instances={name})
             for key, _ in places
         }
         assert found == written[name]

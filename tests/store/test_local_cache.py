@@ -28,7 +28,7 @@ class Tier:
 
     def __post_init__(self) -> None:
         self.local = LocalCache(self.max_bytes, 60.0, self.clock)
-        self.local.trust(1e9)
+        self.local.extend_validity(1e9)
 
     def keep(self, key: str, value: object = "text", life_s: float | None = None) -> None:
         """Keep a value as if it was just read."""
@@ -91,11 +91,11 @@ def test_a_read_that_begins_after_the_news_is_kept_beside_one_that_began_before(
     assert held.value == "new"
 
 
-@pytest.mark.parametrize("forget", ["forget", "clear"])
-def test_does_not_keep_what_was_being_read_when_all_was_forgotten(tier: Tier, forget: str) -> None:
+@pytest.mark.parametrize("drop", ["reset", "clear"])
+def test_does_not_keep_what_was_being_read_when_all_was_forgotten(tier: Tier, drop: str) -> None:
     with tier.local.reading() as keep:
-        getattr(tier.local, forget)()
-        tier.local.trust(1e9)
+        getattr(tier.local, drop)()
+        tier.local.extend_validity(1e9)
         keep("a", ReadValue("old", 3, None))
 
     assert not tier.has("a")
@@ -105,7 +105,7 @@ def test_too_much_news_during_a_read_keep_it_out(
     tier: Tier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is remembered of writes is bounded; in doubt nothing is kept."""
-    monkeypatch.setattr("worker.store.cache.local_cache._MAX_RECENT", 3)
+    monkeypatch.setattr("worker.store.cache.local_cache._MAX_INVALIDATED", 3)
     with tier.local.reading() as keep:
         tier.local.invalidate(["a", "b", "c", "d"])
         keep("a", ReadValue("old", 3, None))
@@ -123,10 +123,10 @@ def test_answers_nothing_unless_trusted(tier: Tier) -> None:
 
 def test_forgets_all_once_trust_is_gone(tier: Tier) -> None:
     tier.keep("a")
-    tier.local.forget()
+    tier.local.reset()
     assert not tier.has("a")
 
-    tier.local.trust(1e9)
+    tier.local.extend_validity(1e9)
     assert not tier.has("a")
     tier.keep("a")
     assert tier.has("a")
@@ -136,7 +136,7 @@ def test_does_not_keep_what_was_read_before_it_was_trusted() -> None:
     """Nobody would have told of a write."""
     local = LocalCache(1_000_000, 60.0, Clock())
     with local.reading() as keep:
-        local.trust(1e9)
+        local.extend_validity(1e9)
         keep("a", ReadValue("old", 3, None))
 
     assert local.get("a") is None
@@ -166,13 +166,13 @@ def test_a_value_lives_from_when_it_was_asked_for(tier: Tier) -> None:
 
 def test_a_hashs_fields_go_together(tier: Tier) -> None:
     """News name the hash, not the field."""
-    before = tier.local.field("accounts", "shop")
+    before = tier.local.field_key("accounts", "shop")
     tier.keep(before)
-    assert tier.local.field("accounts", "shop") == before
-    assert tier.local.field("accounts", "bakery") != before
+    assert tier.local.field_key("accounts", "shop") == before
+    assert tier.local.field_key("accounts", "bakery") != before
 
     tier.local.invalidate(["accounts"])
-    assert not tier.has(tier.local.field("accounts", "shop"))
+    assert not tier.has(tier.local.field_key("accounts", "shop"))
 
 
 def test_the_least_recently_used_go_first() -> None:

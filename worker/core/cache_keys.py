@@ -103,9 +103,9 @@ class CacheKeys:
 
     def message(self, instance: str, message_id: int) -> str:
         """Return the key of a message document."""
-        return f"{self.message_stem(instance)}{message_id}"
+        return f"{self.message_prefix(instance)}{message_id}"
 
-    def message_stem(self, instance: str) -> str:
+    def message_prefix(self, instance: str) -> str:
         """Return what stands before the id in the key of a message document."""
         return f"{self._of(instance)}message:"
 

@@ -1,4 +1,4 @@
-"""Taking entries about a part of one instance off a stream and out of its dead letters."""
+"""Deletes entries about a part of one instance from a stream and its dead letters."""
 
 from collections.abc import Collection, Sequence
 from typing import Final
@@ -13,7 +13,7 @@ from worker.store.admin.stream_admin import StreamAdmin
 from worker.store.cache.keyspace import Advance
 from worker.store.client import Client
 
-_IN_HAND_S: Final = 10.0
+_SETTLE_TIMEOUT_S: Final = 10.0
 _POLL_S: Final = 0.1
 
 
@@ -22,32 +22,32 @@ class StreamPurge:
 
     def __init__(self, client: Client, key: str, group: str) -> None:
         self._stream = StreamAdmin(client, key)
-        self._letters = StreamAdmin(client, dead_key(key))
+        self._dead_letters = StreamAdmin(client, dead_key(key))
         self._group = group
 
     async def size(self) -> int:
-        """Return how many entries and letters there are."""
-        return await self._stream.length() + await self._letters.length()
+        """Return the number of entries and dead letters."""
+        return await self._stream.length() + await self._dead_letters.length()
 
     async def delete_entries(
         self,
         advance: Advance,
-        selection: PurgeScope,
+        scope: PurgeScope,
         bindings: Bindings,
         conversations: Collection[int],
     ) -> int:
         """Delete entries from the stream; returns how many.
 
-        Waits a while until workers have settled those that they have in hand, so that what is
-        deleted afterwards stays so.
+        Waits up to ten seconds until workers have settled those that are pending, so that they
+        cannot write what is deleted afterwards.
         """
-        gone = await _delete(self._stream, advance, selection, bindings, conversations)
-        with anyio.move_on_after(_IN_HAND_S):
-            while await self._in_hand(gone):  # noqa: ASYNC110 - workers set no event of ours
+        ids = await _delete(self._stream, advance, scope, bindings, conversations)
+        with anyio.move_on_after(_SETTLE_TIMEOUT_S):
+            while await self._is_pending(ids):  # noqa: ASYNC110 - other processes set no event
                 await anyio.sleep(_POLL_S)
-        return len(gone)
+        return len(ids)
 
-    async def _in_hand(self, ids: Sequence[bytes]) -> bool:
+    async def _is_pending(self, ids: Sequence[bytes]) -> bool:
         if not ids:
             return False
         return not (await self._stream.pending(self._group, ids[0], ids[-1])).isdisjoint(ids)
@@ -55,29 +55,29 @@ class StreamPurge:
     async def delete_dead_letters(
         self,
         advance: Advance,
-        selection: PurgeScope,
+        scope: PurgeScope,
         bindings: Bindings,
         conversations: Collection[int],
     ) -> int:
         """Delete dead letters; returns how many."""
-        return len(await _delete(self._letters, advance, selection, bindings, conversations))
+        return len(await _delete(self._dead_letters, advance, scope, bindings, conversations))
 
 
 async def _delete(
-    entries: StreamAdmin,
+    stream: StreamAdmin,
     advance: Advance,
-    selection: PurgeScope,
+    scope: PurgeScope,
     bindings: Bindings,
     conversations: Collection[int],
 ) -> list[bytes]:
-    gone: list[bytes] = []
-    async for some in entries.walk():
+    deleted: list[bytes] = []
+    async for batch in stream.walk():
         ids = [
             entry.id
-            for entry in some
-            if selection.has_entry(summarize_entry(entry.fields), bindings, conversations)
+            for entry in batch
+            if scope.has_entry(summarize_entry(entry.fields), bindings, conversations)
         ]
-        await entries.delete(ids)
-        gone += ids
-        advance(len(some))
-    return gone
+        await stream.delete(ids)
+        deleted += ids
+        advance(len(batch))
+    return deleted
