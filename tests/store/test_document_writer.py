@@ -1,5 +1,6 @@
 """Documents in Redis, against a real server."""
 
+import re
 import time
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ from worker.core.coalescer import WriteResult
 from worker.core.documents import Conversation, Message, PendingWrite, encode
 from worker.core.stream_entry import Entry, read_envelope
 from worker.errors import RedisUnavailable
+from worker.store.cache import document_writer
 from worker.store.cache.document_writer import CacheSettings, DocumentWriter
 from worker.store.client import Client, create_client
 
@@ -163,6 +165,26 @@ async def test_a_tombstone_whose_status_moves_on_lives_as_long(
     assert message is not None
     assert (message.deleted, message.status) == (True, "read")
     assert await client.ttl(keys.message(INSTANCE, 90214)) > 86_400
+
+
+def test_scripts_cut_documents_by_the_order_of_their_members() -> None:
+    """A member that is added or moved needs a look at the patterns; see `write_documents.lua`."""
+    head = ("revision", "instance", "account_id", "inbox_id")
+    tail = ("private", "deleted", "status", "created_at", "updated_at", "sender", "attachments")
+    middle = (
+        *("conversation_id", "id", "source_id", "message_type"),
+        *("content_type", "content", "content_attributes"),
+    )
+    assert Message.__struct_fields__ == (*head, *middle, *tail)
+    assert Conversation.__struct_fields__[:4] == head
+
+    folder = Path(document_writer.__file__).parent
+    write, erase = ((folder / f"{n}_documents.lua").read_text() for n in ("write", "erase"))
+    (pattern,) = re.findall(r"'\^\(\.\*,(.+)\$'", write)
+    assert tuple(re.findall(r'"(\w+)":', pattern)) == tail[:-1]
+    (pattern,) = re.findall(r"local head = '(.+)", erase)
+    assert tuple(re.findall(r'"(\w+)":', pattern)) == head
+    assert """',"inbox_id":'""" in write
 
 
 async def test_states_that_know_different_things_are_merged(
