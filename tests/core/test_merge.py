@@ -119,7 +119,7 @@ class TestEndState:
             for reading in batch:
                 for document in reading.documents(replayed=data.draw(st.booleans())):
                     fold.add(document, reading.order[0])
-            for draft in data.draw(st.permutations(fold.drafts)):
+            for draft in data.draw(st.permutations(fold.writes)):
                 cache.write(draft)
 
         for message_id in {reading.message_id for reading in history}:
@@ -182,7 +182,7 @@ class TestEndState:
 
         for document in (message, conversation, of_equal_id, *elsewhere):
             assert fold.add(document, 1).added
-        assert [draft.document for draft in fold.drafts] == [
+        assert [draft.document for draft in fold.writes] == [
             *(message, conversation, of_equal_id, *elsewhere)
         ]
 
@@ -190,15 +190,15 @@ class TestEndState:
     def test_a_fold_holds_one_draft_for_each_document(self, history: list[Reading]) -> None:
         fold = Coalescer()
         for reading in history:
-            held = dict(enumerate(fold.drafts))
+            held = dict(enumerate(fold.writes))
             for document in reading.documents():
                 part = fold.add(document, reading.order[0])
-                before = held.get(part.draft)
-                now = fold.drafts[part.draft]
+                before = held.get(part.write)
+                now = fold.writes[part.write]
                 assert part.added is (before is None or before.document != now.document)
 
-        assert len(fold.drafts) == len({reading.message_id for reading in history}) + 1
-        for draft in fold.drafts:
+        assert len(fold.writes) == len({reading.message_id for reading in history}) + 1
+        for draft in fold.writes:
             born = [
                 reading.order[0]
                 for reading in history
@@ -497,4 +497,4 @@ def drafts_of(batch: list[Reading], *, folded: bool) -> list[PendingWrite]:
     fold = Coalescer()
     for reading in batch:
         fold.add(reading.documents()[0], reading.order[0])
-    return fold.drafts
+    return fold.writes

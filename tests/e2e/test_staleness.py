@@ -82,7 +82,7 @@ class Trial:
                 await self.client.delete(self.cache.keys.message(INSTANCE, number))
             else:
                 written = await self.cache.write(drafts(body(number, self.version)))
-                assert written.answers[0] == "applied"
+                assert written.outcomes[0] == "applied"
             history.states[-1] = (asked, time.perf_counter(), kept)
             await anyio.sleep(self.chance.choice([0, 0, 0.002]))
 

@@ -56,7 +56,7 @@ def keys(prefix: str) -> CacheKeys:
 async def write(cache: DocumentWriter, *bodies: Mapping[str, Any], **when: Any) -> list[str]:
     answers: list[str] = []
     for body in bodies:
-        answers += (await cache.write(drafts(body, **when))).answers
+        answers += (await cache.write(drafts(body, **when))).outcomes
     return answers
 
 
@@ -123,8 +123,8 @@ async def test_the_last_of_a_large_batch_is_compared_like_the_first(
     for n in (30, 120):
         await client.delete(keys.conversation(INSTANCE, n))
         await client.hset(keys.conversation(INSTANCE, n), "of", "others")
-    newer = (await cache.write(batch(1_790_863_900.0, "second"))).answers
-    older = (await cache.write(batch(1_790_863_600.0, "third"))).answers
+    newer = (await cache.write(batch(1_790_863_900.0, "second"))).outcomes
+    older = (await cache.write(batch(1_790_863_600.0, "third"))).outcomes
 
     wrong = [2 * n - 1 for n in (30, 120)]
     assert [i for i, answer in enumerate(newer) if answer == "wrong_type"] == wrong
@@ -221,7 +221,7 @@ async def test_many_writers_converge(cache: DocumentWriter, reader: Documents) -
 
 async def test_nothing_to_write_asks_for_no_version(cache: DocumentWriter) -> None:
     """A batch of events that are none of ours has no documents, wherever its inboxes were moved."""
-    assert (await cache.write([], b"another")).answers == []
+    assert (await cache.write([], b"another")).outcomes == []
 
 
 async def test_a_deleted_text_does_not_return(
@@ -330,7 +330,7 @@ async def test_a_key_of_another_type_fails_its_document_alone(
         [*drafts(events.message(source_id="WAID:A")), *drafts(events.message(7, conversation_id=2))]
     )
 
-    assert written.answers == ["wrong_type", "applied", "applied", "applied"]
+    assert written.outcomes == ["wrong_type", "applied", "applied", "applied"]
     assert place == "document" or await client.get(keys.message(INSTANCE, 90214)) is None
 
 
@@ -352,7 +352,7 @@ async def test_a_key_of_another_type_leaves_the_other_keys_as_they_were(
         await client.set(pointer, held)
     written = await cache.write([message if of_message else conversation])
 
-    assert written.answers == ["wrong_type"]
+    assert written.outcomes == ["wrong_type"]
     assert await client.get(pointer) == held
     own = keys.message(INSTANCE, 90214) if of_message else keys.conversation(INSTANCE, 1584)
     assert not await client.exists(own)
@@ -367,7 +367,7 @@ async def test_contacts_of_one_batch_point_to_the_greatest_conversation(
     (name,) = contact_names(cast("Conversation", many[0].document).contact)
     written = await cache.write(many)
 
-    assert written.answers == ["applied"] * 3
+    assert written.outcomes == ["applied"] * 3
     assert await client.get(keys.contact(INSTANCE, name)) == b"9"
 
 
@@ -435,7 +435,7 @@ async def test_what_another_account_left_is_neither_merged_nor_read(
     await client.hset(keys.accounts, INSTANCE, 4)
     written = await cache.write([PendingWrite(moved, NOW_MS)])
 
-    assert written.answers == ["applied"]
+    assert written.outcomes == ["applied"]
     assert [m.content for m in await reader.messages(INSTANCE, 1584, 9)] == ["of account 4"]
     assert await reader.message(INSTANCE, 7) is None
     assert await reader.conversation(INSTANCE, 1584) is None
@@ -454,7 +454,7 @@ async def test_an_account_whose_digits_begin_anothers_is_another(cache: Document
         )
 
         assert [type(draft.document) for draft in some] == [Message, Conversation]
-        assert written.answers == ["applied", "applied"]
+        assert written.outcomes == ["applied", "applied"]
 
 
 async def test_what_the_cache_does_not_have(reader: Documents) -> None:

@@ -54,7 +54,7 @@ def drafts(batch: Sequence[Step], instance: str) -> list[PendingWrite]:
         for document in reading.documents():
             event_ms = NOW_MS - is_old * (TTL_S + 1000) * 1000
             fold.add(replace(document, instance=instance), event_ms)
-    return fold.drafts
+    return fold.writes
 
 
 class Stores:
@@ -74,8 +74,8 @@ class Stores:
     async def write(self, some: list[PendingWrite]) -> list[list[str]]:
         """Write one batch to all; gives the answers of each."""
         return [
-            list((await self.cache.write(some)).answers),
-            list((await self.memory.write(some)).answers),
+            list((await self.cache.write(some)).outcomes),
+            list((await self.memory.write(some)).outcomes),
             [self.model.write(draft) for draft in some],
         ]
 

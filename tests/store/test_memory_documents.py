@@ -39,7 +39,7 @@ class Shelf:
         """Write events one after the other; gives what became of their documents."""
         answers: list[str] = []
         for body in bodies:
-            answers += (await self.memory.write(drafts(body, **when))).answers
+            answers += (await self.memory.write(drafts(body, **when))).outcomes
         return answers
 
     async def text(self, number: int = 90214) -> str | None:

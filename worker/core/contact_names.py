@@ -1,7 +1,7 @@
-"""The names under which a contact may be stored, from what a bot holds: a JID or a phone number.
+"""The names under which a contact may be indexed, given a JID or a phone number.
 
-WhatsApp and people write one number in several ways: with `+` and spaces, as a JID, as the JID of
-one of its devices, and in Brazil with or without the ninth digit of a mobile number.
+One number is written in several formats: with `+` and spaces, as a JID, as the JID of one of its
+devices, and in Brazil with or without the ninth digit of a mobile number.
 """
 
 import re
@@ -12,7 +12,7 @@ from worker.core.cache_keys import digits_of
 PHONE_SERVER: Final = "s.whatsapp.net"
 
 _PHONE_SERVERS: Final = frozenset({PHONE_SERVER, "c.us"})
-"""Servers whose JIDs are phone numbers; the second is how WhatsApp Web writes the first."""
+"""Servers whose JIDs are phone numbers; WhatsApp Web uses the second for the first."""
 
 _PHONE: Final = re.compile(r"[+]?[0-9][0-9 ().-]*")
 _DEVICE: Final = re.compile(r":[0-9]+$")
@@ -20,9 +20,9 @@ _BRAZIL: Final = re.compile(r"(55[1-9][1-9])(9?)([0-9]{8})")
 
 
 class ContactNames(NamedTuple):
-    """Names that say the contact itself, and those of the number's other form in Brazil.
+    """Names of the contact itself, and those of the number's other form in Brazil.
 
-    The second count only where none of the first is known: they may be another person's.
+    The other form may be another person's: it is used only if no own name is indexed.
     """
 
     own: list[str]
@@ -47,11 +47,11 @@ def lookup_names(contact: str) -> ContactNames:
 def _of_phone(digits: str) -> ContactNames:
     matched = _BRAZIL.fullmatch(digits)
     if not matched:
-        return ContactNames(_written(digits), [])
+        return ContactNames(_names(digits), [])
     area, ninth, number = matched.groups()
-    return ContactNames(_written(digits), _written(f"{area}{'' if ninth else '9'}{number}"))
+    return ContactNames(_names(digits), _names(f"{area}{'' if ninth else '9'}{number}"))
 
 
-def _written(digits: str) -> list[str]:
-    """Return both ways to store a number: a contact without one has it in its identifier."""
+def _names(digits: str) -> list[str]:
+    """Return both index names of a number: as phone number, and as identifier."""
     return [digits, f"{digits}@{PHONE_SERVER}"] if digits else []

@@ -1,9 +1,9 @@
-"""The keys that a consumer group has beside its stream. Nothing else formats one.
+"""The keys of a consumer group beside its stream. No other module builds them.
 
-    <stream>:group:<group>:position             how far the group is settled, should it vanish
-    <stream>:group:<group>:lease:<task>         who does what only one worker should do
+    <stream>:group:<group>:position             the group's position, should the group be lost
+    <stream>:group:<group>:lease:<task>         the worker that runs a task for the group
 
-The group's name is escaped, so that no `:` in one looks like a separator.
+The group's name is escaped, so that a `:` in it is no separator.
 """
 
 from typing import Final, Literal
@@ -11,7 +11,7 @@ from typing import Final, Literal
 from worker.core.cache_keys import escape
 
 Task = Literal["sweep", "upkeep"]
-"""What one worker at a time does for its group."""
+"""A task that one worker at a time runs for its group."""
 
 
 class StreamKeys:
@@ -22,10 +22,10 @@ class StreamKeys:
         self.position: Final = f"{self._group}:position"
 
     def lease(self, task: Task) -> str:
-        """Return the key that names the worker which does a task now."""
+        """Return the key that holds the worker which runs a task."""
         return f"{self._group}:lease:{task}"
 
 
 def group_root(stream: str) -> str:
-    """Return what the keys of every group of a stream begin with."""
+    """Return the common prefix of the keys of all groups of a stream."""
     return f"{stream}:group:"

@@ -94,7 +94,7 @@ class DocumentWriter:
             document = write.document
             event_ms = _NO_MAX_AGE if is_tombstone(document) else write.event_ms
             numbers += (document.id, len(pointers), int(timeline is not None), event_ms)
-        arguments = (
+        arguments: tuple[bytes | int, ...] = (
             STAMP_DIGITS,
             self._settings.ttl_s,
             self._settings.ttl_s + TOMBSTONE_EXTRA_S,
