@@ -95,7 +95,7 @@ def test_nothing_that_an_entry_holds_stops_its_reading(
     letter = DeadLetter(b"1-1", {**fields, b"_more": instance, b"_id": account})
 
     summarize_entry(fields).names(BOUND)
-    letter.shown(BOUND, content=True)
+    letter.details(BOUND, content=True)
     assert b"payload" in letter.original()
     assert letter.first_ms >= 0
 

@@ -1,9 +1,9 @@
-"""The least rights that each role needs, as Redis ACL rules.
+"""The minimal permissions of each role, as Redis ACL rules.
 
-One line per command, with who needs it: a command that is added to the program is one more here.
+A command that the program starts to use must be added here.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Final, Literal
 
 from worker.core.cache_keys import CacheKeys, backfill_key, dead_key
@@ -12,7 +12,7 @@ from worker.core.stream_keys import group_root
 Role = Literal["worker", "producer", "reader", "operator"]
 
 INVALIDATIONS: Final = "__redis__:invalidate"
-"""The channel on which the server tells of writes."""
+"""The channel on which the server reports writes to clients that track keys."""
 
 _CONNECTION: Final = (
     "ping",
@@ -21,10 +21,10 @@ _CONNECTION: Final = (
 )
 _WORKER: Final = (
     *_CONNECTION,
-    "client|id",  # to end its own read that waits, when told to stop
+    "client|id",  # to end its own blocking read at shutdown
     "client|unblock",
     "xgroup|create",
-    "xgroup|delconsumer",  # of workers that died long ago
+    "xgroup|delconsumer",  # of workers that stopped long ago
     "xreadgroup",
     "xinfo|groups",
     "xinfo|consumers",
@@ -35,7 +35,7 @@ _WORKER: Final = (
     "xlen",
     "xack",
     "xadd",  # the webhook, and dead letters
-    "xdel",  # pairing codes, as what follows, where an earlier release cached them
+    "xdel",  # this and the next four: pairing codes that an earlier release cached
     "xrevrange",
     "scan",
     "unlink",
@@ -43,7 +43,7 @@ _WORKER: Final = (
     "xtrim",
     "evalsha",
     "script|load",
-    "time",  # in scripts, as what follows
+    "time",  # this and the following: in scripts
     "get",
     "mget",
     "exists",
@@ -61,10 +61,10 @@ _WORKER: Final = (
     "zrange",
     "zrevrange",
     "pttl",
-    "client|id",  # the local tier, as what follows
+    "client|id",  # this and the next two: the local tier
     "client|tracking",
     "subscribe",
-    "info",  # which server it is
+    "info",  # logged at start
 )
 _READER: Final = (
     *_CONNECTION,
@@ -78,15 +78,15 @@ _READER: Final = (
     "zrangebyscore",
     "zrevrangebyscore",
     "zcard",
-    "hget",  # the account an instance belongs to; it must be asked for by name
+    "hget",  # the account of an instance; HGET reads no other instance's name
 )
 _PRODUCER: Final = (*_CONNECTION, "xadd")
 _OPERATOR: Final = (
     *_WORKER,
-    "dbsize",  # how far a progress bar is
+    "dbsize",  # progress bars
     "type",
     "ttl",
-    "multi",  # backfill puts events and how far it has come in one step
+    "multi",  # backfill adds events and its checkpoint in one transaction
     "exec",
 )
 _COMMANDS: Final[dict[Role, tuple[str, ...]]] = {
@@ -95,32 +95,27 @@ _COMMANDS: Final[dict[Role, tuple[str, ...]]] = {
     "reader": _READER,
     "operator": _OPERATOR,
 }
-_CHANNELS: Final[dict[Role, tuple[str, ...]]] = {
-    "worker": (INVALIDATIONS,),
-    "producer": (),
-    "reader": (),
-    "operator": (),
-}
 _SPECIAL: Final = frozenset("*?[]\\")
 
 _SPACE: Final = "[^!-~\u00c0-\u00bf\u00ff-\U00100000]"
-"""A class of one byte that no name holds but a space: a rule cannot hold one.
+"""A glob class that matches a space: ACL rules cannot contain one.
 
-Left out are what is visible in ASCII and all bytes of longer characters in UTF-8: `À-¿` are the
-bytes C3, 80 to C2, BF, and what begins with `ÿ-` reaches up to F4. Control characters are
-escaped in keys.
+It excludes visible ASCII and all bytes of longer UTF-8 characters: `À-¿` are the bytes C3, 80 to
+C2, BF, and the range that begins with `ÿ-` ends at F4. Control characters do not occur: keys escape
+them.
 """
 
 
 def rules(role: Role, *, prefix: str, stream: str, instance: str | None = None) -> list[str]:
-    """Return the rules of a role, without a password; `instance` is a reader's."""
-    patterns = list(_patterns(role, CacheKeys(prefix), stream, instance))
+    """Return the rules of a role, without a password; `instance` restricts a reader."""
+    patterns = _patterns(role, CacheKeys(prefix), stream, instance)
     commands = dict.fromkeys(_COMMANDS[role])
+    channels = (INVALIDATIONS,) if role == "worker" else ()
     return [
         "resetkeys",
         "resetchannels",
-        *(f"&{channel}" for channel in _CHANNELS[role]),
-        *(f"~{pattern}" for pattern in patterns),
+        *(f"&{channel}" for channel in channels),
+        *(f"~{pattern.replace(' ', _SPACE)}" for pattern in patterns),
         "-@all",
         *(f"+{command}" for command in commands),
     ]
@@ -128,7 +123,7 @@ def rules(role: Role, *, prefix: str, stream: str, instance: str | None = None) 
 
 def _patterns(role: Role, keys: CacheKeys, stream: str, instance: str | None) -> Iterator[str]:
     if role == "reader" and instance is not None:
-        yield from _spaced([keys.instance_pattern(instance)])
+        yield keys.instance_pattern(instance)
         yield _exact(keys.accounts)
         return
     yield _exact(stream)
@@ -137,14 +132,9 @@ def _patterns(role: Role, keys: CacheKeys, stream: str, instance: str | None) ->
         if role == "operator":
             yield f"{_exact(backfill_key(stream, ''))}*"
         yield f"{_exact(group_root(stream))}*"
-        yield from _spaced([keys.pattern])
+        yield keys.pattern
 
 
 def _exact(key: str) -> str:
     """Return a pattern that matches one key only."""
-    return next(_spaced(["".join(f"\\{c}" if c in _SPECIAL else c for c in key)]))
-
-
-def _spaced(patterns: Iterable[str]) -> Iterator[str]:
-    for pattern in patterns:
-        yield pattern.replace(" ", _SPACE)
+    return "".join(f"\\{c}" if c in _SPECIAL else c for c in key)
