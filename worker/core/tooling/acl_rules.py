@@ -14,86 +14,34 @@ Role = Literal["worker", "producer", "reader", "operator"]
 INVALIDATIONS: Final = "__redis__:invalidate"
 """The channel on which the server reports writes to clients that track keys."""
 
-_CONNECTION: Final = (
-    "ping",
-    "select",  # a database number in the URI
-    "client|setname",
+_CONNECTION: Final = ("ping", "select", "client|setname")
+_STREAM: Final = (
+    *("xadd", "xack", "xpending", "xclaim", "xreadgroup", "xrange", "xlen", "xtrim"),
+    *("xgroup|create", "xgroup|delconsumer", "xinfo|groups", "xinfo|consumers", "xinfo|stream"),
+    *("client|id", "client|unblock", "info"),  # end a blocking read at shutdown; log the server
 )
-_WORKER: Final = (
-    *_CONNECTION,
-    "client|id",  # to end its own blocking read at shutdown
-    "client|unblock",
-    "xgroup|create",
-    "xgroup|delconsumer",  # of workers that stopped long ago
-    "xreadgroup",
-    "xinfo|groups",
-    "xinfo|consumers",
-    "xinfo|stream",
-    "xpending",
-    "xclaim",
-    "xrange",
-    "xlen",
-    "xack",
-    "xadd",  # the webhook, and dead letters
-    "xdel",  # this and the next four: pairing codes that an earlier release cached
-    "xrevrange",
-    "scan",
-    "unlink",
-    "zrem",
-    "xtrim",
-    "evalsha",
-    "script|load",
-    "time",  # this and the following: in scripts
-    "get",
-    "mget",
-    "exists",
-    "set",
-    "del",  # of a lease
-    "expire",
-    "zadd",
-    "zremrangebyrank",
-    "hget",
-    "hset",
-    "hmget",
-    "hdel",
-    "hvals",
-    "hgetall",  # bindings
-    "zrange",
-    "zrevrange",
-    "pttl",
-    "client|id",  # this and the next two: the local tier
-    "client|tracking",
-    "subscribe",
-    "info",  # logged at start
+_CACHE: Final = (
+    *("evalsha", "script|load", "time"),
+    *("get", "mget", "exists", "set", "del", "expire", "pttl"),
+    *("zadd", "zremrangebyrank", "zrange", "zrevrange"),
+    *("hget", "hset", "hmget", "hdel", "hvals", "hgetall"),
 )
+_LOCAL_TIER: Final = ("client|id", "client|tracking", "subscribe")
+_BOT_CONTACT_PURGE: Final = ("xdel", "xrevrange", "scan", "unlink", "zrem")
+_WORKER: Final = (*_CONNECTION, *_STREAM, *_CACHE, *_LOCAL_TIER, *_BOT_CONTACT_PURGE)
 _READER: Final = (
     *_CONNECTION,
-    "get",
-    "mget",
-    "exists",
-    "ttl",
-    "pttl",
-    "zrange",
-    "zrevrange",
-    "zrangebyscore",
-    "zrevrangebyscore",
-    "zcard",
-    "hget",  # the account of an instance; HGET reads no other instance's name
+    *("get", "mget", "exists", "ttl", "pttl"),
+    *("zrange", "zrevrange", "zrangebyscore", "zrevrangebyscore", "zcard"),
+    "hget",  # the account of an instance; unlike HGETALL, it lists no other instances
 )
-_PRODUCER: Final = (*_CONNECTION, "xadd")
-_OPERATOR: Final = (
-    *_WORKER,
-    "dbsize",  # progress bars
-    "type",
-    "ttl",
-    "multi",  # backfill adds events and its checkpoint in one transaction
-    "exec",
-)
+_PROGRESS_AND_AUDIT: Final = ("dbsize", "type", "ttl")
+_BACKFILL: Final = ("multi", "exec")
 _COMMANDS: Final[dict[Role, tuple[str, ...]]] = {
     "worker": _WORKER,
-    "producer": _PRODUCER,
+    "producer": (*_CONNECTION, "xadd"),
     "reader": _READER,
-    "operator": _OPERATOR,
+    "operator": (*_WORKER, *_PROGRESS_AND_AUDIT, *_BACKFILL),
 }
 _SPECIAL: Final = frozenset("*?[]\\")
 

@@ -48,14 +48,12 @@ class BotPurge:
             return Purged()
         # First the entries that a worker of an earlier release may still read, then its documents.
         entries = await self._delete_settled_entries()
-        dead_letters = 0
-        async for batch in self._dead_letters.walk():
-            dead_letters += await self._dead_letters.delete(_ids_about_bot(batch))
+        dead_letters = await self._dead_letters.delete_where(_is_about_bot)
         documents = await self._erase({(contacts[key], n) for key, n in pointers.items()})
         # A pointer that has changed meanwhile leads to another conversation, for the next run.
         current = await self._keyspace.pointers(list(pointers))
         await self._keyspace.unlink([key for key, n in current.items() if n == pointers[key]])
-        return Purged(documents, entries, dead_letters)
+        return Purged(documents, entries, len(dead_letters))
 
     async def _erase(self, conversations: set[tuple[str, int]]) -> int:
         """Erase conversations (instance, display id), and others with the bot contact there."""
@@ -84,14 +82,14 @@ class BotPurge:
         if delivered is None:
             return 0
         async for batch in self._stream.walk(delivered):
-            if ids := _ids_about_bot(batch):
+            if ids := [entry.id for entry in batch if _is_about_bot(entry)]:
                 pending = await self._stream.pending(self._group, ids[0], ids[-1])
                 deleted += await self._stream.delete([i for i in ids if i not in pending])
         return deleted
 
 
-def _ids_about_bot(entries: Collection[Entry]) -> list[bytes]:
-    return [e.id for e in entries if bot_contact.is_about_bot(e.fields.get(b"payload", b""))]
+def _is_about_bot(entry: Entry) -> bool:
+    return bot_contact.is_about_bot(entry.fields.get(b"payload", b""))
 
 
 def _conversation_of(document: Document) -> tuple[str, int]:

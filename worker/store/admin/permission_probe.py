@@ -4,30 +4,13 @@ Each uses the real keys and fails, or finds nothing, only after the server has c
 permission: an entry id that no stream accepts, a group and a key that do not exist.
 """
 
-from collections.abc import Iterator, Mapping
-from typing import Final
+from collections.abc import Iterator
 
 from worker.core.cache_keys import CacheKeys, dead_key
 from worker.core.stream_keys import group_root
 from worker.core.tooling.acl_rules import INVALIDATIONS
 
 Command = tuple[str | int, ...]
-
-_PURGE: Final = "without it pairing codes of an earlier release are not deleted; the worker warns"
-
-UNTRIED: Final[Mapping[str, str]] = {
-    "ping": "without it the server counts as unavailable",
-    "select": "sent while connecting",
-    "client|setname": "sent while connecting, if the URI has a name",
-    "client|unblock": "without it a worker stops a little later",
-    "info": "without it a worker does not log which server it uses",
-    "xdel": _PURGE,
-    "xrevrange": _PURGE,
-    "scan": _PURGE,
-    "unlink": _PURGE,
-    "zrem": _PURGE,
-}
-"""Permissions of the worker that are not probed, each with the reason."""
 
 _NO_SUCH = "chatwoot-cache-doctor"
 _NO_SCRIPT = "0" * 40

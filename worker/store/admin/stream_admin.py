@@ -1,6 +1,6 @@
 """Reads, adds and deletes entries of one stream without being a member of a group."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Final
 
@@ -68,6 +68,18 @@ class StreamAdmin:
             return 0
         async with self._errors():
             return int(await self._client.xdel(self._key, *ids))
+
+    async def delete_where(
+        self, matches: Callable[[Entry], bool], advance: Callable[[int], None] = lambda _: None
+    ) -> list[bytes]:
+        """Delete the entries that match, and return their ids."""
+        deleted: list[bytes] = []
+        async for batch in self.walk():
+            ids = [entry.id for entry in batch if matches(entry)]
+            await self.delete(ids)
+            deleted += ids
+            advance(len(batch))
+        return deleted
 
     async def last_delivered(self, group: str) -> bytes | None:
         """Return the last id delivered to a group; None if there is no such group."""

@@ -1,12 +1,13 @@
 """Deletes entries about a part of one instance from a stream and its dead letters."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
 import anyio
 
 from worker.core.binding_rules import Bindings
 from worker.core.cache_keys import dead_key
+from worker.core.stream_entry import Entry
 from worker.core.tooling.entry_summary import summarize_entry
 from worker.core.tooling.purge_scope import PurgeScope
 from worker.store.admin.stream_admin import StreamAdmin
@@ -41,7 +42,8 @@ class StreamPurge:
         Waits up to ten seconds until workers have settled those that are pending, so that they
         cannot write what is deleted afterwards.
         """
-        ids = await _delete(self._stream, advance, scope, bindings, conversations)
+        matches = _entry_filter(scope, bindings, conversations)
+        ids = await self._stream.delete_where(matches, advance)
         with anyio.move_on_after(_SETTLE_TIMEOUT_S):
             while await self._is_pending(ids):  # noqa: ASYNC110 - other processes set no event
                 await anyio.sleep(_POLL_S)
@@ -60,24 +62,11 @@ class StreamPurge:
         conversations: Collection[int],
     ) -> int:
         """Delete dead letters; returns how many."""
-        return len(await _delete(self._dead_letters, advance, scope, bindings, conversations))
+        matches = _entry_filter(scope, bindings, conversations)
+        return len(await self._dead_letters.delete_where(matches, advance))
 
 
-async def _delete(
-    stream: StreamAdmin,
-    advance: Advance,
-    scope: PurgeScope,
-    bindings: Bindings,
-    conversations: Collection[int],
-) -> list[bytes]:
-    deleted: list[bytes] = []
-    async for batch in stream.walk():
-        ids = [
-            entry.id
-            for entry in batch
-            if scope.has_entry(summarize_entry(entry.fields), bindings, conversations)
-        ]
-        await stream.delete(ids)
-        deleted += ids
-        advance(len(batch))
-    return deleted
+def _entry_filter(
+    scope: PurgeScope, bindings: Bindings, conversations: Collection[int]
+) -> Callable[[Entry], bool]:
+    return lambda entry: scope.has_entry(summarize_entry(entry.fields), bindings, conversations)
