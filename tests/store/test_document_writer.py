@@ -27,8 +27,10 @@ INSTANCE = "loja-aurora"
 NOW_MS = int(time.time() * 1000)
 
 
-def drafts(body: Mapping[str, Any], *, ms: int = NOW_MS, sequence: int = 0) -> list[PendingWrite]:
-    """Return the drafts of one event that was added at a time."""
+def pending_writes(
+    body: Mapping[str, Any], *, ms: int = NOW_MS, sequence: int = 0
+) -> list[PendingWrite]:
+    """Return the writes of one event, whose entry was added at `ms`."""
     entry = Entry(f"{ms}-{sequence}".encode(), {b"payload": events.encode(body)})
     event = chatwoot_event.decode_event(entry.fields[b"payload"])
     assert event is not None
@@ -56,7 +58,7 @@ def keys(prefix: str) -> CacheKeys:
 async def write(cache: DocumentWriter, *bodies: Mapping[str, Any], **when: Any) -> list[str]:
     answers: list[str] = []
     for body in bodies:
-        answers += (await cache.write(drafts(body, **when))).outcomes
+        answers += (await cache.write(pending_writes(body, **when))).outcomes
     return answers
 
 
@@ -115,7 +117,7 @@ async def test_the_last_of_a_large_batch_is_compared_like_the_first(
             )
             for n in numbers
         ]
-        return [draft for body in bodies for draft in drafts(body)]
+        return [pending for body in bodies for pending in pending_writes(body)]
 
     await cache.write(batch(1_790_863_300.0, "first"))
     for n in numbers:
@@ -136,13 +138,13 @@ async def test_the_last_of_a_large_batch_is_compared_like_the_first(
     assert [int(pointer or 0) for pointer in pointers] == [1000 + n for n in numbers]
 
 
-async def test_body_and_status_of_two_minds_are_merged_where_they_are(
+async def test_a_newer_body_and_a_newer_status_are_merged_by_the_script(
     cache: DocumentWriter, reader: Documents
 ) -> None:
     """An update of a message that is not its conversation's latest says nothing of its status."""
     await write(cache, events.message(content="first", status="delivered", at=1_790_863_300.0))
     newer = events.message(content="edited", at=1_790_863_900.0, event="message_updated")
-    written = await cache.write(drafts(newer))
+    written = await cache.write(pending_writes(newer))
     message = await reader.message(INSTANCE, 90214)
 
     assert written == WriteResult(["applied", "applied"], 0)
@@ -158,7 +160,7 @@ async def test_a_tombstone_whose_status_moves_on_lives_as_long(
         status="sent", event="message_updated", deleted=True, at=1_790_863_900.0
     )
     await write(cache, deletion)
-    written = await cache.write(drafts(events.message(status="read", at=1_790_863_300.0)))
+    written = await cache.write(pending_writes(events.message(status="read", at=1_790_863_300.0)))
     message = await reader.message(INSTANCE, 90214)
 
     assert written == WriteResult(["applied", "stale"], 0)
@@ -194,7 +196,7 @@ async def test_states_that_know_different_things_are_merged(
     known = events.message(source_id="WAID:A", status="delivered", at=1_790_863_300.0)
     newer = events.message(content="edited", at=1_790_863_900.0, event="message_updated")
     await write(cache, known)
-    written = await cache.write(drafts(newer))
+    written = await cache.write(pending_writes(newer))
     message = await reader.message(INSTANCE, 90214)
 
     assert written.conflicts == 1
@@ -220,7 +222,7 @@ async def test_many_writers_converge(cache: DocumentWriter, reader: Documents) -
 
 
 async def test_nothing_to_write_asks_for_no_version(cache: DocumentWriter) -> None:
-    """A batch of events that are none of ours has no documents, wherever its inboxes were moved."""
+    """A batch of ignored events has no documents, so moved inboxes do not matter."""
     assert (await cache.write([], b"another")).outcomes == []
 
 
@@ -327,7 +329,10 @@ async def test_a_key_of_another_type_fails_its_document_alone(
     }[place]
     await (client.set(key, "x") if place == "timeline" else client.rpush(key, "x"))
     written = await cache.write(
-        [*drafts(events.message(source_id="WAID:A")), *drafts(events.message(7, conversation_id=2))]
+        [
+            *pending_writes(events.message(source_id="WAID:A")),
+            *pending_writes(events.message(7, conversation_id=2)),
+        ]
     )
 
     assert written.outcomes == ["wrong_type", "applied", "applied", "applied"]
@@ -343,7 +348,7 @@ async def test_a_key_of_another_type_leaves_the_other_keys_as_they_were(
     body = events.message(source_id="WAID:A")
     contact = "211234567890123@lid"
     body["conversation"]["meta"]["sender"] |= {"identifier": contact, "phone_number": "+5511"}
-    message, conversation = drafts(body)
+    message, conversation = pending_writes(body)
     of_message = kind == "message"
     pointer = keys.source(INSTANCE, "WAID:A") if of_message else keys.contact(INSTANCE, "5511")
     last = keys.timeline(INSTANCE, 1584) if of_message else keys.contact(INSTANCE, contact)
@@ -363,7 +368,7 @@ async def test_contacts_of_one_batch_point_to_the_greatest_conversation(
     cache: DocumentWriter, client: Client, keys: CacheKeys
 ) -> None:
     """Whatever their order: the script reads all pointers before it writes any."""
-    many = [drafts(events.message(n, conversation_id=n))[-1] for n in (5, 9, 7)]
+    many = [pending_writes(events.message(n, conversation_id=n))[-1] for n in (5, 9, 7)]
     (name,) = contact_names(cast("Conversation", many[0].document).contact)
     written = await cache.write(many)
 
@@ -389,7 +394,7 @@ async def test_contacts_of_one_batch_point_to_the_greatest_conversation(
 async def test_a_value_that_is_not_ours_is_overwritten(
     cache: DocumentWriter, reader: Documents, client: Client, keys: CacheKeys, value: bytes
 ) -> None:
-    """Even one that looks like a document of ours, but cannot be read."""
+    """Even one that looks like a document, but cannot be decoded."""
     await client.set(keys.message(INSTANCE, 90214), value)
 
     assert await write(cache, events.message(source_id="WAID:A")) == ["applied", "applied"]
@@ -412,7 +417,7 @@ async def test_a_document_is_read_as_it_was_written(
     cache: DocumentWriter, reader: Documents, client: Client, keys: CacheKeys
 ) -> None:
     """Byte for byte; the revision is its first member."""
-    message, conversation = (draft.document for draft in drafts(events.sample("06")))
+    message, conversation = (pending.document for pending in pending_writes(events.sample("06")))
     await cache.write([PendingWrite(message, NOW_MS), PendingWrite(conversation, NOW_MS)])
     stored = await client.get(keys.message(INSTANCE, message.id))
 
@@ -430,7 +435,7 @@ async def test_what_another_account_left_is_neither_merged_nor_read(
     await write(
         cache, events.message(content="of account 3", at=1_790_863_900.0), events.message(7)
     )
-    (message, _) = drafts(events.message(content="of account 4", at=1_790_863_300.0))
+    (message, _) = pending_writes(events.message(content="of account 4", at=1_790_863_300.0))
     moved = msgspec.structs.replace(message.document, account_id=4)
     await client.hset(keys.accounts, INSTANCE, 4)
     written = await cache.write([PendingWrite(moved, NOW_MS)])
@@ -443,17 +448,19 @@ async def test_what_another_account_left_is_neither_merged_nor_read(
 
 async def test_an_account_whose_digits_begin_anothers_is_another(cache: DocumentWriter) -> None:
     """Its stored documents are newer, and would make ours stale if they were taken for ours."""
-    theirs = drafts(events.message(content="of account 31", at=1_790_863_900.0))
-    ours = drafts(events.message(content="of account 3", at=1_790_863_300.0))
+    theirs = pending_writes(events.message(content="of account 31", at=1_790_863_900.0))
+    ours = pending_writes(events.message(content="of account 3", at=1_790_863_300.0))
     for some, account_id in ((theirs, 31), (ours, 3)):
         written = await cache.write(
             [
-                PendingWrite(msgspec.structs.replace(draft.document, account_id=account_id), NOW_MS)
-                for draft in some
+                PendingWrite(
+                    msgspec.structs.replace(pending.document, account_id=account_id), NOW_MS
+                )
+                for pending in some
             ]
         )
 
-        assert [type(draft.document) for draft in some] == [Message, Conversation]
+        assert [type(pending.document) for pending in some] == [Message, Conversation]
         assert written.outcomes == ["applied", "applied"]
 
 

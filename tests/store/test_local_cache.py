@@ -133,7 +133,7 @@ def test_forgets_all_once_trust_is_gone(tier: Tier) -> None:
 
 
 def test_does_not_keep_what_was_read_before_it_was_trusted() -> None:
-    """Nobody would have told of a write."""
+    """Invalidations of earlier writes would not have arrived."""
     local = LocalCache(1_000_000, 60.0, Clock())
     with local.reading() as keep:
         local.extend_validity(1e9)

@@ -52,7 +52,7 @@ class ConversationView:
 
 
 def message_view(value: bytes) -> MessageView | None:
-    """Parse a stored message; None if the value is none."""
+    """Parse a stored message; None for any other value."""
     message: Message | None = _decode(_MESSAGES, value)
     if message is None:
         return None
@@ -75,7 +75,7 @@ def message_view(value: bytes) -> MessageView | None:
 
 
 def conversation_view(value: bytes) -> ConversationView | None:
-    """Parse a stored conversation; None if the value is none."""
+    """Parse a stored conversation; None for any other value."""
     conversation: Conversation | None = _decode(_CONVERSATIONS, value)
     if conversation is None:
         return None
@@ -96,7 +96,7 @@ def is_of_bot(document: Document) -> bool:
 
 
 def parse_pointer(value: bytes) -> int | None:
-    """Parse the id in a pointer; None if the value is none."""
+    """Parse the id in a pointer; None for any other value."""
     return int(value) if _POINTER.fullmatch(value) else None
 
 

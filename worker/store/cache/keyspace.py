@@ -34,7 +34,7 @@ class KeyInfo(NamedTuple):
     value: bytes | None
 
     def document(self) -> Document | None:
-        """Return the document at the key; None if the value is none."""
+        """Return the document at the key; None for any other value."""
         return _decode(self.place, self.value)
 
 
