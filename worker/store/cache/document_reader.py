@@ -137,7 +137,7 @@ class InstanceReader:
         conversation = await self.conversation(display_id)
         visible = await self._visible(requested.of(ids), requested.limit + 1)
         messages, more = visible[: requested.limit], visible[requested.limit :]
-        if self._saw_bot_contact or (not messages and conversation is None):
+        if self._saw_bot_contact or not (messages or conversation):
             return None
         return MessagePage(
             display_id,

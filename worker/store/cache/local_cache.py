@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from cachetools import TLRUCache
+from cachetools import LRUCache
 
 from worker.store.cache.value_reader import ReadValue
 
@@ -34,24 +34,42 @@ class CacheItem:
     expires_at: float
 
 
-def item_cache(max_bytes: int, clock: Callable[[], float]) -> TLRUCache[str, CacheItem]:
-    """Return an LRU cache of at most `max_bytes` that drops items when they expire."""
-    return TLRUCache(
-        max_bytes, ttu=lambda _key, item, _now: item.expires_at, timer=clock, getsizeof=_size_of
-    )
+class ExpiringLru:
+    """An LRU cache of at most `max_bytes`, whose items expire by `clock`.
 
+    The library's own `TLRUCache` takes several times as long to get an item.
+    """
 
-def put_item(
-    items: TLRUCache[str, CacheItem], key: str, value: Any, size: int, expires_at: float
-) -> None:
-    """Store a value of `size` bytes, unless it is larger than the whole cache."""
-    size += OVERHEAD_BYTES + len(key)
-    if size <= items.maxsize:
-        items[key] = CacheItem(value, size, expires_at)
+    def __init__(self, max_bytes: int, clock: Callable[[], float]) -> None:
+        self._items: LRUCache[str, CacheItem] = LRUCache(
+            max_bytes, getsizeof=lambda item: item.size
+        )
+        self._clock = clock
 
+    def __len__(self) -> int:
+        return len(self._items)
 
-def _size_of(item: CacheItem) -> int:
-    return item.size
+    def get(self, key: str) -> CacheItem | None:
+        """Return an item that has not expired."""
+        item = self._items.get(key)
+        if item is not None and item.expires_at <= self._clock():
+            del self._items[key]
+            return None
+        return item
+
+    def put(self, key: str, value: Any, size: int, expires_at: float) -> None:
+        """Store a value of `size` bytes, unless it is larger than the whole cache."""
+        size += OVERHEAD_BYTES + len(key)
+        if size <= self._items.maxsize:
+            self._items[key] = CacheItem(value, size, expires_at)
+
+    def remove(self, key: str) -> None:
+        """Remove an item if it exists."""
+        self._items.pop(key, None)
+
+    def clear(self) -> None:
+        """Remove all items."""
+        self._items.clear()
 
 
 @dataclass(slots=True, eq=False)
@@ -71,7 +89,7 @@ class LocalCache:
     def __init__(
         self, max_bytes: int, ttl_s: float, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._items = item_cache(max_bytes, clock)
+        self._items = ExpiringLru(max_bytes, clock)
         self._ttl_s = ttl_s
         self._clock = clock
         self._valid_until = float("-inf")
@@ -100,7 +118,7 @@ class LocalCache:
         def store(key: str, value: ReadValue) -> None:
             if read.storable and key not in read.invalidated:
                 ttl_s = self._ttl_s if value.ttl_s is None else min(self._ttl_s, value.ttl_s)
-                put_item(self._items, key, value.value, value.size, started_at + ttl_s)
+                self._items.put(key, value.value, value.size, started_at + ttl_s)
 
         self._reads.add(read)
         try:
@@ -112,7 +130,7 @@ class LocalCache:
         """Drop keys that were written."""
         keys = list(keys)
         for key in keys:
-            self._items.pop(key, None)
+            self._items.remove(key)
             if key in self._generations:
                 self._generations[key] += 1
         for read in self._reads:

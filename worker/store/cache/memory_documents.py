@@ -15,7 +15,7 @@ from worker.core.documents import Document, PendingWrite, encode, is_tombstone
 from worker.core.merge import merge
 from worker.errors import RedisUnavailable
 from worker.store.cache.document_writer import TOMBSTONE_EXTRA_S, CacheSettings, decode
-from worker.store.cache.local_cache import item_cache, put_item
+from worker.store.cache.local_cache import ExpiringLru
 from worker.store.cache.value_reader import (
     ID_BYTES,
     FetchResult,
@@ -41,7 +41,7 @@ class MemoryDocuments:
         is_whole: Callable[[], bool],
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._items = item_cache(max_bytes, clock)
+        self._items = ExpiringLru(max_bytes, clock)
         self._settings = settings
         self._keys = CacheKeys(settings.prefix)
         self._accounts = accounts
@@ -124,4 +124,4 @@ class MemoryDocuments:
         """Store a value; its expiry time never decreases."""
         item = self._items.get(key)
         expires_at = max(expires_at, item.expires_at) if item else expires_at
-        put_item(self._items, key, value, size, expires_at)
+        self._items.put(key, value, size, expires_at)
