@@ -192,7 +192,7 @@ class BindingResolver:
         is_valid = bool(name) and len((name or "").encode()) <= MAX_NAME_BYTES
         if not (name and is_valid and self._from_inbox_name):
             raise UnknownInbox(
-                f"inbox {inbox} is not bound and nothing says which instance it is: "
+                f"inbox {inbox} is not bound, and its instance is unknown: "
                 "bind it, or replay once it is known",
                 inbox=inbox,
                 allow=name if is_valid else None,

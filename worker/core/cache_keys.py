@@ -16,13 +16,13 @@ import re
 from functools import lru_cache
 from typing import Final, Literal, NamedTuple
 
-from worker.core.documents import Contact, Document, Message
+from worker.core.contact_names import index_names
+from worker.core.documents import Document, Message
 
 MAX_NAME_BYTES = 255
 
 _SPECIAL = re.compile(r"[*?\[\]{}\\\x00-\x1f\x7f-\x9f]")
 _ESCAPED = re.compile(r"(?:%[0-9A-F]{2})+")
-_DIGITS = re.compile(r"[0-9]")
 
 
 def escape(name: str) -> str:
@@ -155,7 +155,7 @@ class CacheKeys:
         return (
             f"{namespace}conversation:{document.id}",
             None,
-            [f"{namespace}contact:{escape(name)}" for name in contact_names(document.contact)],
+            [f"{namespace}contact:{escape(name)}" for name in index_names(document.contact)],
         )
 
 
@@ -169,35 +169,3 @@ def _parse_place(instance: str, kind: str, path: list[str]) -> ParsedKey | None:
     if kind in _NAMED and not more:
         return ParsedKey(instance, _NAMED[kind], name)
     return None
-
-
-def digits_of(phone_number: str) -> str:
-    """Return the ASCII digits of a phone number."""
-    digits = phone_number.removeprefix("+")
-    return digits if digits.isascii() and digits.isdigit() else "".join(_DIGITS.findall(digits))
-
-
-def contact_names(contact: Contact | None) -> list[str]:
-    """Return the names a contact is indexed by: the phone number's digits, and the identifier.
-
-    An identifier that is the JID of the digits is left out.
-    """
-    if contact is None:
-        return []
-
-    digits = digits_of(contact.phone_number or "")
-    names = [digits] if digits else []
-    if contact.identifier and contact.identifier != f"{digits}@s.whatsapp.net":
-        names.append(contact.identifier)
-    return names
-
-
-def aliases(contact: Contact | None) -> set[str]:
-    """Return all names of a contact, those of its identifier included."""
-    if contact is None:
-        return set()
-    names = {*contact_names(contact), contact.identifier or ""}
-    phone, at, server = (contact.identifier or "").partition("@")
-    if at and server == "s.whatsapp.net":
-        names.add(digits_of(phone))
-    return names - {""}

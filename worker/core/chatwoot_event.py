@@ -192,7 +192,7 @@ def _event(name: EventName, body: _Body) -> ChatwootEvent:
     ):
         _check_nesting(body, conversation)
     if is_message and body.message_type not in _KNOWN_TYPES:
-        raise UnusableEntry("bad_event", "`message_type` is missing or none of Chatwoot's")
+        raise UnusableEntry("bad_event", "`message_type` is missing or unknown")
 
     return ChatwootEvent(
         name,

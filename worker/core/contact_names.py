@@ -1,4 +1,4 @@
-"""The names under which a contact may be indexed, given a JID or a phone number.
+"""The names by which contacts are indexed and looked up: phone numbers, JIDs, other identifiers.
 
 One number is written in several formats: with `+` and spaces, as a JID, as the JID of one of its
 devices, and in Brazil with or without the ninth digit of a mobile number.
@@ -7,16 +7,49 @@ devices, and in Brazil with or without the ninth digit of a mobile number.
 import re
 from typing import Final, NamedTuple
 
-from worker.core.cache_keys import digits_of
+from worker.core.documents import Contact
 
 PHONE_SERVER: Final = "s.whatsapp.net"
 
 _PHONE_SERVERS: Final = frozenset({PHONE_SERVER, "c.us"})
 """Servers whose JIDs are phone numbers; WhatsApp Web uses the second for the first."""
 
+_DIGIT: Final = re.compile(r"[0-9]")
 _PHONE: Final = re.compile(r"[+]?[0-9][0-9 ().-]*")
 _DEVICE: Final = re.compile(r":[0-9]+$")
 _BRAZIL: Final = re.compile(r"(55[1-9][1-9])(9?)([0-9]{8})")
+
+
+def digits_of(phone_number: str) -> str:
+    """Return the ASCII digits of a phone number."""
+    digits = phone_number.removeprefix("+")
+    return digits if digits.isascii() and digits.isdigit() else "".join(_DIGIT.findall(digits))
+
+
+def index_names(contact: Contact | None) -> list[str]:
+    """Return the names a contact is indexed by: the phone number's digits, and the identifier.
+
+    An identifier that is the JID of the digits is left out.
+    """
+    if contact is None:
+        return []
+
+    digits = digits_of(contact.phone_number or "")
+    names = [digits] if digits else []
+    if contact.identifier and contact.identifier != f"{digits}@{PHONE_SERVER}":
+        names.append(contact.identifier)
+    return names
+
+
+def aliases(contact: Contact | None) -> set[str]:
+    """Return all names of a contact, those of its identifier included."""
+    if contact is None:
+        return set()
+    names = {*index_names(contact), contact.identifier or ""}
+    phone, at, server = (contact.identifier or "").partition("@")
+    if at and server == PHONE_SERVER:
+        names.add(digits_of(phone))
+    return names - {""}
 
 
 class ContactNames(NamedTuple):

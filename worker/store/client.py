@@ -143,7 +143,7 @@ async def _close_idle(client: Client) -> None:
     The pool's own method closes them in concurrent tasks, where the cancellation of one task
     is raised by all others.
     """
-    for connection in list(client.connection_pool._available_connections):  # noqa: SLF001  (as said)
+    for connection in list(client.connection_pool._available_connections):  # noqa: SLF001  (see above)
         await connection.disconnect(nowait=True)
 
 

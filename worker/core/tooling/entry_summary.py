@@ -7,8 +7,8 @@ from typing import Any, Final
 import msgspec
 
 from worker.core.binding_rules import Bindings, inbox_key
-from worker.core.cache_keys import aliases
 from worker.core.chatwoot_event import API_CHANNEL
+from worker.core.contact_names import aliases
 from worker.core.documents import Contact
 from worker.core.stream_entry import MAX_ID, Fields
 

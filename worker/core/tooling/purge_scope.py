@@ -4,8 +4,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from worker.core.binding_rules import Bindings
-from worker.core.cache_keys import aliases, digits_of
-from worker.core.contact_names import lookup_names
+from worker.core.contact_names import aliases, digits_of, lookup_names
 from worker.core.documents import Contact, Conversation, Message
 from worker.core.tooling.entry_summary import EntrySummary
 

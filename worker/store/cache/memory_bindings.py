@@ -32,16 +32,11 @@ class MemoryBindings:
         return {}
 
     async def claim(self, claims: Sequence[BindingClaim]) -> Bindings:
-        """Claim bindings; returns the bindings of the claimed inboxes and instances."""
+        """Claim bindings; returns all bindings, those of the claimed inboxes among them."""
         for claim in claims:
             owner = self._accounts.get(claim.instance)
             is_free = owner is None or (owner == claim.account_id and claim.further)
             if claim.inbox not in self._instances and is_free:
                 self._instances[claim.inbox] = claim.instance
                 self._accounts[claim.instance] = claim.account_id
-        instances = {claim.instance for claim in claims} & self._accounts.keys()
-        inboxes = {claim.inbox for claim in claims} & self._instances.keys()
-        return Bindings(
-            {inbox: self._instances[inbox] for inbox in inboxes},
-            {instance: self._accounts[instance] for instance in instances},
-        )
+        return await self.load()

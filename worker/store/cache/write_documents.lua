@@ -9,8 +9,8 @@
 --   every document begins with  "revision","instance","account_id","inbox_id";
 --   a message continues, behind its attributes, with exactly
 --   "private","deleted","status","created_at","updated_at","sender", and holds no other open object.
--- Who adds or moves a member of `Message` or `Conversation` must change the patterns in
--- `revision_of` and `cut` here, and in `erase_documents.lua`; a test compares them with the members.
+-- When a member of `Message` or `Conversation` is added or moved, check the patterns in `revision_of`
+-- and `cut` here, and in `erase_documents.lua`; a test compares them with the members.
 --
 -- KEYS[1]  version of the bindings
 -- KEYS     then the key of each document, then all pointers, then all timelines, in document order
