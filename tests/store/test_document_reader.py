@@ -73,12 +73,12 @@ async def tracked(uri: str, prefix: str) -> AsyncIterator[LocalCache]:
     local = LocalCache(10_000_000, 600.0)
     async with create_client(uri) as own, anyio.create_task_group() as tasks:
         tasks.start_soon(Tracking(own, CacheKeys(prefix).root, local).run)
-        await wait_until(lambda: is_trusted(local), "the local tier is trusted")
+        await wait_until(lambda: is_valid(local), "the local tier is valid")
         yield local
         tasks.cancel_scope.cancel()
 
 
-def is_trusted(local: LocalCache) -> bool:
+def is_valid(local: LocalCache) -> bool:
     """Whether a local tier is valid now."""
     return local._valid_until > time.monotonic()
 

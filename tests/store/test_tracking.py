@@ -10,7 +10,7 @@ import pytest
 from tests import events
 from tests.e2e.proxy import proxied
 from tests.servers import Server
-from tests.store.test_document_reader import CONVERSATION, CacheFixture, is_trusted, tracked
+from tests.store.test_document_reader import CONVERSATION, CacheFixture, is_valid, tracked
 from tests.store.test_document_writer import INSTANCE
 from tests.waiting import wait_until
 from worker.core.message_page import MessageRange
@@ -29,19 +29,19 @@ async def cache(redis_uri: str, prefix: str) -> AsyncIterator[CacheFixture]:
 
 
 async def content(cache: CacheFixture) -> str | None:
-    """What a reader sees of message 1."""
+    """Message 1, as a reader sees it."""
     found = await cache.of().message(1)
     return None if found is None else found.json.decode()
 
 
 async def ids(cache: CacheFixture) -> list[int]:
-    """What a reader sees of the conversation."""
+    """The ids of the conversation, as a reader sees them."""
     page = await cache.of().page(CONVERSATION, MessageRange())
     return [message.id for message in page.messages] if page else []
 
 
 async def is_from_memory(cache: CacheFixture) -> bool:
-    """Whether a reader is answered from memory."""
+    """Whether a reader answers from memory."""
     reader = cache.of()
     await reader.message(1)
     return reader.from_memory
@@ -60,7 +60,7 @@ async def purge(cache: CacheFixture) -> None:
 
 
 async def expire(cache: CacheFixture) -> None:
-    """An end that comes by itself, sooner than was said when it was read."""
+    """Expire earlier than stated when the value was read."""
     await cache.client.pexpire(cache.keys.message(INSTANCE, 1), 20)
 
 
@@ -73,7 +73,9 @@ async def by_script(cache: CacheFixture) -> None:
 
 
 @pytest.mark.parametrize("change", [delete, purge, expire, rename, by_script])
-async def test_whatever_takes_a_document_is_seen(cache: CacheFixture, change: Change) -> None:
+async def test_every_way_of_deleting_a_document_is_seen(
+    cache: CacheFixture, change: Change
+) -> None:
     await cache.write(events.message(1), events.message(2))
     assert await ids(cache) == [1, 2]
     assert await is_from_memory(cache)
@@ -84,12 +86,12 @@ async def test_whatever_takes_a_document_is_seen(cache: CacheFixture, change: Ch
 
 
 async def gone(cache: CacheFixture) -> bool:
-    """Whether message 1 is gone for readers."""
+    """Whether readers do not see message 1."""
     return await content(cache) is None
 
 
-async def test_what_comes_is_seen_where_nothing_was(cache: CacheFixture) -> None:
-    """That something is not there is remembered too, until it comes."""
+async def test_a_new_key_is_seen_after_its_absence_was_cached(cache: CacheFixture) -> None:
+    """Missing keys are cached, too."""
     assert await content(cache) is None
     assert await ids(cache) == []
     assert await is_from_memory(cache)
@@ -100,7 +102,7 @@ async def test_what_comes_is_seen_where_nothing_was(cache: CacheFixture) -> None
 
 
 async def test_a_document_never_outlives_its_key(cache: CacheFixture) -> None:
-    """A server that is not asked for a key may tell of its expiry late."""
+    """A server may report the expiry of an unused key late."""
     await cache.write(events.message(1))
     await cache.client.pexpire(cache.keys.message(INSTANCE, 1), 150)
     await cache.wait_for_invalidations()
@@ -125,7 +127,7 @@ async def test_a_flush_is_seen(server_binary: Path, prefix: str) -> None:
 async def test_nothing_is_answered_from_memory_after_a_cut(
     server_binary: Path, prefix: str
 ) -> None:
-    """And when it stands again, only what was read since."""
+    """After the reconnect only values that were read since."""
     with Server(server_binary) as server:
         async with create_client(server.uri) as own, tracked(server.uri, prefix) as local:
             cache = CacheFixture(own, prefix, local)
@@ -134,16 +136,16 @@ async def test_nothing_is_answered_from_memory_after_a_cut(
             assert len(local) > 0
 
             await own.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
-            await wait_until(lambda: len(local) == 0, "all is forgotten")
-            await wait_until(lambda: is_trusted(local), "it stands again")
+            await wait_until(lambda: len(local) == 0, "all values are dropped")
+            await wait_until(lambda: is_valid(local), "the connection is restored")
             await delete(cache)
             await wait_until(lambda: gone(cache), "the deletion is seen", timeout_s=1)
 
 
-async def test_nothing_is_answered_from_memory_when_news_may_be_lost(
+async def test_nothing_is_answered_from_memory_when_invalidations_may_be_lost(
     redis_uri: str, prefix: str
 ) -> None:
-    """A connection that says nothing any more is worth nothing, before it is known to be gone."""
+    """A silent connection is not relied on, even before its loss is noticed."""
     port = int(redis_uri.rpartition(":")[2].partition("/")[0])
     async with (
         create_client(redis_uri) as own,
@@ -161,14 +163,14 @@ async def test_nothing_is_answered_from_memory_when_news_may_be_lost(
         await wait_until(lambda: gone(cache), "memory is not used", timeout_s=2 * LEASE_S)
         assert time.monotonic() - muted_at < LEASE_S + 0.3
 
-        # What was lost on the way never comes, so neither does trust in what was held before.
+        # Lost invalidations never arrive, so values stored before must not be used again.
         assert not await is_from_memory(cache)
 
 
-async def test_memory_answers_for_a_server_that_hangs_as_long_as_it_may(
+async def test_memory_answers_while_a_server_hangs_until_the_lease_ends(
     server_binary: Path, prefix: str
 ) -> None:
-    """For the time that the last sign of life vouches for, and no longer."""
+    """For the lease of the last answered PING, and no longer."""
     with Server(server_binary) as server:
         async with create_client(server.uri) as own, tracked(server.uri, prefix) as local:
             cache = CacheFixture(own, prefix, local)
@@ -177,9 +179,11 @@ async def test_memory_answers_for_a_server_that_hangs_as_long_as_it_may(
 
             server.pause()
             assert await is_from_memory(cache)
-            await wait_until(lambda: not is_trusted(local), "trust ends", timeout_s=2 * LEASE_S)
+            await wait_until(
+                lambda: not is_valid(local), "the local tier is invalid", timeout_s=2 * LEASE_S
+            )
             server.resume()
-            await wait_until(lambda: is_trusted(local), "trust is back")
+            await wait_until(lambda: is_valid(local), "the local tier is valid again")
             assert await is_from_memory(cache)
 
 
@@ -191,8 +195,8 @@ async def test_a_server_that_restarts_is_tracked_again(server_binary: Path, pref
             assert await content(cache) is not None
 
             server.restart()
-            await wait_until(lambda: len(local) == 0, "all is forgotten")
-            await wait_until(lambda: is_trusted(local), "it is tracked again", timeout_s=10)
+            await wait_until(lambda: len(local) == 0, "all values are dropped")
+            await wait_until(lambda: is_valid(local), "it is tracked again", timeout_s=10)
             assert await content(cache) is None
 
 
