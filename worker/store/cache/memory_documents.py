@@ -18,7 +18,6 @@ from worker.store.cache.document_writer import TOMBSTONE_EXTRA_S, CacheSettings,
 from worker.store.cache.local_cache import ExpiringLru
 from worker.store.cache.value_reader import (
     ID_BYTES,
-    FetchResult,
     KeyRequest,
     ReadValue,
     TimelineWindow,
@@ -61,16 +60,16 @@ class MemoryDocuments:
 
     async def fetch(
         self, instance: str, requests: Sequence[KeyRequest], window: TimelineWindow | None
-    ) -> FetchResult:
+    ) -> dict[str, ReadValue]:
         """Read keys, and of a window the timeline; raises `RedisUnavailable` during the rebuild."""
         await self.ping()
-        results: dict[str, ReadValue] = {}
+        results = {self._keys.accounts: ReadValue(self._accounts.get(instance))}
         for key, parse in requests:
             value = self._get(key)
             results[key] = ReadValue(None if value is None else parse(value))
         if window:
             results[window.timeline] = ReadValue(self._get(window.timeline) or ())
-        return FetchResult(ReadValue(self._accounts.get(instance)), results)
+        return results
 
     async def ping(self) -> None:
         """Raise `RedisUnavailable` during the rebuild."""
@@ -117,11 +116,11 @@ class MemoryDocuments:
         self._put(timeline, ids, ID_BYTES * len(ids), expires_at)
 
     def _get(self, key: str) -> Any:
-        item = self._items.get(key)
+        item = self._items.unexpired(key)
         return item.value if item else None
 
     def _put(self, key: str, value: Any, size: int, expires_at: float) -> None:
         """Store a value; its expiry time never decreases."""
-        item = self._items.get(key)
+        item = self._items.unexpired(key)
         expires_at = max(expires_at, item.expires_at) if item else expires_at
         self._items.put(key, value, size, expires_at)

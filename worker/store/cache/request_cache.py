@@ -18,6 +18,7 @@ class RequestCache:
         self._local = local
         self._instance = instance
         self._values: dict[str, Any] = {}
+        self._accounts_key = accounts_key
         self._owner_key = accounts_key if local is None else local.field_key(accounts_key, instance)
         self.from_memory = True
 
@@ -50,8 +51,9 @@ class RequestCache:
         self.from_memory = False
         reading = nullcontext(_discard) if self._local is None else self._local.reading()
         with reading as store:
-            result = await self._reader.fetch(self._instance, requests, window)
-            for key, value in {self._owner_key: result.owner, **result.values}.items():
+            values = await self._reader.fetch(self._instance, requests, window)
+            values[self._owner_key] = values.pop(self._accounts_key)
+            for key, value in values.items():
                 self._values[key] = value.value
                 store(key, value)
 

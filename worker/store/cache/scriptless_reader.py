@@ -7,7 +7,6 @@ from redis.exceptions import ResponseError
 
 from worker.core.cache_keys import CacheKeys
 from worker.store.cache.value_reader import (
-    FetchResult,
     KeyRequest,
     ReadValue,
     TimelineWindow,
@@ -26,10 +25,10 @@ class ScriptlessReader:
 
     async def fetch(
         self, instance: str, requests: Sequence[KeyRequest], window: TimelineWindow | None
-    ) -> FetchResult:
+    ) -> dict[str, ReadValue]:
         """Read keys, and of a window the timeline without its messages."""
-        results: dict[str, ReadValue] = {}
         account = await self._execute("HGET", self._accounts, instance)
+        results = {self._accounts: ReadValue(parse_account(account))}
         if window:
             members = await self._execute("ZRANGE", window.timeline, 0, -1)
             results[window.timeline] = ReadValue(parse_ids(members or ()))
@@ -37,7 +36,7 @@ class ScriptlessReader:
             values = await self._execute("MGET", *(key for key, _ in requests))
             for (key, parse), value in zip(requests, values, strict=True):
                 results[key] = ReadValue(None if value is None else parse(value))
-        return FetchResult(ReadValue(parse_account(account)), results)
+        return results
 
     async def ping(self) -> None:
         """Raise unless the server answers."""

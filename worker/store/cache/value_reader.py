@@ -38,18 +38,14 @@ class TimelineWindow(NamedTuple):
 
 
 class ReadValue(NamedTuple):
-    """A parsed value, None if the key has none; `size` in bytes, `ttl_s` None without expiry."""
+    """A parsed value, None if there is none; `size` in bytes.
+
+    `ttl_s` is None without expiry, and for a missing key: its creation will be reported.
+    """
 
     value: Any
     size: int = 0
     ttl_s: float | None = None
-
-
-class FetchResult(NamedTuple):
-    """The account of the instance, and the values by key."""
-
-    owner: ReadValue
-    values: dict[str, ReadValue]
 
 
 class ValueReader(Protocol):
@@ -57,8 +53,11 @@ class ValueReader(Protocol):
 
     async def fetch(
         self, instance: str, requests: Sequence[KeyRequest], window: TimelineWindow | None
-    ) -> FetchResult:
-        """Read keys, and of a window the timeline; its messages may be left out."""
+    ) -> dict[str, ReadValue]:
+        """Return values by key: of the requests, the timeline, and the accounts hash (the account).
+
+        The window's messages may be included.
+        """
 
     async def ping(self) -> None:
         """Raise unless values can be read."""
@@ -76,7 +75,7 @@ class RedisValueReader:
 
     async def fetch(
         self, instance: str, requests: Sequence[KeyRequest], window: TimelineWindow | None
-    ) -> FetchResult:
+    ) -> dict[str, ReadValue]:
         """Read keys, and of a window the timeline and its messages."""
         keys = [self._accounts, *(request.key for request in requests)]
         arguments: list[str | int] = [instance, int(self._with_ttl)]
@@ -86,7 +85,7 @@ class RedisValueReader:
             arguments += (window.message_prefix, order, window.limit, window.after, window.before)
         async with self._limiter, translate_errors(self._client):
             reply = await self._script(keys, arguments)
-        return _parse_reply(reply, requests, window)
+        return _parse_reply(reply, self._accounts, requests, window)
 
     async def ping(self) -> None:
         """Raise unless the server answers."""
@@ -95,20 +94,21 @@ class RedisValueReader:
 
 
 def _parse_reply(
-    reply: Any, requests: Sequence[KeyRequest], window: TimelineWindow | None
-) -> FetchResult:
-    account, ids, window_ids, values, (account_ttl_ms, *ttls_ms) = reply
-    results: dict[str, ReadValue] = {}
+    reply: Any, accounts_key: str, requests: Sequence[KeyRequest], window: TimelineWindow | None
+) -> dict[str, ReadValue]:
+    account, ids, window_ids, values, ttls_ms = reply
+    rows: list[tuple[str, Any, int]] = [(accounts_key, parse_account(account), 0)]
     if window:
         timeline = parse_ids(ids.split())
-        ttl_s = _seconds(ttls_ms.pop(0))
-        results[window.timeline] = ReadValue(timeline, ID_BYTES * len(timeline), ttl_s)
+        rows.append((window.timeline, timeline, ID_BYTES * len(timeline)))
         message_keys = [f"{window.message_prefix}{i.decode()}" for i in window_ids]
         requests = [*requests, *(KeyRequest(key, message_view) for key in message_keys)]
-    for (key, parse), value, ttl_ms in zip(requests, values, ttls_ms, strict=True):
-        parsed = None if value is None else parse(value)
-        results[key] = ReadValue(parsed, len(value or b""), _seconds(ttl_ms))
-    return FetchResult(ReadValue(parse_account(account), 0, _seconds(account_ttl_ms)), results)
+    for (key, parse), value in zip(requests, values, strict=True):
+        rows.append((key, None if value is None else parse(value), len(value or b"")))
+    return {
+        key: ReadValue(value, size, ttl_ms / 1000 if ttl_ms >= 0 else None)
+        for (key, value, size), ttl_ms in zip(rows, ttls_ms, strict=True)
+    }
 
 
 def parse_account(value: bytes | None) -> int | None:
@@ -119,8 +119,3 @@ def parse_account(value: bytes | None) -> int | None:
 def parse_ids(members: Iterable[bytes]) -> list[int]:
     """Parse the members of a timeline."""
     return [int(member) for member in members if member.isdigit()]
-
-
-def _seconds(ttl_ms: int) -> float | None:
-    """Return None also for a key that does not exist: its creation will be reported."""
-    return ttl_ms / 1000 if ttl_ms >= 0 else None
