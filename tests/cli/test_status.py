@@ -302,8 +302,8 @@ async def test_a_large_database_is_counted_in_part(redis_uri: str, prefix: str) 
                 instance = "one" if number % 3 else "two"
                 pipeline.set(f"{prefix}:chatwoot:{instance}:message:{number}", "{}", ex=60)
             await pipeline.execute()
-        whole = await measure_usage(client, prefix, most_keys=10**9)
-        part = await measure_usage(client, prefix, most_keys=2000)
+        whole = await measure_usage(client, prefix, max_keys=10**9)
+        part = await measure_usage(client, prefix, max_keys=2000)
 
     assert {name: kinds["message"] for name, kinds in whole.kinds.items()} == {
         "one": 4000,

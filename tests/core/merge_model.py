@@ -39,13 +39,13 @@ class ModelCache:
         document, expires_ms = self._stored.get(place, (None, 0))
         return document if self.now_ms < expires_ms else None
 
-    def write(self, draft: PendingWrite) -> str:
-        """Write a draft, merged with what is stored where neither covers the other."""
-        document = draft.document
+    def write(self, pending: PendingWrite) -> str:
+        """Write a document, merged with the stored one if neither covers the other."""
+        document = pending.document
         place: Place = (type(document), document.instance, document.id)
         stored = self.get(place)
         if stored is None:
-            if self._is_too_old(draft):
+            if self._is_too_old(pending):
                 return "stale"
         else:
             answer = judge(document.revision, stored.revision)
@@ -53,14 +53,14 @@ class ModelCache:
                 return answer
             if answer == "merge":
                 merged: Document = merge(cast("Any", document), stored)
-                return self.write(PendingWrite(merged, draft.event_ms))
+                return self.write(PendingWrite(merged, pending.event_ms))
         self._put(place, document)
         return "applied"
 
-    def _is_too_old(self, draft: PendingWrite) -> bool:
-        if not self.has_age_rule or _is_deleted(draft.document):
+    def _is_too_old(self, pending: PendingWrite) -> bool:
+        if not self.has_age_rule or _is_deleted(pending.document):
             return False
-        return draft.event_ms < self.now_ms - self.ttl_ms
+        return pending.event_ms < self.now_ms - self.ttl_ms
 
     def _put(self, place: Place, document: Document) -> None:
         life_ms = self.ttl_ms + (self.tombstone_extra_ms if _is_deleted(document) else 0)

@@ -12,7 +12,8 @@ from msgspec.structs import replace
 from tests.core.glob import matches
 from tests.core.names import ADVERSARIAL, names, prefixes
 from tests.core.rows import conversation_document, message_document
-from worker.core.cache_keys import CacheKeys, contact_names, digits_of, escape, unescape
+from worker.core.cache_keys import CacheKeys, escape, unescape
+from worker.core.contact_names import digits_of, index_names
 from worker.core.documents import Contact
 
 IDS = st.integers(1, 2**53 - 1) | st.integers(1, 3)
@@ -284,14 +285,14 @@ class TestContactNames:
     ) -> None:
         contact = Contact(identifier=identifier, phone_number=phone_number)
 
-        assert contact_names(contact) == expected
+        assert index_names(contact) == expected
 
     def test_of_nobody_are_none(self) -> None:
-        assert contact_names(None) == []
+        assert index_names(None) == []
 
     @given(st.none() | names(min_size=0), st.none() | names(min_size=0))
     def test_are_never_empty(self, identifier: str | None, phone_number: str | None) -> None:
-        made = contact_names(Contact(identifier=identifier, phone_number=phone_number))
+        made = index_names(Contact(identifier=identifier, phone_number=phone_number))
 
         assert all(made)
         assert len(made) <= 2

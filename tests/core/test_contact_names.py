@@ -3,8 +3,7 @@
 import pytest
 from hypothesis import given, strategies as st
 
-from worker.core.cache_keys import contact_names
-from worker.core.contact_names import lookup_names
+from worker.core.contact_names import index_names, lookup_names
 from worker.core.documents import Contact
 
 
@@ -29,7 +28,7 @@ from worker.core.documents import Contact
 )
 def test_a_number_is_found_however_it_is_written(written: str, contact: Contact) -> None:
     """By `+`, spaces, as a JID, as one of its devices; and where Chatwoot knows one form only."""
-    assert {*lookup_names(written).own} & {*contact_names(contact)}
+    assert {*lookup_names(written).own} & {*index_names(contact)}
 
 
 @pytest.mark.parametrize("other", ["551100000042", "551100000042@s.whatsapp.net", "+551100000042"])

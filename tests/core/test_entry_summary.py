@@ -14,7 +14,7 @@ BOUND = Bindings({"3/12": "loja", "5/20": "padaria"}, {"loja": 3, "padaria": 5})
 
 
 @pytest.mark.parametrize(
-    ("told", "expected"),
+    ("summary", "expected"),
     [
         (EntrySummary(account_id=3, inbox_id=12, inbox_name="x", instance="y"), "loja"),
         (EntrySummary(inbox_id=20), "padaria"),
@@ -37,9 +37,9 @@ BOUND = Bindings({"3/12": "loja", "5/20": "padaria"}, {"loja": 3, "padaria": 5})
     ],
 )
 def test_an_entry_belongs_where_its_inbox_is_bound_or_would_be(
-    told: EntrySummary, expected: str | None
+    summary: EntrySummary, expected: str | None
 ) -> None:
-    assert told.belongs_to(BOUND) == expected
+    assert summary.belongs_to(BOUND) == expected
 
 
 def test_of_an_account_with_two_instances_what_names_no_inbox_is_neithers() -> None:
@@ -50,11 +50,11 @@ def test_of_an_account_with_two_instances_what_names_no_inbox_is_neithers() -> N
 
 def test_a_message_says_all_of_it() -> None:
     body = events.message(1, account_id=4, inbox_id=9, inbox_name="x", conversation_id=7)
-    told = summarize_entry({b"payload": events.encode(body), b"expect": b"e", b"account": b"4"})
+    summary = summarize_entry({b"payload": events.encode(body), b"expect": b"e", b"account": b"4"})
 
-    assert (told.event, told.account_id, told.inbox_id) == ("message_created", 4, 9)
-    assert (told.inbox_name, told.conversation_id, told.expect) == ("x", 7, "e")
-    assert told.contacts
+    assert (summary.event, summary.account_id, summary.inbox_id) == ("message_created", 4, 9)
+    assert (summary.inbox_name, summary.conversation_id, summary.expect) == ("x", 7, "e")
+    assert summary.contacts
 
 
 JSON = st.recursive(
@@ -95,7 +95,7 @@ def test_nothing_that_an_entry_holds_stops_its_reading(
     letter = DeadLetter(b"1-1", {**fields, b"_more": instance, b"_id": account})
 
     summarize_entry(fields).names(BOUND)
-    letter.shown(BOUND, content=True)
+    letter.details(BOUND, content=True)
     assert b"payload" in letter.original()
     assert letter.first_ms >= 0
 

@@ -119,8 +119,8 @@ class TestEndState:
             for reading in batch:
                 for document in reading.documents(replayed=data.draw(st.booleans())):
                     fold.add(document, reading.order[0])
-            for draft in data.draw(st.permutations(fold.drafts)):
-                cache.write(draft)
+            for write in data.draw(st.permutations(fold.writes)):
+                cache.write(write)
 
         for message_id in {reading.message_id for reading in history}:
             of_message = [reading for reading in history if reading.message_id == message_id]
@@ -182,7 +182,7 @@ class TestEndState:
 
         for document in (message, conversation, of_equal_id, *elsewhere):
             assert fold.add(document, 1).added
-        assert [draft.document for draft in fold.drafts] == [
+        assert [write.document for write in fold.writes] == [
             *(message, conversation, of_equal_id, *elsewhere)
         ]
 
@@ -190,22 +190,22 @@ class TestEndState:
     def test_a_fold_holds_one_draft_for_each_document(self, history: list[Reading]) -> None:
         fold = Coalescer()
         for reading in history:
-            held = dict(enumerate(fold.drafts))
+            held = dict(enumerate(fold.writes))
             for document in reading.documents():
                 part = fold.add(document, reading.order[0])
-                before = held.get(part.draft)
-                now = fold.drafts[part.draft]
+                before = held.get(part.write)
+                now = fold.writes[part.write]
                 assert part.added is (before is None or before.document != now.document)
 
-        assert len(fold.drafts) == len({reading.message_id for reading in history}) + 1
-        for draft in fold.drafts:
+        assert len(fold.writes) == len({reading.message_id for reading in history}) + 1
+        for write in fold.writes:
             born = [
                 reading.order[0]
                 for reading in history
-                if isinstance(draft.document, Conversation)
-                or reading.message_id == draft.document.id
+                if isinstance(write.document, Conversation)
+                or reading.message_id == write.document.id
             ]
-            assert draft.event_ms == max(born)
+            assert write.event_ms == max(born)
 
 
 class TestPromises:
@@ -419,8 +419,8 @@ class TestAges:
         for now_ms in sorted({now_ms for now_ms, _ in arrivals}):
             cache.now_ms = now_ms
             batch = [reading for at_ms, reading in arrivals if at_ms == now_ms]
-            for draft in drafts_of(batch, folded=data.draw(st.booleans())):
-                cache.write(draft)
+            for write in writes_of(batch, folded=data.draw(st.booleans())):
+                cache.write(write)
             seen_deletion = seen_deletion or any(reading.deleted for reading in batch)
             stored = cache.get((Message, "loja", MESSAGE_ID))
             if seen_deletion and stored is not None:
@@ -491,10 +491,10 @@ def arrivals_of(ttl_ms: int) -> st.SearchStrategy[list[tuple[int, Reading]]]:
     return entries.map(arrive)
 
 
-def drafts_of(batch: list[Reading], *, folded: bool) -> list[PendingWrite]:
+def writes_of(batch: list[Reading], *, folded: bool) -> list[PendingWrite]:
     if not folded:
         return [PendingWrite(reading.documents()[0], reading.order[0]) for reading in batch]
     fold = Coalescer()
     for reading in batch:
         fold.add(reading.documents()[0], reading.order[0])
-    return fold.drafts
+    return fold.writes

@@ -19,7 +19,7 @@ import anyio
 from tests import events
 from tests.e2e.conftest import ServerStarter
 from tests.e2e.process import Worker, running
-from tests.store.test_document_writer import INSTANCE, drafts
+from tests.store.test_document_writer import INSTANCE, pending_writes
 from tests.waiting import wait_until
 from worker.core.cache_keys import CacheKeys
 from worker.store.cache.document_writer import CacheSettings, DocumentWriter
@@ -81,8 +81,8 @@ class Trial:
             if kept is None:
                 await self.client.delete(self.cache.keys.message(INSTANCE, number))
             else:
-                written = await self.cache.write(drafts(body(number, self.version)))
-                assert written.answers[0] == "applied"
+                written = await self.cache.write(pending_writes(body(number, self.version)))
+                assert written.outcomes[0] == "applied"
             history.states[-1] = (asked, time.perf_counter(), kept)
             await anyio.sleep(self.chance.choice([0, 0, 0.002]))
 

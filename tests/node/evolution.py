@@ -12,8 +12,8 @@ from typing import Any
 from msgspec.structs import replace
 
 from tests import events
-from tests.store.test_document_reader import Shelf, tracked
-from tests.store.test_document_writer import INSTANCE, drafts
+from tests.store.test_document_reader import CacheFixture, tracked
+from tests.store.test_document_writer import INSTANCE, pending_writes
 from tests.waiting import wait_until
 from worker.core.documents import PendingWrite
 from worker.store.client import create_client
@@ -32,7 +32,7 @@ def evolution(*arguments: str) -> Any:
 async def test_evolution_reads_what_we_write(redis_uri: str, prefix: str) -> None:
     """`GET prefix:module:key`, then `JSON.parse`."""
     async with create_client(redis_uri) as own:
-        shelf = Shelf(own, prefix, None)
+        shelf = CacheFixture(own, prefix, None)
         await shelf.write(events.message(7, content='Olá, 🙂 "aspas"', source_id="WAID:A"))
 
     message = evolution(redis_uri, prefix, "get", f"{INSTANCE}:message:7")
@@ -50,15 +50,15 @@ async def test_evolution_clears_one_instance_and_our_readers_see_it(
     """With names that its unescaped SCAN would take for others'."""
     others = (f"{INSTANCE}:2", f"{INSTANCE}*", f"x{INSTANCE}")
     async with create_client(redis_uri) as own, tracked(redis_uri, prefix) as local:
-        shelf = Shelf(own, prefix, local)
+        shelf = CacheFixture(own, prefix, local)
         await shelf.write(events.message(1), events.message(2))
         for name in others:
             copies = [
                 PendingWrite(replace(draft.document, instance=name), draft.event_ms)
-                for draft in drafts(events.message(1))
+                for draft in pending_writes(events.message(1))
             ]
-            await shelf.cache.write(copies)
-        await shelf.heard()
+            await shelf.writer.write(copies)
+        await shelf.wait_for_invalidations()
         assert await shelf.ids() == [1, 2]
 
         assert evolution(redis_uri, prefix, "clear", INSTANCE) == 5
@@ -67,6 +67,6 @@ async def test_evolution_clears_one_instance_and_our_readers_see_it(
         assert all([await shelf.reader.of(name).message(1) for name in others])
 
 
-async def gone(shelf: Shelf) -> bool:
+async def gone(shelf: CacheFixture) -> bool:
     """Whether nothing is left of the messages."""
     return await shelf.of().message(1) is None and await shelf.of().message(2) is None

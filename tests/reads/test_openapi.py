@@ -14,7 +14,7 @@ from schemathesis.schemas import APIOperation
 
 from tests import events
 from tests.reads.test_reads_api import ALL, opened
-from tests.store.test_document_writer import INSTANCE, drafts
+from tests.store.test_document_writer import INSTANCE, pending_writes
 from worker.reads import openapi
 
 Operation = APIOperation[Any, Any, Any, Any]
@@ -59,7 +59,7 @@ async def test_the_server_does_what_its_description_says(
     """For generated questions, with the shapes of every answer checked."""
     async with opened(redis_uri, prefix) as desk:
         for number in range(1, 6):
-            await desk.cache.write(drafts(events.message(number, conversation_id=1)))
+            await desk.cache.write(pending_writes(events.message(number, conversation_id=1)))
         url = f"http://127.0.0.1:{desk.server.port}"
         await anyio.to_thread.run_sync(held_to(operation, url, mode))
 

@@ -17,7 +17,7 @@ from tests.e2e.proxy import proxied
 from tests.servers import Server
 from tests.serving import Served, served
 from tests.store.test_document_reader import note
-from tests.store.test_document_writer import drafts
+from tests.store.test_document_writer import pending_writes
 from tests.waiting import wait_until
 from worker.core.cache_keys import CacheKeys
 from worker.core.documents import PendingWrite
@@ -94,7 +94,7 @@ async def desk(redis_uri: str, prefix: str) -> AsyncIterator[Desk]:
 async def filled(desk: Desk) -> Desk:
     """With two messages, a note between them, and a document of another instance."""
     for body in (events.message(1, source_id="WAID:3EB0"), note(2), events.message(3)):
-        await desk.cache.write(drafts(body))
+        await desk.cache.write(pending_writes(body))
     return desk
 
 
@@ -281,7 +281,7 @@ class TestPaths:
     @pytest.mark.parametrize("name", ["a b", "loja:2", "ação", "a/b", "..", "%2F", "*", "a\tb"])
     async def test_odd_names_are_names(self, desk: Desk, name: str) -> None:
         """One level of escapes is undone, whatever the name is."""
-        draft, _ = drafts(events.message(5))
+        draft, _ = pending_writes(events.message(5))
         document = replace(draft.document, instance=name)
         await desk.cache.write([PendingWrite(document, draft.event_ms)])
         reply = await desk.get(f"/instances/{quote(name, safe='')}/messages/5", ALL)
@@ -333,7 +333,9 @@ class TestWaiting:
         with anyio.fail_after(4):
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(ask)
-                await filled.cache.write(drafts(events.message(7, source_id="WAID:3EB0ABC")))
+                await filled.cache.write(
+                    pending_writes(events.message(7, source_id="WAID:3EB0ABC"))
+                )
 
         assert replies[0].body["messages"][0]["id"] == 7
         assert replies[0].body["arrived"] is True
@@ -348,7 +350,7 @@ class TestWaiting:
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(ask)
-            await desk.cache.write(drafts(events.message(7)))
+            await desk.cache.write(pending_writes(events.message(7)))
 
         assert replies[0].body == [{"role": "user", "content": "Oi!"}]
         assert replies[0].headers["x-arrived"] == "true"
@@ -424,7 +426,7 @@ class TestOutages:
     async def test_a_server_that_hangs(self, server_binary: Any, prefix: str) -> None:
         with Server(server_binary) as server:
             async with opened(server.uri, prefix, read_s=0.2) as desk:
-                await desk.cache.write(drafts(events.message(1)))
+                await desk.cache.write(pending_writes(events.message(1)))
                 server.pause()
                 with anyio.fail_after(2):
                     reply = await desk.get(f"{HOME}/messages/1", ALL)
@@ -444,7 +446,7 @@ class TestOutages:
             opened(f"redis://127.0.0.1:{proxy.port}", prefix) as desk,
         ):
             for n in (1, 2):
-                await desk.cache.write(drafts(events.message(n)))
+                await desk.cache.write(pending_writes(events.message(n)))
             proxy.swallow = b'"id":1,'
             assert (await desk.get(f"{HOME}/messages/1", ALL)).code == 503
             assert (await desk.get(f"{HOME}/messages/2", ALL)).body["id"] == 2
@@ -469,7 +471,7 @@ async def test_rights_on_one_instance_are_enough_to_read_it(
     with Server(server_binary) as server:
         async with create_client(server.uri) as admin:
             cache = DocumentWriter(admin, CacheSettings(prefix, ttl_s=1000))
-            await cache.write(drafts(events.message(1)))
+            await cache.write(pending_writes(events.message(1)))
             await admin.execute_command(
                 *("ACL", "SETUSER", "reader", "on", ">pw", f"~{root}loja-aurora:*"),
                 *(f"~{root}%accounts", "+evalsha", "+script|load", "+hget", "+zrange", "+mget"),

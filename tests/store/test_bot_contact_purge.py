@@ -41,15 +41,15 @@ class Place:
 
     async def cache(self, *bodies: bytes, instance: str = LOJA) -> None:
         """Cache what events hold, whoever they are about."""
-        drafts: list[PendingWrite] = []
+        writes: list[PendingWrite] = []
         for number, body in enumerate(bodies, start=1):
             event = chatwoot_event.decode_event(body)
             assert event is not None
             entry = Entry(b"1795886500000-%d" % number, {b"payload": body})
             address = chatwoot_event.Destination(instance, 3)
             documents = chatwoot_event.build_documents(event, read_envelope(entry), address)
-            drafts += [PendingWrite(d, 2**53) for d in documents if d is not None]
-        await DocumentWriter(self.client, CacheSettings(self.prefix)).write(drafts)
+            writes += [PendingWrite(d, 2**53) for d in documents if d is not None]
+        await DocumentWriter(self.client, CacheSettings(self.prefix)).write(writes)
 
     async def keys(self) -> set[str]:
         found = self.client.scan_iter(f"{self.prefix}:chatwoot:{LOJA}:*", count=1000)

@@ -1,4 +1,4 @@
-"""How errors of a connection are told apart."""
+"""Translation of connection errors."""
 
 import pytest
 

@@ -48,13 +48,13 @@ def _batches(of: tuple[list[Reading], bool]) -> st.SearchStrategy[list[list[Step
     return st.lists(st.lists(step, min_size=1, max_size=4), min_size=1, max_size=5)
 
 
-def drafts(batch: Sequence[Step], instance: str) -> list[PendingWrite]:
+def pending_writes(batch: Sequence[Step], instance: str) -> list[PendingWrite]:
     fold = Coalescer()
     for reading, is_old in batch:
         for document in reading.documents():
             event_ms = NOW_MS - is_old * (TTL_S + 1000) * 1000
             fold.add(replace(document, instance=instance), event_ms)
-    return fold.drafts
+    return fold.writes
 
 
 class Stores:
@@ -74,9 +74,9 @@ class Stores:
     async def write(self, some: list[PendingWrite]) -> list[list[str]]:
         """Write one batch to all; gives the answers of each."""
         return [
-            list((await self.cache.write(some)).answers),
-            list((await self.memory.write(some)).answers),
-            [self.model.write(draft) for draft in some],
+            list((await self.cache.write(some)).outcomes),
+            list((await self.memory.write(some)).outcomes),
+            [self.model.write(write) for write in some],
         ]
 
     async def held(self, document: Document) -> list[bytes | None]:
@@ -127,10 +127,10 @@ def test_script_memory_and_model_end_alike(
 async def _compare(stores: Stores, batches: list[list[Step]], instance: str) -> None:
     seen: dict[tuple[type, int], Document] = {}
     for batch in batches:
-        some = drafts(batch, instance)
+        some = pending_writes(batch, instance)
         redis, memory, model = await stores.write(some)
         assert redis == memory == model
-        seen |= {(type(draft.document), draft.document.id): draft.document for draft in some}
+        seen |= {(type(write.document), write.document.id): write.document for write in some}
     for document in seen.values():
         redis_, memory_, model_ = await stores.held(document)
         assert redis_ == memory_ == model_

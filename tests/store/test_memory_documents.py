@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests import events
-from tests.store.test_document_writer import INSTANCE, NOW_MS, drafts
+from tests.store.test_document_writer import INSTANCE, NOW_MS, pending_writes
 from worker.core.binding_rules import BindingClaim
 from worker.core.message_page import MessageRange
 from worker.errors import RedisUnavailable
@@ -20,7 +20,7 @@ from worker.store.cache.memory_documents import MemoryDocuments
 DAY_S = 86_400
 
 
-class Shelf:
+class MemoryFixture:
     """A memory, its reader, and a clock to set."""
 
     def __init__(self, max_bytes: int = 1_000_000) -> None:
@@ -39,7 +39,7 @@ class Shelf:
         """Write events one after the other; gives what became of their documents."""
         answers: list[str] = []
         for body in bodies:
-            answers += (await self.memory.write(drafts(body, **when))).answers
+            answers += (await self.memory.write(pending_writes(body, **when))).outcomes
         return answers
 
     async def text(self, number: int = 90214) -> str | None:
@@ -63,9 +63,9 @@ async def test_any_order_of_events_ends_the_same() -> None:
     ]
     ends = set()
     for order in itertools.permutations(bodies):
-        shelf = Shelf()
-        await shelf.write(*order, *order[:2])
-        ends.add(await shelf.text())
+        cache = MemoryFixture()
+        await cache.write(*order, *order[:2])
+        ends.add(await cache.text())
 
     assert len(ends) == 1
     assert '"deleted":true' in str(ends)
@@ -73,71 +73,71 @@ async def test_any_order_of_events_ends_the_same() -> None:
 
 
 async def test_says_what_became_of_a_draft() -> None:
-    shelf = Shelf()
+    cache = MemoryFixture()
     body = events.message()
 
-    assert await shelf.write(body) == ["applied", "applied"]
-    assert await shelf.write(body) == ["stale", "stale"]
+    assert await cache.write(body) == ["applied", "applied"]
+    assert await cache.write(body) == ["stale", "stale"]
 
 
 async def test_a_timeline_keeps_the_newest() -> None:
-    shelf = Shelf()
-    await shelf.write(*(events.message(number) for number in (5, 2, 4, 3, 1, 4)))
+    cache = MemoryFixture()
+    await cache.write(*(events.message(number) for number in (5, 2, 4, 3, 1, 4)))
 
-    assert await shelf.ids() == [3, 4, 5]
+    assert await cache.ids() == [3, 4, 5]
 
 
 async def test_pointers_keep_the_greater_id() -> None:
-    shelf = Shelf()
+    cache = MemoryFixture()
     for number in (7, 9, 8):
-        await shelf.write(events.message(number, conversation_id=number, source_id="WAID:S"))
-    found = await shelf.reader.of(INSTANCE).message_by_source("S")
+        await cache.write(events.message(number, conversation_id=number, source_id="WAID:S"))
+    found = await cache.reader.of(INSTANCE).message_by_source("S")
 
     assert found is not None
     assert found.id == 9
-    assert await shelf.reader.of(INSTANCE).conversation_of("5511900000042") == 9
+    assert await cache.reader.of(INSTANCE).conversation_of("5511900000042") == 9
 
 
 async def test_a_document_lives_from_its_newest_event() -> None:
     """Not from when this process happened to read it, so every process holds the same."""
-    shelf = Shelf()
-    await shelf.write(events.message(1), ms=NOW_MS - 60_000)
-    shelf.now += 39
-    assert await shelf.text(1) is not None
+    cache = MemoryFixture()
+    await cache.write(events.message(1), ms=NOW_MS - 60_000)
+    cache.now += 39
+    assert await cache.text(1) is not None
 
-    shelf.now += 2
-    assert await shelf.text(1) is None
-    assert await shelf.ids() == []
+    cache.now += 2
+    assert await cache.text(1) is None
+    assert await cache.ids() == []
 
 
 async def test_a_deletion_is_remembered_longer_and_a_late_event_creates_nothing() -> None:
-    shelf = Shelf()
-    await shelf.write(events.message(1, deleted=True))
-    shelf.now += 200
-    assert await shelf.write(events.message(1, content="late", at=2e9)) == ["stale", "stale"]
-    assert await shelf.write(events.message(2)) == ["stale", "stale"]
+    cache = MemoryFixture()
+    await cache.write(events.message(1, deleted=True))
+    cache.now += 200
+    assert await cache.write(events.message(1, content="late", at=2e9)) == ["stale", "stale"]
+    assert await cache.write(events.message(2)) == ["stale", "stale"]
 
-    assert await shelf.text(2) is None
-    shelf.now += DAY_S
-    assert await shelf.text(1) is None
+    assert await cache.text(2) is None
+    cache.now += DAY_S
+    assert await cache.text(1) is None
 
 
 async def test_what_another_account_left_is_nobodys() -> None:
-    shelf = Shelf()
-    await shelf.write(events.message(1))
-    shelf.accounts[INSTANCE] = 4
+    cache = MemoryFixture()
+    await cache.write(events.message(1))
+    cache.accounts[INSTANCE] = 4
 
-    assert await shelf.text(1) is None
+    assert await cache.text(1) is None
 
 
 async def test_the_least_recently_used_go_first() -> None:
-    shelf = Shelf(max_bytes=20_000)
+    cache = MemoryFixture(max_bytes=20_000)
     for number in range(1, 50):
-        await shelf.write(events.message(number, content="x" * 500))
+        await cache.write(events.message(number, content="x" * 500))
 
-    assert await shelf.text(1) is None
-    assert await shelf.text(49) is not None
-    assert len(shelf.memory) < 30
+    assert await cache.text(1) is None
+    assert await cache.text(49) is not None
+    assert len(cache.memory) < 30
 
 
 async def test_half_a_memory_answers_nothing() -> None:
@@ -172,10 +172,10 @@ async def test_bindings_are_granted_as_by_the_script(
 
 def test_writing_is_quick() -> None:
     """A stream of a day is read at each start."""
-    some = [draft for number in range(200) for draft in drafts(events.message(number + 1))]
-    shelf = Shelf(max_bytes=50_000_000)
+    some = [write for number in range(200) for write in pending_writes(events.message(number + 1))]
+    cache = MemoryFixture(max_bytes=50_000_000)
     began = time.perf_counter()
-    asyncio.run(_write(shelf.memory, some))
+    asyncio.run(_write(cache.memory, some))
 
     assert len(some) / (time.perf_counter() - began) > 2000
 

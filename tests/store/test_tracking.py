@@ -1,4 +1,4 @@
-"""A local tier hears of every write, by whomever, and is not used while it might not."""
+"""A local tier receives an invalidation of every write, and is not used without them."""
 
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -10,7 +10,7 @@ import pytest
 from tests import events
 from tests.e2e.proxy import proxied
 from tests.servers import Server
-from tests.store.test_document_reader import CONVERSATION, Shelf, is_trusted, tracked
+from tests.store.test_document_reader import CONVERSATION, CacheFixture, is_valid, tracked
 from tests.store.test_document_writer import INSTANCE
 from tests.waiting import wait_until
 from worker.core.message_page import MessageRange
@@ -19,93 +19,95 @@ from worker.store.cache.local_cache import LocalCache
 from worker.store.cache.tracking import LEASE_S, Tracking
 from worker.store.client import create_client
 
-Change = Callable[[Shelf], Awaitable[object]]
+Change = Callable[[CacheFixture], Awaitable[object]]
 
 
 @pytest.fixture
-async def shelf(redis_uri: str, prefix: str) -> AsyncIterator[Shelf]:
+async def cache(redis_uri: str, prefix: str) -> AsyncIterator[CacheFixture]:
     async with create_client(redis_uri) as own, tracked(redis_uri, prefix) as local:
-        yield Shelf(own, prefix, local)
+        yield CacheFixture(own, prefix, local)
 
 
-async def content(shelf: Shelf) -> str | None:
-    """What a reader sees of message 1."""
-    found = await shelf.of().message(1)
+async def content(cache: CacheFixture) -> str | None:
+    """Message 1, as a reader sees it."""
+    found = await cache.of().message(1)
     return None if found is None else found.json.decode()
 
 
-async def ids(shelf: Shelf) -> list[int]:
-    """What a reader sees of the conversation."""
-    page = await shelf.of().page(CONVERSATION, MessageRange())
+async def ids(cache: CacheFixture) -> list[int]:
+    """The ids of the conversation, as a reader sees them."""
+    page = await cache.of().page(CONVERSATION, MessageRange())
     return [message.id for message in page.messages] if page else []
 
 
-async def is_from_memory(shelf: Shelf) -> bool:
-    """Whether a reader is answered from memory."""
-    reader = shelf.of()
+async def is_from_memory(cache: CacheFixture) -> bool:
+    """Whether a reader answers from memory."""
+    reader = cache.of()
     await reader.message(1)
     return reader.from_memory
 
 
-async def delete(shelf: Shelf) -> None:
+async def delete(cache: CacheFixture) -> None:
     """As an operator does."""
-    await shelf.client.delete(shelf.keys.message(INSTANCE, 1))
+    await cache.client.delete(cache.keys.message(INSTANCE, 1))
 
 
-async def purge(shelf: Shelf) -> None:
+async def purge(cache: CacheFixture) -> None:
     """As Evolution's `deleteAll` does."""
-    pattern = shelf.keys.instance_pattern(INSTANCE)
-    found = [key async for key in shelf.client.scan_iter(pattern, count=1000)]
-    await shelf.client.delete(*found)
+    pattern = cache.keys.instance_pattern(INSTANCE)
+    found = [key async for key in cache.client.scan_iter(pattern, count=1000)]
+    await cache.client.delete(*found)
 
 
-async def expire(shelf: Shelf) -> None:
-    """An end that comes by itself, sooner than was said when it was read."""
-    await shelf.client.pexpire(shelf.keys.message(INSTANCE, 1), 20)
+async def expire(cache: CacheFixture) -> None:
+    """Expire earlier than stated when the value was read."""
+    await cache.client.pexpire(cache.keys.message(INSTANCE, 1), 20)
 
 
-async def rename(shelf: Shelf) -> None:
-    await shelf.client.rename(shelf.keys.message(INSTANCE, 1), f"{shelf.keys.root}elsewhere")
+async def rename(cache: CacheFixture) -> None:
+    await cache.client.rename(cache.keys.message(INSTANCE, 1), f"{cache.keys.root}elsewhere")
 
 
-async def by_script(shelf: Shelf) -> None:
-    await shelf.client.eval("redis.call('DEL', ARGV[1])", 0, shelf.keys.message(INSTANCE, 1))
+async def by_script(cache: CacheFixture) -> None:
+    await cache.client.eval("redis.call('DEL', ARGV[1])", 0, cache.keys.message(INSTANCE, 1))
 
 
 @pytest.mark.parametrize("change", [delete, purge, expire, rename, by_script])
-async def test_whatever_takes_a_document_is_seen(shelf: Shelf, change: Change) -> None:
-    await shelf.write(events.message(1), events.message(2))
-    assert await ids(shelf) == [1, 2]
-    assert await is_from_memory(shelf)
+async def test_every_way_of_deleting_a_document_is_seen(
+    cache: CacheFixture, change: Change
+) -> None:
+    await cache.write(events.message(1), events.message(2))
+    assert await ids(cache) == [1, 2]
+    assert await is_from_memory(cache)
 
-    await change(shelf)
-    await wait_until(lambda: gone(shelf), "the document is gone", timeout_s=2)
-    assert 1 not in await ids(shelf)
-
-
-async def gone(shelf: Shelf) -> bool:
-    """Whether message 1 is gone for readers."""
-    return await content(shelf) is None
+    await change(cache)
+    await wait_until(lambda: gone(cache), "the document is gone", timeout_s=2)
+    assert 1 not in await ids(cache)
 
 
-async def test_what_comes_is_seen_where_nothing_was(shelf: Shelf) -> None:
-    """That something is not there is remembered too, until it comes."""
-    assert await content(shelf) is None
-    assert await ids(shelf) == []
-    assert await is_from_memory(shelf)
-
-    await shelf.write(events.message(1))
-    assert await content(shelf) is not None
-    assert await ids(shelf) == [1]
+async def gone(cache: CacheFixture) -> bool:
+    """Whether readers do not see message 1."""
+    return await content(cache) is None
 
 
-async def test_a_document_never_outlives_its_key(shelf: Shelf) -> None:
-    """A server that is not asked for a key may tell of its expiry late."""
-    await shelf.write(events.message(1))
-    await shelf.client.pexpire(shelf.keys.message(INSTANCE, 1), 150)
-    await shelf.heard()
-    assert await content(shelf) is not None
-    held = shelf.reader._local.get(shelf.keys.message(INSTANCE, 1))  # type: ignore[union-attr]
+async def test_a_new_key_is_seen_after_its_absence_was_cached(cache: CacheFixture) -> None:
+    """Missing keys are cached, too."""
+    assert await content(cache) is None
+    assert await ids(cache) == []
+    assert await is_from_memory(cache)
+
+    await cache.write(events.message(1))
+    assert await content(cache) is not None
+    assert await ids(cache) == [1]
+
+
+async def test_a_document_never_outlives_its_key(cache: CacheFixture) -> None:
+    """A server may report the expiry of an unused key late."""
+    await cache.write(events.message(1))
+    await cache.client.pexpire(cache.keys.message(INSTANCE, 1), 150)
+    await cache.wait_for_invalidations()
+    assert await content(cache) is not None
+    held = cache.reader._local.get(cache.keys.message(INSTANCE, 1))  # type: ignore[union-attr]
 
     assert held is not None
     assert held.expires_at <= time.monotonic() + 0.15
@@ -114,98 +116,100 @@ async def test_a_document_never_outlives_its_key(shelf: Shelf) -> None:
 async def test_a_flush_is_seen(server_binary: Path, prefix: str) -> None:
     with Server(server_binary) as server:
         async with create_client(server.uri) as own, tracked(server.uri, prefix) as local:
-            shelf = Shelf(own, prefix, local)
-            await shelf.write(events.message(1))
-            assert await content(shelf) is not None
+            cache = CacheFixture(own, prefix, local)
+            await cache.write(events.message(1))
+            assert await content(cache) is not None
 
             await own.flushall()
-            await wait_until(lambda: gone(shelf), "the flush is seen", timeout_s=1)
+            await wait_until(lambda: gone(cache), "the flush is seen", timeout_s=1)
 
 
 async def test_nothing_is_answered_from_memory_after_a_cut(
     server_binary: Path, prefix: str
 ) -> None:
-    """And when it stands again, only what was read since."""
+    """After the reconnect only values that were read since."""
     with Server(server_binary) as server:
         async with create_client(server.uri) as own, tracked(server.uri, prefix) as local:
-            shelf = Shelf(own, prefix, local)
-            await shelf.write(events.message(1))
-            assert await content(shelf) is not None
+            cache = CacheFixture(own, prefix, local)
+            await cache.write(events.message(1))
+            assert await content(cache) is not None
             assert len(local) > 0
 
             await own.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
-            await wait_until(lambda: len(local) == 0, "all is forgotten")
-            await wait_until(lambda: is_trusted(local), "it stands again")
-            await delete(shelf)
-            await wait_until(lambda: gone(shelf), "the deletion is seen", timeout_s=1)
+            await wait_until(lambda: len(local) == 0, "all values are dropped")
+            await wait_until(lambda: is_valid(local), "the connection is restored")
+            await delete(cache)
+            await wait_until(lambda: gone(cache), "the deletion is seen", timeout_s=1)
 
 
-async def test_nothing_is_answered_from_memory_when_news_may_be_lost(
+async def test_nothing_is_answered_from_memory_when_invalidations_may_be_lost(
     redis_uri: str, prefix: str
 ) -> None:
-    """A connection that says nothing any more is worth nothing, before it is known to be gone."""
+    """A silent connection is not relied on, even before its loss is noticed."""
     port = int(redis_uri.rpartition(":")[2].partition("/")[0])
     async with (
         create_client(redis_uri) as own,
         proxied(port) as proxy,
         tracked(f"redis://127.0.0.1:{proxy.port}", prefix) as local,
     ):
-        shelf = Shelf(own, prefix, local)
-        await shelf.write(events.message(1))
-        assert await content(shelf) is not None
-        assert await is_from_memory(shelf)
+        cache = CacheFixture(own, prefix, local)
+        await cache.write(events.message(1))
+        assert await content(cache) is not None
+        assert await is_from_memory(cache)
 
         proxy.is_mute = True
         muted_at = time.monotonic()
-        await delete(shelf)
-        await wait_until(lambda: gone(shelf), "memory is not used", timeout_s=2 * LEASE_S)
+        await delete(cache)
+        await wait_until(lambda: gone(cache), "memory is not used", timeout_s=2 * LEASE_S)
         assert time.monotonic() - muted_at < LEASE_S + 0.3
 
-        # What was lost on the way never comes, so neither does trust in what was held before.
-        assert not await is_from_memory(shelf)
+        # Lost invalidations never arrive, so values stored before must not be used again.
+        assert not await is_from_memory(cache)
 
 
-async def test_memory_answers_for_a_server_that_hangs_as_long_as_it_may(
+async def test_memory_answers_while_a_server_hangs_until_the_lease_ends(
     server_binary: Path, prefix: str
 ) -> None:
-    """For the time that the last sign of life vouches for, and no longer."""
+    """For the lease of the last answered PING, and no longer."""
     with Server(server_binary) as server:
         async with create_client(server.uri) as own, tracked(server.uri, prefix) as local:
-            shelf = Shelf(own, prefix, local)
-            await shelf.write(events.message(1))
-            assert await content(shelf) is not None
+            cache = CacheFixture(own, prefix, local)
+            await cache.write(events.message(1))
+            assert await content(cache) is not None
 
             server.pause()
-            assert await is_from_memory(shelf)
-            await wait_until(lambda: not is_trusted(local), "trust ends", timeout_s=2 * LEASE_S)
+            assert await is_from_memory(cache)
+            await wait_until(
+                lambda: not is_valid(local), "the local tier is invalid", timeout_s=2 * LEASE_S
+            )
             server.resume()
-            await wait_until(lambda: is_trusted(local), "trust is back")
-            assert await is_from_memory(shelf)
+            await wait_until(lambda: is_valid(local), "the local tier is valid again")
+            assert await is_from_memory(cache)
 
 
 async def test_a_server_that_restarts_is_tracked_again(server_binary: Path, prefix: str) -> None:
     with Server(server_binary) as server:
         async with create_client(server.uri) as own, tracked(server.uri, prefix) as local:
-            shelf = Shelf(own, prefix, local)
-            await shelf.write(events.message(1))
-            assert await content(shelf) is not None
+            cache = CacheFixture(own, prefix, local)
+            await cache.write(events.message(1))
+            assert await content(cache) is not None
 
             server.restart()
-            await wait_until(lambda: len(local) == 0, "all is forgotten")
-            await wait_until(lambda: is_trusted(local), "it is tracked again", timeout_s=10)
-            assert await content(shelf) is None
+            await wait_until(lambda: len(local) == 0, "all values are dropped")
+            await wait_until(lambda: is_valid(local), "it is tracked again", timeout_s=10)
+            assert await content(cache) is None
 
 
 async def test_it_works_where_the_uri_asks_for_resp3(redis_uri: str, prefix: str) -> None:
     uri = f"{redis_uri}?protocol=3"
     async with create_client(uri) as own, tracked(uri, prefix) as local:
-        shelf = Shelf(own, prefix, local)
-        await shelf.write(events.message(1))
-        assert await content(shelf) is not None
-        assert await is_from_memory(shelf)
+        cache = CacheFixture(own, prefix, local)
+        await cache.write(events.message(1))
+        assert await content(cache) is not None
+        assert await is_from_memory(cache)
 
-        await delete(shelf)
-        await wait_until(lambda: gone(shelf), "the deletion is seen", timeout_s=1)
+        await delete(cache)
+        await wait_until(lambda: gone(cache), "the deletion is seen", timeout_s=1)
 
 
 @pytest.mark.parametrize("missing", ["-client", "-subscribe", "resetchannels"])

@@ -71,7 +71,7 @@ class _Wanted:
             self.id in (None, letter.id.decode())
             and self.reason in (None, letter.reason)
             and (self.before_ms is None or letter.buried_ms < self.before_ms)
-            and (self.instance is None or self.instance in letter.trace.names(bindings))
+            and (self.instance is None or self.instance in letter.entry_summary.names(bindings))
         )
 
 
@@ -167,7 +167,7 @@ async def _show(letters: _Letters, letter_id: str, *, content: bool) -> int:
     if letter is None:
         sys.stderr.write(f"chatwoot-cache: there is no letter {letter_id}\n")
         return 1
-    _print(letter.shown(letters.bindings, content=content))
+    _print(letter.details(letters.bindings, content=content))
     return 0
 
 

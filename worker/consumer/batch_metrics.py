@@ -65,7 +65,7 @@ class BatchMetrics:
         self._metrics.write_conflicts.inc(written.conflicts)
         kinds = Counter(
             type(draft.document)
-            for draft, answer in zip(drafts, written.answers, strict=True)
+            for draft, answer in zip(drafts, written.outcomes, strict=True)
             if answer == "applied"
         )
         for kind, count in kinds.items():

@@ -80,7 +80,7 @@ class BatchProcessor:
         cases = [_open(entry) for entry in entries if entry.fields]
         known = list(_known(cases))
         await self._resolve(known)
-        return Batch(entries, cases, self._fold(known).drafts, self._directory.version)
+        return Batch(entries, cases, self._fold(known).writes, self._directory.version)
 
     async def settle(self, batch: Batch) -> bool:
         """Settle all entries of a batch: write, then close."""
@@ -101,7 +101,7 @@ class BatchProcessor:
                 batch.cases, batch.drafts, batch.version = anew.cases, anew.drafts, anew.version
         for case in batch.cases:
             if case.outcome is None:
-                case.outcome = _verdict(case, batch.written.answers)
+                case.outcome = _verdict(case, batch.written.outcomes)
         batch.took_s = time.perf_counter() - started
         return True
 
@@ -228,7 +228,7 @@ def _verdict(case: EntryState, answers: Sequence[WriteOutcome]) -> Outcome | Unu
     """Settle a case by what became of its documents: the worst counts."""
     outcome = Outcome.STALE
     for part in case.parts:
-        answer = answers[part.draft]
+        answer = answers[part.write]
         if answer == "wrong_type":
             return UnusableEntry(
                 "wrong_type", "a key of the document holds a value of another type"

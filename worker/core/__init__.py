@@ -1,1 +1,1 @@
-"""Pure rules: no I/O, no clock, no logging. May import nothing of this project but `errors`."""
+"""Pure rules: no I/O, no clock, no logging. Imports nothing of this project but `errors`."""

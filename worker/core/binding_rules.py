@@ -1,12 +1,12 @@
-"""Which instance an event belongs to, and when that is a conflict.
+"""Decides which instance an event belongs to, and detects conflicts.
 
-A *binding* says that an inbox (`account/inbox`) is cached under an instance.
-Who may bind: the operator, whose word never changes and outranks everything;
-a producer that states the instance; or the inbox's name, where its channel is the one
-that Evolution creates, because Evolution names the inbox after the instance.
+A *binding* states that an inbox (`account/inbox`) is cached under an instance. Bindings come from
+the operator, whose bindings have priority and do not change; from a producer that states the
+instance; or from the inbox's name, if its channel is the one that Evolution creates, because
+Evolution names the inbox after the instance.
 
-What a binding forbids: an inbox under a second instance, an instance in a second account,
-a further inbox of an instance by name alone, an expectation that is not what the binding says.
+Conflicts are: an inbox with a second instance, an instance in a second account, a further inbox of
+an instance by name alone, and an expected instance that differs from the binding.
 """
 
 import shlex
@@ -22,12 +22,12 @@ from worker.errors import BindingConflict, UnknownInbox
 
 
 def inbox_key(account_id: int, inbox_id: int) -> str:
-    """Return the field of the bindings hash, and how an operator writes an inbox."""
+    """Return an inbox as it is written in the bindings hash and in settings."""
     return f"{account_id}/{inbox_id}"
 
 
 def bind_command(inbox: str, instance: str) -> str:
-    """Return the command that binds an inbox, as one types it in a shell."""
+    """Return the shell command that binds an inbox."""
     words = ["chatwoot-cache", "bindings", "set", inbox, instance]
     if instance.startswith("-"):
         words.insert(3, "--")
@@ -36,9 +36,9 @@ def bind_command(inbox: str, instance: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Bindings:
-    """All bindings at one time: inbox to instance, and instance to its one account.
+    """All bindings: inbox to instance, and instance to its account.
 
-    `version` changes whenever a binding is changed or taken away, and stays when one is added.
+    `version` changes when a binding is changed or removed, but not when one is added.
     """
 
     instances: Mapping[str, str] = field(default_factory=dict)
@@ -47,12 +47,12 @@ class Bindings:
 
     @classmethod
     def of_operator(cls, instances: Mapping[str, str]) -> "Bindings":
-        """Return the bindings that the setting `INSTANCES` states."""
+        """Return the bindings of the setting `INSTANCES`."""
         accounts = {name: int(inbox.partition("/")[0]) for inbox, name in instances.items()}
         return cls(dict(instances), accounts)
 
     def overruled_by(self, other: "Bindings") -> "Bindings":
-        """Return these bindings, with those of `other` in their place where they differ."""
+        """Return these bindings, replaced by those of `other` where they differ."""
         return Bindings(
             {**self.instances, **other.instances},
             {**self.accounts, **other.accounts},
@@ -60,11 +60,11 @@ class Bindings:
         )
 
     def inboxes_of(self, instance: str) -> list[str]:
-        """Return the inboxes that are bound to an instance."""
+        """Return the inboxes of an instance."""
         return [inbox for inbox, name in self.instances.items() if name == instance]
 
     def accounts_of_inboxes(self) -> Mapping[int, list[int]]:
-        """Return the accounts that have an inbox of that id, for events that state none."""
+        """Return the accounts by inbox id, for events that state no account."""
         found: defaultdict[int, list[int]] = defaultdict(list)
         for inbox in self.instances:
             account_id, _, inbox_id = inbox.partition("/")
@@ -74,7 +74,7 @@ class Bindings:
 
 @dataclass(frozen=True, slots=True)
 class BindingClaim:
-    """A new binding that an event asks for; `further` may join others of the same instance."""
+    """A requested binding; `further`: the instance may have other inboxes already."""
 
     account_id: int
     inbox_id: int
@@ -83,14 +83,14 @@ class BindingClaim:
 
     @property
     def inbox(self) -> str:
-        """The inbox as the bindings hash names it."""
+        """The inbox as it is written in the bindings hash."""
         return inbox_key(self.account_id, self.inbox_id)
 
 
 class BindingResolver:
-    """Judges events by one state of the bindings.
+    """Resolves events by one state of the bindings.
 
-    `fixed` are the inboxes that the operator's settings bind, which nothing else can change.
+    `fixed` are the inboxes that the operator's settings bind, which only they can change.
     """
 
     def __init__(
@@ -99,52 +99,58 @@ class BindingResolver:
         self._bindings = bindings
         self._from_inbox_name = from_inbox_name
         self._fixed = fixed
-        self._addresses: dict[tuple[int | None, int], Destination] = {}
+        self._destinations: dict[tuple[int | None, int], Destination] = {}
 
-    def resolve(self, event: ChatwootEvent, said: Envelope) -> Destination | BindingClaim | None:
-        """Return where an event belongs, or the claim that must be granted first.
+    def resolve(
+        self, event: ChatwootEvent, envelope: Envelope
+    ) -> Destination | BindingClaim | None:
+        """Return the destination of an event, or the binding that must be claimed first.
 
-        None when its inbox is of another channel and nobody bound it.
+        None if its inbox is unbound and of another channel.
         Raises `UnknownInbox` and `BindingConflict`.
         """
-        # Most events are of an inbox that was resolved before, and state nothing against it.
-        address = self._addresses.get((event.account_id, event.inbox_id))
+        # Most events come from an inbox that was resolved before, and do not contradict it.
+        destination = self._destinations.get((event.account_id, event.inbox_id))
         if (
-            address is not None
-            and said.account_id in (None, address.account_id)
-            and said.instance in (None, address.instance)
-            and said.expect in (None, address.instance)
+            destination is not None
+            and envelope.account_id in (None, destination.account_id)
+            and envelope.instance in (None, destination.instance)
+            and envelope.expect in (None, destination.instance)
         ):
-            return address
-        return self._resolve(event, said)
+            return destination
+        return self._resolve(event, envelope)
 
-    def _resolve(self, event: ChatwootEvent, said: Envelope) -> Destination | BindingClaim | None:
-        account_id = self._account(event, said)
+    def _resolve(
+        self, event: ChatwootEvent, envelope: Envelope
+    ) -> Destination | BindingClaim | None:
+        account_id = self._account(event, envelope)
         inbox = inbox_key(account_id, event.inbox_id)
         bound = self._bindings.instances.get(inbox)
         if bound is None:
-            return self._claim(event, said, account_id)
+            return self._claim(event, envelope, account_id)
 
-        self._check_stated(inbox, bound, said.instance, "the producer states")
-        self._check_stated(inbox, bound, said.expect, "the webhook's URL names")
-        self._check_account(inbox, bound, account_id, stated=bound in (said.instance, said.expect))
-        address = Destination(bound, account_id)
+        self._check_stated(inbox, bound, envelope.instance, "the producer states")
+        self._check_stated(inbox, bound, envelope.expect, "the webhook's URL names")
+        self._check_account(
+            inbox, bound, account_id, stated=bound in (envelope.instance, envelope.expect)
+        )
+        destination = Destination(bound, account_id)
         if event.account_id is not None:
-            self._addresses[event.account_id, event.inbox_id] = address
-        return address
+            self._destinations[event.account_id, event.inbox_id] = destination
+        return destination
 
     @cached_property
     def _accounts_of_inboxes(self) -> Mapping[int, list[int]]:
         return self._bindings.accounts_of_inboxes()
 
-    def _account(self, event: ChatwootEvent, said: Envelope) -> int:
-        if event.account_id and said.account_id and event.account_id != said.account_id:
+    def _account(self, event: ChatwootEvent, envelope: Envelope) -> int:
+        if event.account_id and envelope.account_id and event.account_id != envelope.account_id:
             raise BindingConflict(
                 f"the body names account {event.account_id}, "
-                f"but was signed with the secret of account {said.account_id}",
+                f"but was signed with the secret of account {envelope.account_id}",
                 inbox=inbox_key(event.account_id, event.inbox_id),
             )
-        stated = event.account_id or said.account_id
+        stated = event.account_id or envelope.account_id
         if stated:
             return stated
 
@@ -157,16 +163,18 @@ class BindingResolver:
             )
         return known[0]
 
-    def _claim(self, event: ChatwootEvent, said: Envelope, account_id: int) -> BindingClaim | None:
-        if said.instance is None and event.channel not in (API_CHANNEL, None):
+    def _claim(
+        self, event: ChatwootEvent, envelope: Envelope, account_id: int
+    ) -> BindingClaim | None:
+        if envelope.instance is None and event.channel not in (API_CHANNEL, None):
             return None
 
         inbox = inbox_key(account_id, event.inbox_id)
-        instance = said.instance or self._name(event, inbox)
-        self._check_stated(inbox, instance, said.expect, "the webhook's URL names")
-        stated = instance in (said.instance, said.expect)
+        instance = envelope.instance or self._instance_by_name(event, inbox)
+        self._check_stated(inbox, instance, envelope.expect, "the webhook's URL names")
+        stated = instance in (envelope.instance, envelope.expect)
         self._check_account(inbox, instance, account_id, stated=stated)
-        if said.instance is None and instance in self._bindings.accounts:
+        if envelope.instance is None and instance in self._bindings.accounts:
             raise BindingConflict(
                 f"inbox {inbox} is named like instance {instance!r}, which has an inbox already",
                 inbox=inbox,
@@ -174,18 +182,20 @@ class BindingResolver:
                 bound=next(iter(self._bindings.inboxes_of(instance)), None),
                 allow=instance,
             )
-        return BindingClaim(account_id, event.inbox_id, instance, further=said.instance is not None)
+        return BindingClaim(
+            account_id, event.inbox_id, instance, further=envelope.instance is not None
+        )
 
-    def _name(self, event: ChatwootEvent, inbox: str) -> str:
-        """Return the instance that the inbox's name says."""
+    def _instance_by_name(self, event: ChatwootEvent, inbox: str) -> str:
+        """Return the instance by the inbox's name."""
         name = event.inbox_name if event.channel else None
-        fits = bool(name) and len((name or "").encode()) <= MAX_NAME_BYTES
-        if not (name and fits and self._from_inbox_name):
+        is_valid = bool(name) and len((name or "").encode()) <= MAX_NAME_BYTES
+        if not (name and is_valid and self._from_inbox_name):
             raise UnknownInbox(
-                f"inbox {inbox} is not bound and nothing says which instance it is: "
+                f"inbox {inbox} is not bound, and its instance is unknown: "
                 "bind it, or replay once it is known",
                 inbox=inbox,
-                allow=name if fits else None,
+                allow=name if is_valid else None,
             )
         return name
 
@@ -197,34 +207,34 @@ class BindingResolver:
                 instance=stated,
                 bound=bound,
                 allow=stated,
-                release=self._others(stated, inbox),
+                release=self._inboxes_elsewhere(stated, inbox),
                 fixed=inbox in self._fixed,
             )
 
     def _check_account(self, inbox: str, instance: str, account_id: int, *, stated: bool) -> None:
-        """Refuse an instance of another account; only a name may give way to another one."""
+        """Raise if the instance is of another account; an unstated one could be named otherwise."""
         owner = self._bindings.accounts.get(instance, account_id)
         if owner == account_id:
             return
-        others = self._others(instance, inbox)
+        elsewhere = self._inboxes_elsewhere(instance, inbox)
         raise BindingConflict(
             f"inbox {inbox} claims instance {instance!r}, which belongs to account {owner}",
             inbox=inbox,
             instance=instance,
-            bound=next(iter(others), None),
-            allow=instance if stated else _of_its_own(instance, account_id),
-            release=others if stated else (),
-            fixed=stated and any(other in self._fixed for other in others),
+            bound=next(iter(elsewhere), None),
+            allow=instance if stated else _own_name(instance, account_id),
+            release=elsewhere if stated else (),
+            fixed=stated and any(other in self._fixed for other in elsewhere),
         )
 
-    def _others(self, instance: str, inbox: str) -> tuple[str, ...]:
-        """Return the inboxes of other accounts that have an instance."""
+    def _inboxes_elsewhere(self, instance: str, inbox: str) -> tuple[str, ...]:
+        """Return the inboxes that an instance has in other accounts."""
         account, _, _ = inbox.partition("/")
         inboxes = self._bindings.inboxes_of(instance)
         return tuple(other for other in inboxes if not other.startswith(f"{account}/"))
 
 
-def _of_its_own(instance: str, account_id: int) -> str | None:
-    """Return a name like an instance's that its account can have for itself."""
+def _own_name(instance: str, account_id: int) -> str | None:
+    """Return a similar instance name that is free for the account."""
     name = f"{instance}-{account_id}"
     return name if len(name.encode()) <= MAX_NAME_BYTES else None

@@ -1,8 +1,8 @@
 """Evolution's bot contact, whose conversation holds QR images and pairing codes.
 
-Evolution creates one such contact for each instance: name `EvolutionAPI`, phone number `+123456`
-and, in 2.3.7, no identifier; other releases and installations have the identifier `123456`.
-Nothing of its conversation is ever stored, so it is recognised by either.
+Evolution creates one such contact per instance: name `EvolutionAPI`, phone number `+123456` and, in
+2.3.7, no identifier; in other releases and installations the identifier `123456`. Its conversation
+is never stored, so the contact is recognised by either.
 """
 
 import re
@@ -18,13 +18,13 @@ NUMBER: Final = "123456"
 _PHONE_NUMBERS: Final = (NUMBER, f"+{NUMBER}")
 
 _ESCAPED_DIGIT: Final = rb"\u003"
-"""How JSON may write a digit; Chatwoot does not."""
+"""A JSON escape of a digit, which Chatwoot does not use."""
 
 _STATED: Final = re.compile(rb'"(?:identifier|phone_number)"\s*:\s*"\+?123456"')
 
 
 class _Body(Struct, gc=False):
-    """The members of a webhook body that name people; all others are skipped."""
+    """The members of a webhook body that name people; the decoder skips all others."""
 
     identifier: Any = None
     phone_number: Any = None
@@ -44,12 +44,12 @@ def is_bot(identifier: object, phone_number: object) -> bool:
 
 
 def is_about_bot(payload: bytes) -> bool:
-    """Say whether a webhook body is about the bot contact: as a sender, or as the contact.
+    """Say whether the bot contact is a webhook body's sender or contact.
 
-    Attributes that users and integrations set do not count, whatever they hold.
-    A body that is not JSON is judged by its text: it may be part of one that holds a code.
+    Attributes that users and integrations set are ignored. A body that is not JSON is searched as
+    text: it may be part of one that holds a code.
     """
-    # Takes a fraction of a microsecond, and settles nearly all bodies.
+    # Takes a fraction of a microsecond, and decides nearly all bodies.
     if NUMBER.encode() not in payload and _ESCAPED_DIGIT not in payload:
         return False
     try:
@@ -64,7 +64,7 @@ def is_about_bot(payload: bytes) -> bool:
 
 
 def _people(body: Any) -> Iterator[Any]:
-    """Yield what stands where a body, or the conversation in it, names people."""
+    """Yield the values of a body or conversation that name people."""
     if not isinstance(body, dict):
         return
     yield body

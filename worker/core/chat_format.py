@@ -1,4 +1,4 @@
-"""A message as a language model is told it: a role and a text."""
+"""Messages in the chat format of language models: a role and a text."""
 
 from collections.abc import Iterable
 from typing import Final
@@ -14,42 +14,38 @@ _DECODE: Final = msgspec.json.Decoder(Message).decode
 
 
 class ChatTurn(Struct, frozen=True):
-    """One message of a chat: the contact is the `user`, everybody else the `assistant`."""
+    """One message; the contact has the role `user`, everybody else `assistant`."""
 
     role: str
     content: str
 
 
 def as_chat(messages: Iterable[MessageView]) -> bytes:
-    """Write messages as the JSON array of turns that language models are given."""
-    return msgspec.json.encode([said for message in messages if (said := chat_turn(message))])
+    """Encode messages as a JSON array of turns."""
+    return msgspec.json.encode([turn for message in messages if (turn := chat_turn(message))])
 
 
 def chat_turn(view: MessageView) -> ChatTurn | None:
-    """Return a message as a turn; None for one that nobody said to the other.
+    """Return a message as a turn; None if it is deleted, a private note, or an activity line.
 
-    Left out: deleted messages, private notes, and Chatwoot's own notes of what happened.
-    An attachment is told by its type and name, as `[image: offer.jpg]`, before the text;
-    what is in it, where Chatwoot transcribed it, follows the name.
+    Attachments precede the text as type and name, such as `[image: offer.jpg]`, followed by
+    Chatwoot's transcription if there is one.
     """
     message = _DECODE(view.json)
     if message.deleted or message.private or view.origin is None:
         return None
-    content = "\n".join(part for part in (*_attached(message), message.content) if part)
+    attachments = map(_describe, message.attachments)
+    content = "\n".join(part for part in (*attachments, message.content) if part)
     if not content:
         return None
     return ChatTurn("user" if view.origin == "contact" else "assistant", content)
 
 
-def _attached(message: Message) -> list[str]:
-    return [_told(attachment) for attachment in message.attachments]
-
-
-def _told(attachment: Attachment) -> str:
+def _describe(attachment: Attachment) -> str:
     name = attachment.fallback_title or _file_name(attachment.data_url or "")
     label = f"{attachment.file_type or 'file'}: {name}" if name else attachment.file_type or "file"
-    said = attachment.transcribed_text
-    return f"[{label}] {said}" if said else f"[{label}]"
+    text = attachment.transcribed_text
+    return f"[{label}] {text}" if text else f"[{label}]"
 
 
 def _file_name(url: str) -> str:

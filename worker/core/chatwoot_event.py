@@ -1,8 +1,8 @@
-"""Webhook body to event to documents: the only place that knows Chatwoot's JSON.
+"""Decodes Chatwoot's webhook bodies, and builds documents from them.
 
-Shapes and types are those of Chatwoot 2.x to 4.17 (`Message#webhook_data` and
-`Conversations::EventDataPresenter#webhook_data`), read leniently where versions differ:
-any member may be missing or null that an event can be cached without.
+The schema is that of Chatwoot 2.x to 4.17 (`Message#webhook_data` and
+`Conversations::EventDataPresenter#webhook_data`). Versions differ, so members that are not needed
+to cache an event may be missing or null.
 """
 
 from typing import Annotated, Any, Final, Literal, cast, get_args
@@ -32,25 +32,25 @@ EventName = Literal[
     "conversation_updated",
     "conversation_status_changed",
 ]
-"""The events we cache; every other one is ignored."""
+"""The cached events; all others are ignored."""
 
 EVENTS: Final[tuple[EventName, ...]] = get_args(EventName)
 
 API_CHANNEL = "Channel::Api"
-"""The channel of the inboxes that Evolution creates."""
+"""The channel of inboxes that Evolution creates."""
 
 CLOCK_TOLERANCE_US = 600_000_000
-"""How far a witness time may lie behind the entry's own: ten minutes."""
+"""How far a witness time may be later than the entry's own time: ten minutes."""
 
 MAX_NESTING = 100
-"""Levels of arrays and objects that an attribute may hold."""
+"""Maximum depth of arrays and objects in an attribute."""
 
 _MESSAGE_TYPES = {0: "incoming", 1: "outgoing", 2: "activity", 3: "template"}
-_STATED_TYPES = frozenset((*_MESSAGE_TYPES, *_MESSAGE_TYPES.values()))
-_OF_MESSAGES = frozenset(("message_created", "message_updated"))
+_KNOWN_TYPES = frozenset((*_MESSAGE_TYPES, *_MESSAGE_TYPES.values()))
+_MESSAGE_EVENTS = frozenset(("message_created", "message_updated"))
 
 Id = Annotated[int, Meta(ge=1, le=MAX_ID)]
-"""An id of Chatwoot's."""
+"""A Chatwoot id."""
 
 
 class _Named(Struct, gc=False):
@@ -59,7 +59,7 @@ class _Named(Struct, gc=False):
 
 
 class _Latest(Struct, gc=False):
-    """An item of `messages`: the conversation's latest public message, whichever that is."""
+    """An item of `messages`: the conversation's latest public message."""
 
     id: Id | None = None
     account_id: Id | None = None
@@ -71,13 +71,13 @@ class _Latest(Struct, gc=False):
 _NO_LATEST = _Latest()
 
 
-class _About(Struct, gc=False):
+class _Meta(Struct, gc=False):
     sender: Contact | None = None
     assignee: Ref | None = None
     team: Ref | None = None
 
 
-_NOBODY = _About()
+_NO_META = _Meta()
 
 
 class _Conversation(Struct, gc=False):
@@ -85,7 +85,7 @@ class _Conversation(Struct, gc=False):
     account: _Named | None = None
     inbox_id: Id | None = None
     messages: list[_Latest] | None = None
-    meta: _About | None = None
+    meta: _Meta | None = None
     status: str | None = None
     channel: str | None = None
     labels: list[str] | None = None
@@ -103,7 +103,7 @@ class _Conversation(Struct, gc=False):
 
 
 class _Body(_Conversation, kw_only=True, gc=False):
-    """A webhook body: a conversation event *is* the conversation, a message event holds one."""
+    """A webhook body: that of a conversation event is the conversation, others contain one."""
 
     event: str
     conversation: _Conversation | None = None
@@ -124,11 +124,11 @@ class _Head(Struct):
 
 _BODY = msgspec.json.Decoder(_Body)
 _HEAD = msgspec.json.Decoder(_Head)
-_ANYTHING = msgspec.json.Decoder()
+_ANY = msgspec.json.Decoder()
 
 
 class ChatwootEvent(Struct, frozen=True, gc=False):
-    """A cached event, decoded: where it says it belongs, and the body it came with."""
+    """A decoded event: its account and inbox as far as stated, and its body."""
 
     name: EventName
     account_id: int | None
@@ -140,10 +140,10 @@ class ChatwootEvent(Struct, frozen=True, gc=False):
 
 
 def decode_event(payload: bytes) -> ChatwootEvent | None:
-    """Decode a webhook body; None when it is no event that we cache.
+    """Decode a webhook body; None if the event is not cached.
 
-    Raises `UnusableEntry`: `bad_json` when it is not a JSON object, `bad_event` when it is none of
-    Chatwoot's shapes.
+    Raises `UnusableEntry`: `bad_json` if it is not a JSON object, `bad_event` if it does not match
+    Chatwoot's schema.
     """
     try:
         if not payload.isascii():
@@ -162,25 +162,25 @@ def decode_event(payload: bytes) -> ChatwootEvent | None:
 
 
 def _decode_body(payload: bytes) -> _Body | None:
-    """Decode in one pass; only what does not fit is looked at again, to say why."""
+    """Decode in one pass; only a body that does not match is decoded again, to report why."""
     try:
         return _BODY.decode(payload)
     except msgspec.ValidationError as error:
-        misfit = str(error)
-    if not isinstance(_ANYTHING.decode(payload), dict):
+        mismatch = str(error)
+    if not isinstance(_ANY.decode(payload), dict):
         raise UnusableEntry("bad_json", "the payload is JSON, but not an object")
     try:
         name = _HEAD.decode(payload).event
     except msgspec.ValidationError as error:
         raise UnusableEntry("bad_event", str(error)) from None
     if name in EVENTS:
-        raise UnusableEntry("bad_event", misfit)
+        raise UnusableEntry("bad_event", mismatch)
     return None
 
 
 def _event(name: EventName, body: _Body) -> ChatwootEvent:
-    of_message = name in _OF_MESSAGES
-    conversation = body.conversation if of_message else body
+    is_message = name in _MESSAGE_EVENTS
+    conversation = body.conversation if is_message else body
     if conversation is None or conversation.id is None:
         raise UnusableEntry("bad_event", "the conversation's id is missing")
     if body.id is None:
@@ -191,8 +191,8 @@ def _event(name: EventName, body: _Body) -> ChatwootEvent:
         or conversation.additional_attributes
     ):
         _check_nesting(body, conversation)
-    if of_message and body.message_type not in _STATED_TYPES:
-        raise UnusableEntry("bad_event", "`message_type` is missing or none of Chatwoot's")
+    if is_message and body.message_type not in _KNOWN_TYPES:
+        raise UnusableEntry("bad_event", "`message_type` is missing or unknown")
 
     return ChatwootEvent(
         name,
@@ -206,7 +206,7 @@ def _event(name: EventName, body: _Body) -> ChatwootEvent:
 
 
 def _check_nesting(body: _Body, conversation: _Conversation) -> None:
-    """Refuse what the decoder could read, but not every reader of the cache."""
+    """Reject nesting that the decoder accepts, but not every reader of the cache."""
     level: list[Any] = [
         body.content_attributes,
         conversation.custom_attributes,
@@ -220,7 +220,7 @@ def _check_nesting(body: _Body, conversation: _Conversation) -> None:
 
 
 def _inner(outer: Any) -> list[Any]:
-    """Return the arrays and objects directly inside one."""
+    """Return the arrays and objects directly inside a value."""
     items = outer.values() if isinstance(outer, dict) else outer
     return [item for item in items if isinstance(item, dict | list)]
 
@@ -230,7 +230,7 @@ def _latest(conversation: _Conversation) -> _Latest:
 
 
 def _account_id(body: _Body, conversation: _Conversation) -> int | None:
-    """Find the account, which conversation events state only since 2026."""
+    """Return the account, which conversation events state only since 2026."""
     return (
         (body.account and body.account.id)
         or (conversation.account and conversation.account.id)
@@ -247,81 +247,85 @@ def _inbox_id(body: _Body, conversation: _Conversation) -> int:
 
 
 class Destination(Struct, frozen=True, gc=False):
-    """Where an event's documents belong, as its binding says."""
+    """The instance and account of an event's documents, by its binding."""
 
     instance: str
     account_id: int
 
 
 def build_documents(
-    event: ChatwootEvent, statement: Envelope, address: Destination
+    event: ChatwootEvent, envelope: Envelope, destination: Destination
 ) -> tuple[Message | None, Conversation]:
-    """Return the documents that an event is: a message event carries its conversation too."""
+    """Return the documents of an event: a message event contains its conversation, too."""
     updated_at = _latest(event.conversation).updated_at
     latest_us = to_us(updated_at)
-    # A new message mostly is its conversation's latest, and then both state one time.
+    # A new message is mostly the conversation's latest, and then both have the same time.
     created_at = event.body.created_at
     created_us = latest_us if created_at == updated_at else to_us(created_at)
     witness_us = max(_witness_us(event.conversation), created_us, latest_us)
-    witness_us = min(witness_us, statement.ms * 1000 + CLOCK_TOLERANCE_US)
-    conversation = _conversation(event, statement, address, witness_us)
-    if event.name not in _OF_MESSAGES:
+    witness_us = min(witness_us, envelope.ms * 1000 + CLOCK_TOLERANCE_US)
+    conversation = _conversation(event, envelope, destination, witness_us)
+    if event.name not in _MESSAGE_EVENTS:
         return None, conversation
-    return _message(event, statement, address, witness_us, latest_us), conversation
+    return _message(event, envelope, destination, witness_us, latest_us), conversation
 
 
 def _witness_us(conversation: _Conversation) -> int:
-    """Return a lower bound of when Chatwoot read the row, by Chatwoot's clock.
+    """Return a lower bound of the time at which Chatwoot read the row, by Chatwoot's clock.
 
-    The times of its messages are others. Its own `created_at` says nothing that these do not.
+    Times of messages are considered by the caller; `created_at` is never later than these.
     """
     activity_us = to_us(conversation.last_activity_at) or to_us(conversation.timestamp)
     return max(to_us(conversation.updated_at), activity_us)
 
 
 def _conversation(
-    event: ChatwootEvent, statement: Envelope, address: Destination, witness_us: int
+    event: ChatwootEvent, envelope: Envelope, destination: Destination, witness_us: int
 ) -> Conversation:
-    known = event.conversation
-    about = known.meta or _NOBODY
-    # By position, in the order of the members: by name it would take several times as long.
+    state = event.conversation
+    meta = state.meta or _NO_META
+    # Positional arguments: keywords take several times as long.
     return Conversation(
-        stamp(flag=True, witness_us=witness_us, kind=0, order=statement.order),
-        address.instance,
-        address.account_id,
+        stamp(flag=True, witness_us=witness_us, kind=0, order=envelope.order),
+        destination.instance,
+        destination.account_id,
         event.inbox_id,
-        cast("int", known.id),
-        known.status,
-        known.channel,
-        known.labels,
-        known.priority,
-        known.unread_count,
-        about.assignee,
-        about.team,
-        about.sender,
-        known.custom_attributes,
-        known.additional_attributes,
-        known.can_reply,
-        known.created_at,
-        known.updated_at,
-        known.last_activity_at,
-        known.waiting_since,
-        known.snoozed_until,
+        cast("int", state.id),
+        state.status,
+        state.channel,
+        state.labels,
+        state.priority,
+        state.unread_count,
+        meta.assignee,
+        meta.team,
+        meta.sender,
+        state.custom_attributes,
+        state.additional_attributes,
+        state.can_reply,
+        state.created_at,
+        state.updated_at,
+        state.last_activity_at,
+        state.waiting_since,
+        state.snoozed_until,
     )
 
 
 def _message(
-    event: ChatwootEvent, statement: Envelope, address: Destination, witness_us: int, latest_us: int
+    event: ChatwootEvent,
+    envelope: Envelope,
+    destination: Destination,
+    witness_us: int,
+    latest_us: int,
 ) -> Message:
     body = event.body
     deleted = _is_deleted(body)
     status, updated_at, status_register = _status(event, latest_us)
-    tail = stamp_tail(witness_us, int(event.name == "message_updated"), statement.order)
+    tail = stamp_tail(witness_us, int(event.name == "message_updated"), envelope.order)
     source_register = UNKNOWN if body.source_id is None else f"1{tail}"
     return Message(
         f"{'1' if deleted else '0'}{tail}{status_register}{source_register}",
-        address.instance,
-        address.account_id,
+        destination.instance,
+        destination.account_id,
         event.inbox_id,
         cast("int", event.conversation.id),
         cast("int", body.id),
@@ -350,7 +354,7 @@ def _is_deleted(body: _Body) -> bool:
 
 
 def _status(event: ChatwootEvent, updated_us: int) -> tuple[str | None, str | None, str]:
-    """Return status, its time and its stamp: known only where the latest message is this one."""
+    """Return status, time and stamp; they are known only if this is the latest message."""
     latest = _latest(event.conversation)
     if latest.id != event.body.id or latest.status is None:
         return None, None, UNKNOWN
@@ -359,7 +363,7 @@ def _status(event: ChatwootEvent, updated_us: int) -> tuple[str | None, str | No
 
 
 def _attributes(stated: Attributes | None) -> Attributes | None:
-    """Keep an e-mail's headers, not its bodies."""
+    """Return attributes without the bodies of an e-mail."""
     email: Any = (stated or {}).get("email")
     if stated is None or not isinstance(email, dict):
         return stated

@@ -1,4 +1,4 @@
-"""The events of one document within a batch, folded into one draft before it is written."""
+"""Merges the events of one document within a batch into one write."""
 
 from typing import Any, Literal, NamedTuple, cast
 
@@ -8,40 +8,40 @@ from worker.core.documents import Document, PendingWrite
 from worker.core.merge import merge
 
 WriteOutcome = Literal["applied", "stale", "wrong_type"]
-"""What became of a draft: written, known already in this state or a newer one, or impossible
-because its key holds a value of another type."""
+"""The result of a write: applied, stale (this state or a newer one is stored), or not possible
+because a key has another type."""
 
 
 class WriteResult(NamedTuple):
-    """The answer to each draft, and how many had to be merged with what was stored first."""
+    """The outcome of each write, and how many were first merged with the stored document."""
 
-    answers: list[WriteOutcome]
+    outcomes: list[WriteOutcome]
     conflicts: int
 
 
 class Contribution(Struct, frozen=True, gc=False):
-    """One event's share in a folded draft: which draft, and whether it added anything to it."""
+    """The index of the write that an event was merged into, and whether it changed the write."""
 
-    draft: int
+    write: int
     added: bool
 
 
 class Coalescer:
-    """Collects documents; those of the same place become one draft."""
+    """Collects documents; those with the same key become one write."""
 
     def __init__(self) -> None:
-        self.drafts: list[PendingWrite] = []
-        self._places: dict[tuple[type, str, int], int] = {}
+        self.writes: list[PendingWrite] = []
+        self._indexes: dict[tuple[type, str, int], int] = {}
 
     def add(self, document: Document, event_ms: int) -> Contribution:
-        """Fold one event's document in; `event_ms` is the time of its entry's id."""
-        place = (type(document), document.instance, document.id)
-        index = self._places.setdefault(place, len(self.drafts))
-        if index == len(self.drafts):
-            self.drafts.append(PendingWrite(document, event_ms))
+        """Add one event's document; `event_ms` is the time of its entry's id."""
+        key = (type(document), document.instance, document.id)
+        index = self._indexes.setdefault(key, len(self.writes))
+        if index == len(self.writes):
+            self.writes.append(PendingWrite(document, event_ms))
             return Contribution(index, True)
 
-        held = self.drafts[index]
-        merged: Document = merge(cast("Any", held.document), document)
-        self.drafts[index] = PendingWrite(merged, max(held.event_ms, event_ms))
-        return Contribution(index, merged.revision != held.document.revision)
+        previous = self.writes[index]
+        merged: Document = merge(cast("Any", previous.document), document)
+        self.writes[index] = PendingWrite(merged, max(previous.event_ms, event_ms))
+        return Contribution(index, merged.revision != previous.document.revision)

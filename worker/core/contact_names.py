@@ -1,28 +1,61 @@
-"""The names under which a contact may be stored, from what a bot holds: a JID or a phone number.
+"""The names by which contacts are indexed and looked up: phone numbers, JIDs, other identifiers.
 
-WhatsApp and people write one number in several ways: with `+` and spaces, as a JID, as the JID of
-one of its devices, and in Brazil with or without the ninth digit of a mobile number.
+One number is written in several formats: with `+` and spaces, as a JID, as the JID of one of its
+devices, and in Brazil with or without the ninth digit of a mobile number.
 """
 
 import re
 from typing import Final, NamedTuple
 
-from worker.core.cache_keys import digits_of
+from worker.core.documents import Contact
 
 PHONE_SERVER: Final = "s.whatsapp.net"
 
 _PHONE_SERVERS: Final = frozenset({PHONE_SERVER, "c.us"})
-"""Servers whose JIDs are phone numbers; the second is how WhatsApp Web writes the first."""
+"""Servers whose JIDs are phone numbers; WhatsApp Web uses the second for the first."""
 
+_DIGIT: Final = re.compile(r"[0-9]")
 _PHONE: Final = re.compile(r"[+]?[0-9][0-9 ().-]*")
 _DEVICE: Final = re.compile(r":[0-9]+$")
 _BRAZIL: Final = re.compile(r"(55[1-9][1-9])(9?)([0-9]{8})")
 
 
-class ContactNames(NamedTuple):
-    """Names that say the contact itself, and those of the number's other form in Brazil.
+def digits_of(phone_number: str) -> str:
+    """Return the ASCII digits of a phone number."""
+    digits = phone_number.removeprefix("+")
+    return digits if digits.isascii() and digits.isdigit() else "".join(_DIGIT.findall(digits))
 
-    The second count only where none of the first is known: they may be another person's.
+
+def index_names(contact: Contact | None) -> list[str]:
+    """Return the names a contact is indexed by: the phone number's digits, and the identifier.
+
+    An identifier that is the JID of the digits is left out.
+    """
+    if contact is None:
+        return []
+
+    digits = digits_of(contact.phone_number or "")
+    names = [digits] if digits else []
+    if contact.identifier and contact.identifier != f"{digits}@{PHONE_SERVER}":
+        names.append(contact.identifier)
+    return names
+
+
+def aliases(contact: Contact | None) -> set[str]:
+    """Return all names of a contact, those of its identifier included."""
+    if contact is None:
+        return set()
+    names = {*index_names(contact), contact.identifier or ""}
+    phone, at, server = (contact.identifier or "").partition("@")
+    if at and server == PHONE_SERVER:
+        names.add(digits_of(phone))
+    return names - {""}
+
+
+class ContactNames(NamedTuple):
+    """Names of the contact itself, and those of the number's other form in Brazil.
+
+    The other form may be another person's: it is used only if no own name is indexed.
     """
 
     own: list[str]
@@ -47,11 +80,11 @@ def lookup_names(contact: str) -> ContactNames:
 def _of_phone(digits: str) -> ContactNames:
     matched = _BRAZIL.fullmatch(digits)
     if not matched:
-        return ContactNames(_written(digits), [])
+        return ContactNames(_names(digits), [])
     area, ninth, number = matched.groups()
-    return ContactNames(_written(digits), _written(f"{area}{'' if ninth else '9'}{number}"))
+    return ContactNames(_names(digits), _names(f"{area}{'' if ninth else '9'}{number}"))
 
 
-def _written(digits: str) -> list[str]:
-    """Return both ways to store a number: a contact without one has it in its identifier."""
+def _names(digits: str) -> list[str]:
+    """Return both index names of a number: as phone number, and as identifier."""
     return [digits, f"{digits}@{PHONE_SERVER}"] if digits else []

@@ -1,4 +1,4 @@
-"""Documents as their readers see them: the JSON to hand on, and what decides who may see it."""
+"""Documents as readers see them: the JSON to return, and what decides who may see it."""
 
 import re
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from worker.core.documents import Conversation, Document, Message
 from worker.core.timestamps import to_us
 
 Origin = Literal["contact", "agent", "bot", "device"]
-"""Who wrote a message; `device` is the phone itself, or Evolution."""
+"""The author of a message; `device` is the phone itself, or Evolution."""
 
 _CONVERSATIONS: Final = msgspec.json.Decoder(Conversation)
 _MESSAGES: Final = msgspec.json.Decoder(Message)
@@ -20,10 +20,10 @@ _POINTER: Final = re.compile(rb"[1-9][0-9]{0,15}")
 
 @dataclass(frozen=True, slots=True)
 class MessageView:
-    """A message: `json` is the stored document with the member `origin` behind its own.
+    """A message; `json` is the stored document with an additional member `origin`.
 
-    `of_bot`: Evolution's bot contact wrote it. `may_be_of_bot`: it may belong to a conversation
-    with that contact, which only the conversation can tell.
+    `of_bot`: written by Evolution's bot contact. `may_be_of_bot`: only the conversation shows
+    whether it is one with that contact.
     """
 
     json: bytes = field(repr=False)
@@ -41,7 +41,7 @@ class MessageView:
 
 @dataclass(frozen=True, slots=True)
 class ConversationView:
-    """A conversation: `json` is the stored document; `of_bot`: with Evolution's bot contact."""
+    """A conversation; `json` is the stored document, `of_bot`: with Evolution's bot contact."""
 
     json: bytes = field(repr=False)
     instance: str
@@ -52,8 +52,8 @@ class ConversationView:
 
 
 def message_view(value: bytes) -> MessageView | None:
-    """Return a stored message as readers see it, None when the value is not one of ours."""
-    message: Message | None = _decoded(_MESSAGES, value)
+    """Parse a stored message; None for any other value."""
+    message: Message | None = _decode(_MESSAGES, value)
     if message is None:
         return None
     origin = origin_of(message)
@@ -69,14 +69,14 @@ def message_view(value: bytes) -> MessageView | None:
         origin=origin,
         created_us=to_us(message.created_at),
         of_bot=is_of_bot(message),
-        # What is typed to the bot contact goes nowhere, so nothing ever gives it a source id.
+        # Messages to the bot contact are not sent, so they never get a source id.
         may_be_of_bot=origin != "contact" and message.source_id is None,
     )
 
 
 def conversation_view(value: bytes) -> ConversationView | None:
-    """Return a stored conversation as readers see it, None when the value is not one of ours."""
-    conversation: Conversation | None = _decoded(_CONVERSATIONS, value)
+    """Parse a stored conversation; None for any other value."""
+    conversation: Conversation | None = _decode(_CONVERSATIONS, value)
     if conversation is None:
         return None
     return ConversationView(
@@ -96,15 +96,15 @@ def is_of_bot(document: Document) -> bool:
 
 
 def parse_pointer(value: bytes) -> int | None:
-    """Return the id that a pointer holds, None when the value is not one of ours."""
+    """Parse the id in a pointer; None for any other value."""
     return int(value) if _POINTER.fullmatch(value) else None
 
 
 def origin_of(message: Message) -> Origin | None:
-    """Say who wrote a message; None for Chatwoot's own notes of what happened.
+    """Return the author of a message; None for activity lines.
 
-    Chatwoot names no sender for what its automation wrote, nor for what came from the phone;
-    only the latter has a source id that nobody filled in later.
+    Chatwoot states no sender for messages of its automation, nor for those from the phone. Only the
+    latter have a source id from the start.
     """
     if message.message_type == "incoming":
         return "contact"
@@ -115,13 +115,13 @@ def origin_of(message: Message) -> Origin | None:
     sender = message.sender
     if sender is not None and sender.type not in (None, "contact"):
         return "agent" if sender.type == "user" else "bot"
-    said = message.content_attributes or {}
-    if said.get("automation_rule_id") is not None or message.source_id is None:
+    attributes = message.content_attributes or {}
+    if attributes.get("automation_rule_id") is not None or message.source_id is None:
         return "bot"
     return "device"
 
 
-def _decoded(decoder: msgspec.json.Decoder[Any], value: bytes) -> Any:
+def _decode(decoder: msgspec.json.Decoder[Any], value: bytes) -> Any:
     try:
         return decoder.decode(value)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

@@ -1,8 +1,8 @@
-"""The documents we cache and the outcomes of an entry.
+"""The cached documents, and the outcomes of an entry.
 
-A document's members stand in the order in which they are written;
-`revision` is the first, so that a script can compare two stored documents without parsing them.
-Nothing of Chatwoot's payload is kept that has no member here.
+Members are written in the order in which they stand here. Scripts depend on that order: see
+`write_documents.lua` before a member is added or moved. Payload members without a member here are
+not cached.
 """
 
 from enum import StrEnum
@@ -15,11 +15,11 @@ Time = int | float | str | None
 """A time as Chatwoot wrote it: Unix seconds, or ISO-8601 text."""
 
 Attributes = dict[str, Any]
-"""An open JSON object: whatever a Chatwoot user or integration put there."""
+"""A JSON object with members that Chatwoot users and integrations choose."""
 
 
 class Ref(Struct, frozen=True, gc=False):
-    """Somebody or something of Chatwoot's, by id and name."""
+    """A Chatwoot record, by id and name."""
 
     id: int | str | None = None
     name: str | None = None
@@ -36,7 +36,7 @@ class Contact(Struct, frozen=True, gc=False):
 
 
 class Sender(Struct, frozen=True, gc=False):
-    """Who wrote a message. Chatwoot gives contacts no `type`."""
+    """The author of a message. Chatwoot states no `type` for contacts."""
 
     type: str | None = "contact"
     id: int | str | None = None
@@ -47,7 +47,7 @@ class Sender(Struct, frozen=True, gc=False):
 
 
 class Attachment(Struct, frozen=True, gc=False):
-    """A file, place or card that came with a message; only what was present is kept."""
+    """A file, location or card of a message; absent members are not written."""
 
     id: int | UnsetType | None = UNSET
     file_type: str | UnsetType | None = UNSET
@@ -118,19 +118,19 @@ Document = Message | Conversation
 
 
 def is_tombstone(document: Document) -> bool:
-    """Say whether a document is a deleted message: it outlives any entry that could undo it."""
+    """Say whether a document is a deleted message, which outlives any entry that could undo it."""
     return isinstance(document, Message) and document.deleted
 
 
 encode = msgspec.json.Encoder().encode
-"""Write a document as it is stored."""
+"""Encode a document as it is stored."""
 
 
 class PendingWrite(Struct, frozen=True, gc=False):
-    """A document on its way to the cache, folded from one or more events.
+    """A document to write, merged from one or more events.
 
-    `event_ms` is the time of the newest of them, by entry id:
-    a draft older than the cache's time to live updates a document but never creates one.
+    `event_ms` is the time of the newest event, by entry id. A write older than the cache's TTL
+    updates a document but never creates one.
     """
 
     document: Document
@@ -138,7 +138,7 @@ class PendingWrite(Struct, frozen=True, gc=False):
 
 
 class Outcome(StrEnum):
-    """How an entry was settled, best first: of what its documents say, the later one counts."""
+    """How an entry was settled; of its documents' outcomes, the later one in this list counts."""
 
     IGNORED = "ignored"
     STALE = "stale"

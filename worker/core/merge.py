@@ -1,11 +1,11 @@
-"""Order and merge: which of two states of a document stands, register by register.
+"""Merges two states of a document, register by register.
 
-A webhook's body is the row as it was when Chatwoot's job ran, and arrival order is not that order.
-So each register of a document carries a *stamp*, and the greater stamp stands.
-The stamps of a document, one after the other, are its *revision*.
+A webhook's body is the row as it was when Chatwoot's job ran, and jobs do not arrive in that order.
+So each register of a document has a *stamp*, and the value with the greater stamp wins.
+The concatenated stamps of a document are its *revision*.
 
-Merge is a join: commutative, associative and idempotent.
-Whatever the order, grouping and repetition of events, the end state is the same.
+Merge is a join: commutative, associative and idempotent. The end state is the same for any order,
+grouping and repetition of events.
 """
 
 from hashlib import blake2b
@@ -16,10 +16,10 @@ from msgspec.structs import replace
 from worker.core.documents import Conversation, Message
 
 STAMP_DIGITS = 52
-"""Width of a stamp: every register's has the same, so that a script can cut a revision."""
+"""Width of every stamp, so that a script can split a revision."""
 
 UNKNOWN = "0" * STAMP_DIGITS
-"""The stamp of a register that an event says nothing about."""
+"""The stamp of a register that an event does not state."""
 
 MAX_TIME_US = 10**16
 
@@ -35,25 +35,25 @@ _D = TypeVar("_D", Message, Conversation)
 
 
 def stamp(*, flag: bool, witness_us: int, kind: int, order: str) -> str:
-    """Return the stamp of a register that its witness time orders.
+    """Return the stamp of a register that is ordered by its witness time.
 
-    `flag` outranks time: `deleted` for a body, "is known" for the others.
+    `flag` comes before time: `deleted` for a body, "is known" for the others.
     `kind` is 0 for a created and 1 for an updated message.
-    `order` is the entry's id in 33 digits; it only breaks ties.
+    `order` is the entry's id as 33 digits; it only breaks ties.
     """
     return f"{'1' if flag else '0'}{stamp_tail(witness_us, kind, order)}"
 
 
 def stamp_tail(witness_us: int, kind: int, order: str) -> str:
-    """Return what follows the flag in a stamp: the same for all registers of one event."""
+    """Return a stamp without its flag: the same for all registers of one event."""
     return f"{str(witness_us).zfill(_TIME_DIGITS)}{kind}{order}"
 
 
 def status_stamp(status: str, updated_us: int) -> str:
-    """Return the stamp of a known status: its time, then failed < sent < delivered < read.
+    """Return the stamp of a known status, ordered by time, then failed < sent < delivered < read.
 
-    Other statuses rank below these, by their text.
-    The digest behind its first five bytes keeps two long texts apart.
+    Other statuses rank below these, by text; a digest after the first five bytes distinguishes
+    long texts.
     """
     rank = _RANKS.get(status)
     if rank:
@@ -64,7 +64,7 @@ def status_stamp(status: str, updated_us: int) -> str:
 
 
 def merge(a: _D, b: _D) -> _D:
-    """Return the document that takes, register by register, the one with the greater stamp."""
+    """Return the document that has, of each register, the value with the greater stamp."""
     if isinstance(a, Message):
         return _merge_messages(a, b)
     return a if a.revision >= b.revision else b

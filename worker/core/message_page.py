@@ -1,4 +1,4 @@
-"""Messages of a conversation as one answer, made of stored bytes: nothing is written anew."""
+"""A page of a conversation's messages, encoded from stored bytes without re-encoding messages."""
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
@@ -11,9 +11,9 @@ from worker.core.document_views import MessageView
 
 @dataclass(frozen=True, slots=True)
 class MessageRange:
-    """Which messages of a conversation: those between two ids, both exclusive.
+    """Up to `limit` messages between two ids, both exclusive.
 
-    The newest `limit` of them, or the oldest where only `after` is given, to read on from there.
+    The newest ones, or the oldest ones if only `after` is given, to continue from there.
     """
 
     limit: int = 20
@@ -22,24 +22,24 @@ class MessageRange:
 
     @property
     def newest(self) -> bool:
-        """Whether the newest are meant."""
+        """Whether the newest messages are requested."""
         return self.after is None or self.before is not None
 
     def of(self, ids: Sequence[int]) -> list[int]:
-        """Return those of the ascending ids that are meant, the first to be read first."""
+        """Return the ids in the range, of ascending ids, in the order in which to read them."""
         first = bisect_right(ids, self.after or 0)
         last = len(ids) if self.before is None else bisect_left(ids, self.before)
-        meant = ids[first:last]
-        return list(reversed(meant)) if self.newest else list(meant)
+        in_range = ids[first:last]
+        return list(reversed(in_range)) if self.newest else list(in_range)
 
 
 @dataclass(frozen=True, slots=True)
 class MessagePage:
     """Messages of a conversation, oldest first.
 
-    `next_before` asks for the older ones of the same range, where there are any;
-    `complete` says that the cache knows the conversation from its start.
-    `human_active`: somebody is assigned, or an agent wrote to the contact lately.
+    `next_before` is the bound of the next page of older messages, if there are any.
+    `complete`: the cache holds the conversation from its first message.
+    `human_active`: an agent is assigned, or wrote to the contact recently.
     """
 
     conversation_id: int
@@ -52,9 +52,9 @@ class MessagePage:
 def page_json(
     page: MessagePage, *, arrived: bool | None = None, read_through: str | None = None
 ) -> bytes:
-    """Write a page; `arrived` tells whether the message came that was waited for.
+    """Encode a page; `arrived` says whether the awaited message arrived.
 
-    `read_through` tells what became of asking Chatwoot, where it was asked.
+    `read_through` is the result of a request to Chatwoot, if one was made.
     """
     rest = {
         "complete": page.complete,

@@ -1,13 +1,13 @@
-"""An entry as Redis gave it, and what a producer states in its fields.
+"""Entries of the stream, and the fields in which producers describe the payload.
 
 | field      | required | meaning                                                            |
 |------------|----------|--------------------------------------------------------------------|
 | `payload`  | yes      | the webhook body, byte for byte (a JSON object)                    |
-| `instance` | no       | Evolution instance, stated by a producer that knows it             |
-| `expect`   | no       | instance named in the webhook's URL: checked, never believed       |
-| `account`  | no       | account whose secret signed the body: checked, fills a missing one |
+| `instance` | no       | Evolution instance, if the producer knows it                       |
+| `expect`   | no       | instance in the webhook's URL: only checked                        |
+| `account`  | no       | account whose secret signed the body: checked, default if missing  |
 | `delivery` | no       | `X-Chatwoot-Delivery`, for the log                                 |
-| `_id`      | no       | the first id of an entry that was replayed                         |
+| `_id`      | no       | the original id of a replayed entry                                |
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from worker.core.cache_keys import MAX_NAME_BYTES
 from worker.errors import UnusableEntry
 
 DeliverySource = Literal["new", "own", "reclaimed"]
-"""How an entry reached us: read for the first time, pending under our name, or another's."""
+"""How an entry was read: new, from our own pending list, or reclaimed from another consumer."""
 
 Fields = Mapping[bytes, bytes]
 
@@ -27,13 +27,13 @@ _MAX_ID_DIGITS = 20
 _MAX_MS_DIGITS = 13
 
 MAX_ID = 2**53 - 1
-"""The greatest id of Chatwoot's: what a Redis score and JavaScript count exactly."""
+"""The greatest Chatwoot id: the greatest integer that a Redis score and JavaScript hold exactly."""
 
 
 class Entry(Struct, frozen=True, gc=False):
-    """One entry of the stream; `attempts` is how often it was handed out, this time included.
+    """One entry; `attempts` is its delivery count.
 
-    Without fields it is a pending entry that was trimmed from the stream.
+    It has no fields if it is pending, but was trimmed from the stream.
     """
 
     id: bytes
@@ -42,21 +42,21 @@ class Entry(Struct, frozen=True, gc=False):
 
 
 class PendingEntry(Struct, frozen=True, gc=False):
-    """An entry that was handed out `attempts` times and never acknowledged."""
+    """An entry that was delivered `attempts` times and not acknowledged."""
 
     id: bytes
     attempts: int
 
 
 class DeadEntry(Struct, frozen=True, gc=False):
-    """An entry that cannot be used, and why."""
+    """An unusable entry, and why."""
 
     entry: Entry
     error: UnusableEntry
 
 
 class BuryResult(Struct, frozen=True, gc=False):
-    """What burying did: entries acknowledged, and old letters dropped for room."""
+    """How many entries were acknowledged, and how many old dead letters were dropped for room."""
 
     acked: int
     dropped: int
@@ -70,10 +70,10 @@ class SpoolPosition(Struct, frozen=True, gc=False):
 
 
 class Envelope(Struct, frozen=True, gc=False):
-    """What an entry says around its payload.
+    """An entry's payload and what the producer states about it.
 
-    `order` is the entry's id in 33 digits, `ms` its time in Unix milliseconds;
-    a replayed entry has those of its first id.
+    `order` is the entry's id as 33 digits, `ms` its time in Unix milliseconds; a replayed entry
+    has those of its original id.
     """
 
     payload: bytes
@@ -85,7 +85,7 @@ class Envelope(Struct, frozen=True, gc=False):
 
 
 def read_envelope(entry: Entry) -> Envelope:
-    """Read an entry's fields; raises `UnusableEntry("bad_entry")` when they break the contract."""
+    """Parse an entry's fields; raises `UnusableEntry("bad_entry")` if they are invalid."""
     fields = entry.fields
     payload = fields.get(b"payload")
     if payload is None:
@@ -100,12 +100,12 @@ def read_envelope(entry: Entry) -> Envelope:
 
 
 def entry_time_s(entry_id: bytes) -> float:
-    """Return the Unix time of an id that the server gave, in seconds."""
+    """Return the Unix time in seconds of an id that the server assigned."""
     return int(entry_id.partition(b"-")[0]) / 1000
 
 
 def _parse_id(entry_id: bytes) -> tuple[int, str]:
-    """Return an id's time in milliseconds, and the id in 33 digits."""
+    """Return an id's time in milliseconds, and the id as 33 digits."""
     ms, _, sequence = entry_id.partition(b"-")
     if not (_is_number(ms) and _is_number(sequence)):
         raise UnusableEntry(

@@ -1,12 +1,12 @@
-"""The keys that a consumer group, or a spool, has beside the stream. Nothing else formats one.
+"""The keys of a consumer group, or of a spool, beside its stream. No other module builds them.
 
-    <stream>:group:<group>:position             how far the group is settled, should it vanish
-    <stream>:group:<group>:lease:<task>         who does what only one worker should do
-    <stream>:spool:<identity>                   the last row of a spool that is on the stream
+    <stream>:group:<group>:position             the group's position, should the group be lost
+    <stream>:group:<group>:lease:<task>         the worker that runs a task for the group
+    <stream>:spool:<identity>                   the last row of a spool that was added
 
-The record of a spool lives `SPOOL_RECORD_S` from its last use, and is renewed while rows that are
-on the stream cannot be deleted from the disk.
-The group's name is escaped, so that no `:` in one looks like a separator.
+A spool's record expires `SPOOL_RECORD_S` after its last use; it is renewed while rows that were
+added cannot be deleted from the disk.
+The group's name is escaped, so that a `:` in it is no separator.
 """
 
 from typing import Final, Literal
@@ -14,7 +14,7 @@ from typing import Final, Literal
 from worker.core.cache_keys import escape
 
 Task = Literal["sweep", "upkeep"]
-"""What one worker at a time does for its group."""
+"""A task that one worker at a time runs for its group."""
 
 
 SPOOL_RECORD_S: Final = 30 * 86_400
@@ -29,7 +29,7 @@ class StreamKeys:
         self.position: Final = f"{self._group}:position"
 
     def lease(self, task: Task) -> str:
-        """Return the key that names the worker which does a task now."""
+        """Return the key that holds the worker which runs a task."""
         return f"{self._group}:lease:{task}"
 
 
@@ -39,5 +39,5 @@ def spool_key(stream: str, identity: str) -> str:
 
 
 def group_root(stream: str) -> str:
-    """Return what the keys of every group of a stream begin with."""
+    """Return the common prefix of the keys of all groups of a stream."""
     return f"{stream}:group:"

@@ -1,4 +1,4 @@
-"""Chatwoot's two ways to write a time, read as microseconds since 1970."""
+"""Parses Chatwoot's two time formats, Unix seconds and ISO-8601, to microseconds since 1970."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -11,14 +11,14 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DAY_US = 86_400_000_000
 _US = 1_000_000
 _MAX_CHARACTERS = 64
-_OUR_SPELLING = re.compile(r"\d{4}-\d{2}-\d{2}T(?:[01]\d|2[0-3]):\d{2}:\d{2}\.\d{3}Z", re.ASCII)
-"""What `to_iso` makes of whole milliseconds. Python 3.13 reads an hour 24, too."""
+_CANONICAL = re.compile(r"\d{4}-\d{2}-\d{2}T(?:[01]\d|2[0-3]):\d{2}:\d{2}\.\d{3}Z", re.ASCII)
+"""The format of `to_iso` for whole milliseconds; excludes hour 24, which Python 3.13 accepts."""
 
 
 def to_us(time: Time) -> int:
-    """Return microseconds since 1970, or 0 where there is no time or one outside 1970 to 2286.
+    """Return microseconds since 1970; 0 for no time, or one outside the years 1970 to 2286.
 
-    Numbers are Unix seconds; text is ISO-8601, in UTC unless it says otherwise.
+    Numbers are Unix seconds; text is ISO-8601, in UTC if it states no offset.
     """
     if time is None:
         return 0
@@ -32,15 +32,15 @@ def to_us(time: Time) -> int:
 
 
 def canonical_iso(time: Time, us: int) -> str | None:
-    """Return `to_iso` of a time whose `to_us` is `us`, which it mostly is already."""
-    is_ours = us and isinstance(time, str) and _OUR_SPELLING.fullmatch(time)
-    return cast("str", time) if is_ours else to_iso(us)
+    """Return `to_iso(us)` of a time whose `to_us` is `us`; mostly the time itself."""
+    is_canonical = us and isinstance(time, str) and _CANONICAL.fullmatch(time)
+    return cast("str", time) if is_canonical else to_iso(us)
 
 
 def to_iso(us: int) -> str | None:
-    """Write a time of `to_us` as Chatwoot does, in milliseconds, finer only where it is; 0 is None.
+    """Format a time as Chatwoot does, in milliseconds, or microseconds if needed; 0 is None.
 
-    One spelling per time, so that equal stamps mean equal text.
+    Each time has one format, so that equal stamps have equal texts.
     """
     if us == 0:
         return None

@@ -1,4 +1,4 @@
-"""From a URI to clients, and from Redis' errors to ours."""
+"""Creates Redis clients from URIs, and translates Redis errors into those of `worker.errors`."""
 
 import re
 from collections.abc import AsyncIterator
@@ -10,19 +10,24 @@ import hiredis
 from redis import asyncio as redis, exceptions
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.commands.core import AsyncScript
 
 from worker.embedded import embedded_server
 from worker.errors import ConfigurationError, GroupMissing, PermissionRefused, RedisUnavailable
 
 Client = Any
-"""A `redis.asyncio.Redis`. Its own types call every reply bytes or text, awaited or not:
-adapters state what comes back, and tests hold them to it."""
+"""A `redis.asyncio.Redis` whose replies are bytes.
+
+Its own types do not help: they state `bytes | str` for every reply, whatever `decode_responses`
+says, so nearly every command would need a cast (redis-py 8.1: one hundred errors of mypy). Adapters
+in this package parse replies into types of their own, and tests check them on real servers.
+"""
 
 READ_MARGIN_S: Final = 5.0
-"""What a socket waits beyond the time a command may take on the server."""
+"""How long a socket waits for a reply beyond the time that a command may block."""
 
 _READ_BYTES: Final = 262_144
-"""What is taken from a socket at once: a batch of entries is half a megabyte."""
+"""Bytes read from a socket at once: a batch of entries takes half a megabyte."""
 
 _KINDS: Final = {
     "OOM": "oom",
@@ -43,26 +48,27 @@ _REFUSED: Final = (
     "NOAUTH",
     "invalid password",
     "AUTH",
-    # How scripts say NOPERM: the first from Redis 8 and Valkey, the second on 7.0, both on 6.2.
+    # NOPERM from a script: the first from Redis 8 and Valkey, the second from 7.0, both from 6.2.
     "no permissions",
     "can't run this command",
 )
 _GROUP: Final = ("NOGROUP", "UNBLOCKED", "no such key")
-_CLOSED: Final = "the handler is closed"
-"""How uvloop says that the server cut the connection before a command was sent."""
 _CLUSTER: Final = ("MOVED", "ASK", "CROSSSLOT")
 _CODE = re.compile(rf"\b({'|'.join((*_KINDS, *_REFUSED, *_GROUP, *_CLUSTER))})\b")
 
+_CLOSED: Final = "the handler is closed"
+"""The error of uvloop if the server closed the connection before a command was sent."""
+
 
 def create_client(uri: str, *, block_s: float = 0.0) -> Client:
-    """Return a client that connects when it is first used.
+    """Return a client that connects on first use; `block_s` is the longest blocking command.
 
-    It never retries by itself: a repeated XREADGROUP strands the first one's entries.
-    Replies have one shape in RESP2 (the default, which every proxy speaks) and RESP3
-    (`?protocol=3` in the URI). `block_s` is the longest time that a command may block.
+    The client does not retry: a repeated XREADGROUP would leave the entries of the first one
+    pending. RESP2, which all proxies support, is the default; replies have the same shape in RESP3
+    (`?protocol=3` in the URI).
     """
     client = redis.Redis.from_url(
-        _resolved(uri),
+        _resolve(uri),
         protocol=2,
         legacy_responses=False,
         retry=Retry(NoBackoff(), 0),
@@ -71,18 +77,18 @@ def create_client(uri: str, *, block_s: float = 0.0) -> Client:
         socket_read_size=_READ_BYTES,
     )
     pool = client.connection_pool
-    pool.connection_class = type("Connection", (_PackingInC, pool.connection_class), {})
+    pool.connection_class = type("Connection", (_HiredisPacking, pool.connection_class), {})
     return client
 
 
-class _PackingInC:
-    """Packs commands with hiredis, as the library does only in its synchronous client.
+class _HiredisPacking:
+    """Packs commands with hiredis, which redis-py does in its synchronous client only.
 
     Packing in Python took a third of the worker's time.
     """
 
     def pack_command(self, *args: Any) -> list[bytes]:
-        """Return a command in the form of the wire; a first argument may be two words."""
+        """Return a command in wire format; the first argument may be two words."""
         name, *rest = args
         words = name.split() if isinstance(name, str) else (name,)
         return [hiredis.pack_command((*words, *rest))]
@@ -90,51 +96,54 @@ class _PackingInC:
 
 @asynccontextmanager
 async def open_client(uri: str) -> AsyncIterator[Client]:
-    """Give a command its client; a server of our own must be running already."""
+    """Open a client for a command; raises unless an embedded server is already running."""
     if uri.startswith(embedded_server.SCHEME):
         await embedded_server.require(embedded_server.directory_of(uri))
     async with create_client(uri) as client:
         yield client
 
 
-def _resolved(uri: str) -> str:
-    is_own = uri.startswith(embedded_server.SCHEME)
-    return embedded_server.uri(embedded_server.directory_of(uri)) if is_own else uri
+def _resolve(uri: str) -> str:
+    is_embedded = uri.startswith(embedded_server.SCHEME)
+    return embedded_server.uri(embedded_server.directory_of(uri)) if is_embedded else uri
 
 
-def load_script(client: Client, module_file: str, name: str) -> Any:
-    """Return the script `name` that lies beside a module; the server loads it when it must."""
-    return client.register_script(Path(module_file).with_name(f"{name}.lua").read_text())
+def load_script(client: Client, module_file: str, name: str) -> AsyncScript:
+    """Return the script `name`.lua beside a module; it is sent to the server when needed."""
+    script: AsyncScript = client.register_script(
+        Path(module_file).with_name(f"{name}.lua").read_text()
+    )
+    return script
 
 
 @asynccontextmanager
 async def translate_errors(client: Client) -> AsyncIterator[None]:
-    """Turn Redis' errors into ours: by their code, which scripts wrap in versions' own ways.
+    """Translate Redis errors by their code, which scripts wrap differently in each version.
 
-    After an outage the next command has a new connection: the old one may lead to a server that
-    was demoted meanwhile. An error that has no name here is a defect of ours, and passes as it is.
+    After `RedisUnavailable` idle connections are closed: they may lead to a server that was
+    demoted meanwhile. Unknown errors are defects of ours, and are raised unchanged.
     """
     try:
         yield
     except (exceptions.RedisError, OSError) as error:
-        ours = _translate(error)
-        if isinstance(ours, RedisUnavailable):
-            await _leave_idle(client)
-        raise ours from error
+        translated = _translate(error)
+        if isinstance(translated, RedisUnavailable):
+            await _close_idle(client)
+        raise translated from error
     except RuntimeError as error:
         if _CLOSED not in str(error):
             raise
-        await _leave_idle(client)
+        await _close_idle(client)
         raise RedisUnavailable("connection", _describe(error)) from error
 
 
-async def _leave_idle(client: Client) -> None:
-    """Close the connections that nobody uses, without waiting for the other side.
+async def _close_idle(client: Client) -> None:
+    """Close idle connections without waiting for the server.
 
-    The pool's own way waits for each in several tasks at once, where the cancellation of one
-    comes out of all others, as if they had been cancelled.
+    The pool's own method closes them in concurrent tasks, where the cancellation of one task
+    is raised by all others.
     """
-    for connection in list(client.connection_pool._available_connections):  # noqa: SLF001  (as said)
+    for connection in list(client.connection_pool._available_connections):  # noqa: SLF001  (see above)
         await connection.disconnect(nowait=True)
 
 
@@ -159,12 +168,12 @@ def _translate(error: exceptions.RedisError | OSError) -> Exception:
 
 
 def _code(error: Exception, text: str) -> str:
-    """Return the first code we know, looked for in the text only where the error's own is ERR."""
+    """Return the first known code; the text is searched only if the error's own code is ERR."""
     own = getattr(error, "status_code", None)
     match = _CODE.search(text if own in (None, "ERR") else own)
     return match[1] if match else ""
 
 
 def _describe(error: Exception) -> str:
-    """Return an error's first line, which names no key's value and no password."""
+    """Return an error's first line, which contains no values and no passwords."""
     return (str(error) or type(error).__name__).splitlines()[0]

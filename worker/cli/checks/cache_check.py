@@ -22,10 +22,10 @@ async def prefix(subject: CheckContext) -> CheckResult:
     """Whether somebody else writes where our documents are."""
     name = subject.settings.cache_redis_prefix_key
     found = await measure_usage(subject.client, name)
-    if found.strangers:
+    if found.foreign_keys:
         return problem(
-            f"under {name}:chatwoot: stand keys of another program, {found.strangers} of them, "
-            f"such as {found.a_stranger!r}",
+            f"under {name}:chatwoot: stand keys of another program, {found.foreign_keys} of them, "
+            f"such as {found.foreign_example!r}",
             "give each program a prefix of its own: set CACHE_REDIS_PREFIX_KEY",
         )
     ours = f"{format_count(len(found.kinds), 'instance')} under {name}:chatwoot:"

@@ -1,1 +1,1 @@
-"""What only commands, `doctor` and the purge use: inspecting servers and keys, deleting."""
+"""Used by commands and the bot-contact purge only: inspects servers, deletes keys and entries."""

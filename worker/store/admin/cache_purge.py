@@ -1,6 +1,6 @@
-"""Taking a part of one instance out of the cache: all of it, a conversation, or a contact."""
+"""Deletes a part of one instance from the cache: all of it, a conversation, or a contact."""
 
-from collections.abc import Container, Mapping
+from collections.abc import AsyncIterator
 from typing import Final
 
 from worker.core.cache_keys import KeyKind
@@ -8,85 +8,74 @@ from worker.core.documents import Conversation, Document, Message
 from worker.core.tooling.purge_scope import PurgeScope
 from worker.store.cache.keyspace import Advance, Keyspace
 
-_AT_ONCE: Final = 100
-
 WALKS: Final = 3
-"""How often the database is walked, at most."""
+"""How often the database is scanned, at most."""
 
 
-async def purge_cache(namespace: Keyspace, advance: Advance, selection: PurgeScope) -> int:
-    """Delete exactly the keys of a selection; returns how many documents there were."""
-    if selection.is_all:
-        return await _forget_instance(namespace, advance, selection.instance)
-    conversations = await conversations_of(namespace, advance, selection)
-    erased, ids = await _forget_documents(namespace, advance, selection, conversations)
-    await _forget_pointers(namespace, advance, selection, {"contact": conversations, "source": ids})
+async def purge_cache(keyspace: Keyspace, advance: Advance, scope: PurgeScope) -> int:
+    """Delete exactly the keys of a scope; returns how many documents existed."""
+    if scope.is_all:
+        return await _purge_instance(keyspace, advance, scope.instance)
+    instances = {scope.instance}
+    conversations = await conversations_of(keyspace, advance, scope)
+    message_ids: set[int] = set()
+
+    async def in_scope() -> AsyncIterator[Document]:
+        async for document in keyspace.documents(advance, instances=instances):
+            if not isinstance(document, Message):
+                if document.id in conversations:
+                    yield document
+            elif scope.has_message(document, conversations):
+                message_ids.add(document.id)
+                yield document
+
+    erased = await keyspace.erase(in_scope())
+    for key in (keyspace.keys.timeline, keyspace.keys.start):
+        await keyspace.unlink([key(scope.instance, n).encode() for n in conversations])
+    await _unlink_pointers(keyspace, advance, scope, conversations, message_ids)
     return erased
 
 
-async def _forget_instance(namespace: Keyspace, advance: Advance, instance: str) -> int:
+async def _unlink_pointers(
+    keyspace: Keyspace,
+    advance: Advance,
+    scope: PurgeScope,
+    conversations: set[int],
+    message_ids: set[int],
+) -> None:
+    """Delete what still points to the documents: former source ids, former numbers of a contact."""
+    targets: dict[KeyKind, set[int]] = {"contact": conversations, "source": message_ids}
+    async for places in keyspace.places(advance, instances={scope.instance}):
+        pointers = {name: place for name, place in places if place.kind in targets}
+        ids = await keyspace.pointers(list(pointers))
+        await keyspace.unlink(
+            [
+                name
+                for name, place in pointers.items()
+                if ids.get(name) in targets[place.kind]
+                or (place.kind == "contact" and place.id in scope.contact)
+            ]
+        )
+
+
+async def _purge_instance(keyspace: Keyspace, advance: Advance, instance: str) -> int:
     erased = 0
-    async for places in namespace.places(advance, instance=instance):
+    async for places in keyspace.places(advance, instances={instance}):
         documents = [name for name, place in places if place.kind in ("message", "conversation")]
-        erased += await namespace.unlink(documents)
-        await namespace.unlink([name for name, _ in places])
+        erased += await keyspace.unlink(documents)
+        await keyspace.unlink([name for name, _ in places])
     return erased
 
 
-async def conversations_of(
-    namespace: Keyspace, advance: Advance, selection: PurgeScope
-) -> set[int]:
-    """Return the conversations of a selection that the cache knows, by their display ids."""
-    if selection.conversation_id is not None:
-        return {selection.conversation_id}
-    found = await namespace.newest_conversations(selection.instance, selection.contact)
-    async for document in namespace.documents(
-        advance, instance=selection.instance, kind="conversation"
+async def conversations_of(keyspace: Keyspace, advance: Advance, scope: PurgeScope) -> set[int]:
+    """Return the display ids of the cached conversations of a scope."""
+    if scope.conversation_id is not None:
+        return {scope.conversation_id}
+    keys = [keyspace.keys.contact(scope.instance, name).encode() for name in scope.contact]
+    found = set((await keyspace.pointers(keys)).values())
+    async for document in keyspace.documents(
+        advance, instances={scope.instance}, kind="conversation"
     ):
-        if isinstance(document, Conversation) and selection.has_conversation(document):
+        if isinstance(document, Conversation) and scope.has_conversation(document):
             found.add(document.id)
     return found
-
-
-async def _forget_documents(
-    namespace: Keyspace, advance: Advance, selection: PurgeScope, conversations: set[int]
-) -> tuple[int, set[int]]:
-    """Delete documents; returns how many there were, and the ids of the messages among them."""
-    erased, ids = 0, set[int]()
-    whole, single = list[Document](), list[Document]()
-    async for document in namespace.documents(advance, instance=selection.instance):
-        conversation_id = document.conversation_id if isinstance(document, Message) else document.id
-        if conversation_id in conversations:
-            whole.append(document)
-        elif isinstance(document, Message) and selection.has_message(document, conversations):
-            single.append(document)
-        else:
-            continue
-        if isinstance(document, Message):
-            ids.add(document.id)
-        if len(whole) + len(single) >= _AT_ONCE:
-            erased += await _erase(namespace, whole, single)
-            whole, single = [], []
-    erased += await _erase(namespace, whole, single)
-    for key in (namespace.keys.timeline, namespace.keys.start):
-        await namespace.unlink([key(selection.instance, n).encode() for n in conversations])
-    return erased, ids
-
-
-async def _erase(namespace: Keyspace, whole: list[Document], single: list[Document]) -> int:
-    return await namespace.erase(whole) + await namespace.erase(single, whole_timeline=False)
-
-
-async def _forget_pointers(
-    namespace: Keyspace,
-    advance: Advance,
-    selection: PurgeScope,
-    targets: Mapping[KeyKind, Container[int]],
-) -> None:
-    """Delete what still leads there: a former source id, or a contact's former number."""
-    async for places in namespace.places(advance, instance=selection.instance):
-        gone = [n for n, p in places if p.kind == "contact" and p.id in selection.contact]
-        for kind, ids in targets.items():
-            names = [name for name, place in places if place.kind == kind]
-            gone += await namespace.pointing(names, ids)
-        await namespace.unlink(gone)

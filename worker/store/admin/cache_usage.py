@@ -1,84 +1,71 @@
-"""How much of the cache belongs to which instance, counted by walking over keys, or estimated."""
+"""Counts the keys of each instance; in a large database a part is counted and scaled up."""
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from worker.core.cache_keys import CacheKeys, KeyKind
 from worker.store.admin.server_probe import probe_errors
 from worker.store.client import Client
 
-_STEP: Final = 1000
-MOST_KEYS: Final = 100_000
-"""Keys that are looked at; of a larger database the rest is estimated."""
+_SCAN_COUNT: Final = 1000
+_MAX_KEYS: Final = 100_000
+_MAX_NEIGHBOURS: Final = 5
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class CacheUsage:
-    """Keys by instance and kind, as many as were looked at; `scale` makes them those of all.
+    """Counted keys by instance and kind; multiplied by `scale` they estimate all keys.
 
-    `strangers` are keys under the prefix's `chatwoot` that are none of ours, with one to show.
-    `neighbours` are keys of other programs under the same prefix, by their second part.
+    `foreign_keys` counts keys below `<prefix>:chatwoot:` that this program does not write, with an
+    example. `neighbours` counts other programs' keys below the prefix, by their second part.
     """
 
-    kinds: Mapping[str, Mapping[KeyKind, int]]
-    scale: float
-    strangers: int
-    a_stranger: str | None
-    neighbours: Mapping[str, int]
+    kinds: dict[str, dict[KeyKind, int]] = field(default_factory=dict)
+    scale: float = 1.0
+    foreign_keys: int = 0
+    foreign_example: str | None = None
+    all_neighbours: Counter[str] = field(default_factory=Counter)
 
     @property
     def is_estimate(self) -> bool:
-        """Whether not every key was looked at."""
+        """Whether only a part of the database was counted."""
         return self.scale > 1
 
+    @property
+    def neighbours(self) -> Mapping[str, int]:
+        """The most frequent neighbours."""
+        return dict(self.all_neighbours.most_common(_MAX_NEIGHBOURS))
 
-async def measure_usage(client: Client, prefix: str, *, most_keys: int = MOST_KEYS) -> CacheUsage:
-    """Count the keys of a prefix, in bounded steps; keys come in no order, so a part will do."""
-    keys = CacheKeys(prefix)
-    counted = _Counts(keys, prefix)
-    looked_at, cursor = 0, 0
-    while looked_at < most_keys:
+    def add(self, key: bytes, keys: CacheKeys, prefix: str) -> None:
+        """Count a key of the database."""
+        text = key.decode(errors="replace")
+        if not text.startswith(f"{prefix}:"):
+            return
+        if not text.startswith(keys.root):
+            self.all_neighbours[text.removeprefix(f"{prefix}:").partition(":")[0]] += 1
+        elif place := keys.parse(key):
+            kinds = self.kinds.setdefault(place.instance, {})
+            kinds[place.kind] = kinds.get(place.kind, 0) + 1
+        elif text not in keys.shared:
+            self.foreign_keys += 1
+            self.foreign_example = self.foreign_example or text
+
+
+async def measure_usage(client: Client, prefix: str, *, max_keys: int = _MAX_KEYS) -> CacheUsage:
+    """Count the keys of a prefix with SCAN, which returns keys in no particular order."""
+    keys, usage = CacheKeys(prefix), CacheUsage()
+    counted, cursor = 0, 0
+    while counted < max_keys:
         async with probe_errors(client):
-            cursor, names = await client.scan(cursor, count=_STEP)
-        looked_at += len(names)
+            cursor, names = await client.scan(cursor, count=_SCAN_COUNT)
+        counted += len(names)
         for name in names:
-            counted.add(name)
+            usage.add(name, keys, prefix)
         if cursor == 0:
-            return counted.tally(scale=1.0)
+            return usage
     async with probe_errors(client):
         size = await client.dbsize()
-    return counted.tally(scale=max(1.0, size / looked_at))
-
-
-class _Counts:
-    def __init__(self, keys: CacheKeys, prefix: str) -> None:
-        self._keys = keys
-        self._ours = keys.pattern.removesuffix("*").encode()
-        self._prefix = f"{prefix}:".encode()
-        self._shared = {key.encode() for key in keys.shared}
-        self._kinds: dict[str, Counter[KeyKind]] = {}
-        self._strangers: list[bytes] = []
-        self._neighbours: Counter[str] = Counter()
-
-    def add(self, key: bytes) -> None:
-        if not key.startswith(self._prefix):
-            return
-        if not key.startswith(self._ours):
-            module = key.removeprefix(self._prefix).partition(b":")[0]
-            self._neighbours[module.decode(errors="replace")] += 1
-        elif place := self._keys.parse(key):
-            self._kinds.setdefault(place.instance, Counter())[place.kind] += 1
-        elif key not in self._shared:
-            self._strangers.append(key)
-
-    def tally(self, *, scale: float) -> CacheUsage:
-        strange = self._strangers
-        return CacheUsage(
-            kinds=self._kinds,
-            scale=scale,
-            strangers=len(strange),
-            a_stranger=strange[0].decode(errors="replace") if strange else None,
-            neighbours=dict(self._neighbours.most_common(5)),
-        )
+    usage.scale = max(1.0, size / counted)
+    return usage

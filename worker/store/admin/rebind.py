@@ -1,29 +1,26 @@
-"""Taking an inbox's documents out of the instances that it is not bound to any more."""
+"""Deletes an inbox's documents from instances that it is not bound to any more."""
 
-from typing import Final
+from collections.abc import AsyncIterator
 
 from worker.core.binding_rules import inbox_key
 from worker.core.documents import Document
 from worker.store.cache.keyspace import Advance, Keyspace
 
-_AT_ONCE: Final = 100
-
 
 async def erase_inbox(
-    namespace: Keyspace, advance: Advance, inbox: str, *, was: str | None, now: str | None
+    keyspace: Keyspace, advance: Advance, inbox: str, *, was: str | None, now: str | None
 ) -> int:
-    """Delete an inbox's documents from the instance it was bound to, or from every other one.
+    """Delete an inbox's documents from the instance `was`, or from all but `now` if None.
 
-    The binding must have been changed before: then nothing can be written there any more.
-    Returns how many documents there were.
+    The binding must have been changed before, so that no worker writes there any more.
+    Returns how many documents existed.
     """
-    erased, held = 0, list[Document]()
-    async for document in namespace.documents(advance, instance=was):
-        of = inbox_key(document.account_id, document.inbox_id)
-        if of != inbox or document.instance == now:
-            continue
-        held.append(document)
-        if len(held) >= _AT_ONCE:
-            erased += await namespace.erase(held, inbox=inbox)
-            held = []
-    return erased + await namespace.erase(held, inbox=inbox)
+
+    async def misplaced() -> AsyncIterator[Document]:
+        instances = None if was is None else {was}
+        async for document in keyspace.documents(advance, instances=instances):
+            is_of_inbox = inbox_key(document.account_id, document.inbox_id) == inbox
+            if is_of_inbox and document.instance != now:
+                yield document
+
+    return await keyspace.erase(misplaced(), inbox=inbox)

@@ -1,4 +1,4 @@
-"""Questions to a server about itself, for whoever wants to know whether it suits us."""
+"""Asks a server about itself and about what the user may run."""
 
 import time
 from collections.abc import AsyncIterator
@@ -10,91 +10,86 @@ from redis.exceptions import ResponseError
 from worker.errors import GroupMissing, PermissionRefused, RedisUnavailable
 from worker.store.client import Client, translate_errors
 
-_NOWHERE: Final = "chatwoot-cache-doctor:nothing-here"
-_NOT_KNOWN: Final = ("unknown", "syntax", "unsupported")
+_ABSENT_STREAM: Final = "chatwoot-cache-doctor:nothing-here"
+_UNSUPPORTED: Final = ("unknown", "syntax", "unsupported")
 GONE: Final = ("connection", "timeout")
-"""Kinds of `RedisUnavailable` after which no other question is answered either."""
+"""Kinds of `RedisUnavailable` after which the server answers nothing else either."""
 
 
 class ServerProbe:
-    """Asks one server; what it does not answer raises `PermissionRefused`, with its own words."""
+    """Asks one server; unsupported questions raise `PermissionRefused` with the server's error."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
 
     async def round_trip_s(self) -> float:
-        """Return how long the server takes to answer, in seconds."""
-        began = time.monotonic()
+        """Return the time of a PING in seconds."""
+        started_at = time.monotonic()
         async with probe_errors(self._client):
             await self._client.ping()
-        return time.monotonic() - began
+        return time.monotonic() - started_at
 
     async def info(self, section: str) -> dict[str, str]:
-        """Return a section of INFO, as text."""
+        """Return a section of INFO, values as text."""
         async with probe_errors(self._client):
-            found = await self._client.info(section)
-        return {str(name): str(value) for name, value in found.items()}
+            values = await self._client.info(section)
+        return {str(name): str(value) for name, value in values.items()}
 
     async def config(self, name: str) -> str:
-        """Return a setting of the server's; hosted ones often have CONFIG switched off."""
+        """Return a configuration parameter; hosted servers often disable CONFIG."""
         async with probe_errors(self._client):
-            found = await self._client.config_get(name)
-        return str(found.get(name, ""))
+            values = await self._client.config_get(name)
+        return str(values.get(name, ""))
 
     async def clock_ahead_s(self) -> float:
-        """Return how far the server's clock is ahead of ours, to half a round trip."""
-        began = time.time()
+        """Return how far the server's clock is ahead of ours, accurate to half a round trip."""
+        started_at = time.time()
         async with probe_errors(self._client):
             seconds, microseconds = await self._client.time()
-        theirs: float = seconds + microseconds / 1e6
-        return theirs - (began + time.time()) / 2
+        server_time: float = seconds + microseconds / 1e6
+        return server_time - (started_at + time.time()) / 2
 
     async def blocked_s(self, block_s: float) -> float:
-        """Return how long a read for new entries really waits, on a stream that is not there."""
-        began = time.monotonic()
+        """Return how long a blocking XREAD of an absent stream really blocks."""
+        started_at = time.monotonic()
         async with probe_errors(self._client):
-            await self._client.xread({_NOWHERE: "$"}, block=max(1, round(block_s * 1000)))
-        return time.monotonic() - began
+            await self._client.xread({_ABSENT_STREAM: "$"}, block=max(1, round(block_s * 1000)))
+        return time.monotonic() - started_at
 
     async def understands(self, command: tuple[str | int, ...]) -> bool:
-        """Say whether the server knows a command in this form; one that changes nothing."""
-        try:
-            async with translate_errors(self._client):
-                await self._client.execute_command(*command)
-        except ResponseError as error:
-            return not any(word in str(error).lower() for word in _NOT_KNOWN)
-        except RedisUnavailable as error:
-            if error.kind in GONE:
-                raise
-        except (GroupMissing, PermissionRefused):
-            pass
-        return True
+        """Say whether the server supports a command in this form; it must change nothing."""
+        error = await self._try(command)
+        text = str(error).lower() if isinstance(error, ResponseError) else ""
+        return not any(word in text for word in _UNSUPPORTED)
 
     async def refusal(self, command: tuple[str | int, ...]) -> str | None:
-        """Try a command that changes nothing; returns what the server says if it may not be run.
+        """Try a command that changes nothing; returns the error if the user may not run it.
 
-        Any other answer means that the right is there.
+        Other errors show that the permission exists.
         """
+        error = await self._try(command)
+        if isinstance(error, PermissionRefused):
+            return str(error.__cause__)
+        return str(error) if "unknown command" in str(error) else None
+
+    async def _try(self, command: tuple[str | int, ...]) -> Exception | None:
         try:
             async with translate_errors(self._client):
                 await self._client.execute_command(*command)
-                if command[0] == "SUBSCRIBE":  # after which a connection takes nothing else
+                if command[0] == "SUBSCRIBE":  # the connection accepts no other command now
                     await self._client.connection_pool.disconnect()
-        except PermissionRefused as error:
-            return str(error.__cause__)
         except RedisUnavailable as error:
             if error.kind in GONE:
                 raise
-        except GroupMissing:
-            pass
-        except ResponseError as error:
-            return str(error) if "unknown command" in str(error) else None
+            return error
+        except (GroupMissing, PermissionRefused, ResponseError) as error:
+            return error
         return None
 
 
 @asynccontextmanager
 async def probe_errors(client: Client) -> AsyncIterator[None]:
-    """Turn Redis' errors into ours; those without a name are refusals."""
+    """Translate Redis errors; those that `translate_errors` does not know are refusals."""
     try:
         async with translate_errors(client):
             yield

@@ -1,1 +1,1 @@
-"""Documents and bindings in Redis, and in memory. Scripts lie beside their callers."""
+"""Documents and bindings, in Redis and in memory. Lua scripts stand beside their callers."""

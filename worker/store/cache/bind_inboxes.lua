@@ -1,24 +1,24 @@
--- Binds inboxes by the operator's word, over whatever stands, or unbinds them.
+-- Binds inboxes as the operator states, over existing bindings, or unbinds them.
 --
--- An instance that no inbox is bound to any more belongs to no account.
+-- An instance without inboxes loses its account.
 --
 -- KEYS[1]  inbox ("account/inbox") to instance   KEYS[2]  instance to account
 -- KEYS[3]  version of both
--- ARGV[1]  time to live of all in seconds        ARGV[2]  a version that never was
--- then for each inbox: the inbox, its account, its instance from now on, or '' for none
+-- ARGV[1]  TTL of all keys in seconds            ARGV[2]  a new, unique version
+-- then for each inbox: the inbox, its account, its new instance, or '' for none
 --
--- Answers for each inbox: the instance it was bound to, or nil where that is no other.
+-- Returns for each inbox the instance it was bound to, or nil if that has not changed.
 
 local function is_bound_to(instance)
-    for _, held in ipairs(redis.call('HVALS', KEYS[1])) do
-        if held == instance then
+    for _, bound in ipairs(redis.call('HVALS', KEYS[1])) do
+        if bound == instance then
             return true
         end
     end
     return false
 end
 
-local answers, changed = {}, false
+local replies, changed = {}, false
 for i = 3, #ARGV, 3 do
     local inbox, account, instance = unpack(ARGV, i, i + 2)
     local was = redis.call('HGET', KEYS[1], inbox)
@@ -34,7 +34,7 @@ for i = 3, #ARGV, 3 do
         redis.call('HDEL', KEYS[2], was)
     end
     changed = changed or (was or '') ~= instance
-    answers[#answers + 1] = moved and was
+    replies[#replies + 1] = moved and was
 end
 if changed then
     redis.call('SET', KEYS[3], ARGV[2])
@@ -42,4 +42,4 @@ end
 for _, key in ipairs(KEYS) do
     redis.call('EXPIRE', key, ARGV[1])
 end
-return answers
+return replies

@@ -1,4 +1,4 @@
-"""Bindings in Redis: two hashes and their version, changed by the scripts beside this module."""
+"""The bindings in Redis: two hashes and their version, changed only by scripts."""
 
 import re
 import secrets
@@ -13,69 +13,64 @@ _INBOX = re.compile(rb"[0-9]{1,16}/[0-9]{1,16}")
 
 
 class BindingTable:
-    """The bindings of one prefix. Reading them renews them.
+    """The bindings of one prefix; `load` renews their TTL.
 
-    Their version says which state a copy is of: it is another one after a binding was changed or
-    taken away, or after all were lost. What is added needs no new one, since what a copy does not
-    know is claimed.
+    The version changes when a binding is changed or removed, or after all were lost. It does not
+    change when one is added: a copy that lacks a binding claims it.
     """
 
     def __init__(self, client: Client, settings: CacheSettings) -> None:
         keys = CacheKeys(settings.prefix)
         self._client = client
-        self._inboxes = keys.bindings
-        self._accounts = keys.accounts
-        self._version = keys.version
+        self._version_key = keys.version
+        self._keys = [keys.bindings, keys.accounts, keys.version]
         self._ttl_s = _ttl_s(settings.ttl_s)
         self._claim = load_script(client, __file__, "claim_bindings")
         self._bind = load_script(client, __file__, "bind_inboxes")
 
     async def version(self) -> bytes:
-        """Return the version of the bindings that stand now."""
+        """Return the current version."""
         async with translate_errors(self._client):
-            return await self._client.get(self._version) or b""
+            return await self._client.get(self._version_key) or b""
 
     async def load(self) -> Bindings:
-        """Read all bindings, and renew them."""
-        async with (
-            translate_errors(self._client),
-            self._client.pipeline(transaction=False) as pipeline,
-        ):
-            # The version first: one that is older than the rest only makes us look again.
-            pipeline.get(self._version)
-            pipeline.hgetall(self._inboxes)
-            pipeline.hgetall(self._accounts)
-            for key in (self._inboxes, self._accounts, self._version):
-                pipeline.expire(key, self._ttl_s)
-            *state, _, _, _ = await pipeline.execute()
-        found = _bindings(*state)
-        if found.instances and not found.version:
-            # Of an earlier release, or evicted.
+        """Read all bindings and renew their TTL."""
+        bindings = await self._read(renew=True)
+        if bindings.instances and not bindings.version:
+            # Written by an earlier release, or the version was evicted.
             async with translate_errors(self._client):
-                await self._client.set(self._version, _new_version(), nx=True, ex=self._ttl_s)
+                await self._client.set(self._version_key, _new_version(), nx=True, ex=self._ttl_s)
             return await self.load()
-        return found
+        return bindings
 
     async def peek(self) -> Bindings:
-        """Read all bindings, and change nothing."""
+        """Read all bindings without renewing their TTL."""
+        return await self._read(renew=False)
+
+    async def _read(self, *, renew: bool) -> Bindings:
+        instances_key, accounts_key, version_key = self._keys
         async with (
             translate_errors(self._client),
             self._client.pipeline(transaction=False) as pipeline,
         ):
-            pipeline.get(self._version)
-            pipeline.hgetall(self._inboxes)
-            pipeline.hgetall(self._accounts)
-            return _bindings(*await pipeline.execute())
+            # The version first: one that is older than the rest only causes another read.
+            pipeline.get(version_key)
+            pipeline.hgetall(instances_key)
+            pipeline.hgetall(accounts_key)
+            for key in self._keys if renew else ():
+                pipeline.expire(key, self._ttl_s)
+            version, instances, accounts, *_ = await pipeline.execute()
+        return _parse(version, instances, accounts)
 
     async def put(self, bindings: Bindings) -> Mapping[str, str]:
-        """Write the operator's bindings over whatever stands.
+        """Write the operator's bindings over existing ones.
 
-        Returns the instances that inboxes were bound to before, where those were others.
+        Returns, for each inbox that was bound to another instance, that instance.
         """
         return await self._change(bindings.instances)
 
     async def drop(self, inbox: str) -> Mapping[str, str]:
-        """Unbind an inbox, and give an instance without inboxes free; returns as `put`."""
+        """Unbind an inbox; an instance without inboxes loses its account. Returns as `put`."""
         return await self._change({inbox: ""})
 
     async def _change(self, instances: Mapping[str, str]) -> Mapping[str, str]:
@@ -85,21 +80,20 @@ class BindingTable:
         for inbox, instance in instances.items():
             arguments += (inbox, inbox.partition("/")[0], instance)
         async with translate_errors(self._client):
-            before = await self._bind([self._inboxes, self._accounts, self._version], arguments)
-        pairs = zip(instances, before, strict=True)
-        return {inbox: was.decode() for inbox, was in pairs if was}
+            previous = await self._bind(self._keys, arguments)
+        pairs = zip(instances, previous, strict=True)
+        return {inbox: instance.decode() for inbox, instance in pairs if instance}
 
     async def claim(self, claims: Sequence[BindingClaim]) -> Bindings:
-        """Ask for new bindings; returns those that stand now, granted or not.
+        """Claim bindings; returns the bindings of the claimed inboxes and instances.
 
-        With a version only where these are the first bindings of all.
+        The result has a version only if these are the first bindings of the prefix.
         """
         arguments: list[str | int] = [self._ttl_s, _new_version()]
         for claim in claims:
             arguments += (claim.inbox, claim.account_id, claim.instance, int(claim.further))
         async with translate_errors(self._client):
-            keys = [self._inboxes, self._accounts, self._version]
-            version, *replies = await self._claim(keys, arguments)
+            version, *replies = await self._claim(self._keys, arguments)
         pairs = list(zip(claims, replies, strict=True))
         return Bindings(
             {claim.inbox: bound.decode() for claim, (bound, _) in pairs if bound},
@@ -108,10 +102,10 @@ class BindingTable:
         )
 
 
-def _bindings(
+def _parse(
     version: bytes | None, instances: Mapping[bytes, bytes], accounts: Mapping[bytes, bytes]
 ) -> Bindings:
-    """Read what the hashes hold; a field that nobody of ours wrote must not stop every worker."""
+    """Ignore foreign fields: one invalid field must not stop every worker."""
     return Bindings(
         {i.decode(): name.decode() for i, name in instances.items() if _INBOX.fullmatch(i)},
         {name.decode(): int(a) for name, a in accounts.items() if a.isdigit()},
@@ -124,5 +118,5 @@ def _new_version() -> str:
 
 
 def _ttl_s(documents_ttl_s: int) -> int:
-    """No document outlives its binding, not even a tombstone under a short time to live."""
+    """Return a TTL that is longer than that of any document, tombstones included."""
     return max(4 * documents_ttl_s, documents_ttl_s + 2 * TOMBSTONE_EXTRA_S)

@@ -1,8 +1,8 @@
-"""Writes documents to Redis, by the script beside this module."""
+"""Writes documents to Redis with the script `write_documents.lua`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import msgspec
 
@@ -20,29 +20,27 @@ from worker.core.merge import STAMP_DIGITS, merge
 from worker.errors import BindingsChanged
 from worker.store.client import Client, load_script, translate_errors
 
-_ANSWERS: Mapping[bytes, WriteOutcome] = {
+_OUTCOMES: Final[Mapping[bytes, WriteOutcome]] = {
     b"applied": "applied",
     b"stale": "stale",
     b"wrong_type": "wrong_type",
 }
+_OUTDATED: Final = b"outdated"
+_ANY_VERSION: Final = b"*"
+_NO_MAX_AGE: Final = -1
 
-_OUTDATED = b"outdated"
-ANY_VERSION = b"*"
+TOMBSTONE_EXTRA_S: Final = 86_400
+"""A tombstone lives one day longer than any entry that could recreate the deleted message."""
 
-_AGELESS = -1
-
-TOMBSTONE_EXTRA_S = 86_400
-"""A deletion is remembered a day longer than any entry may create what it deleted."""
-
-_DECODERS: Mapping[type, msgspec.json.Decoder[Any]] = {
+_DECODERS: Final[Mapping[type, msgspec.json.Decoder[Any]]] = {
     kind: msgspec.json.Decoder(kind) for kind in (Message, Conversation)
 }
-_REVISION = slice(len('{"revision":"'), None)
+_REVISION: Final = slice(len('{"revision":"'), None)
 
 
 @dataclass(frozen=True, slots=True)
 class CacheSettings:
-    """How long documents live, in seconds, and how many messages a timeline holds."""
+    """The key prefix, the TTL of documents in seconds, and the length limit of a timeline."""
 
     prefix: str
     ttl_s: int = 604_800
@@ -50,88 +48,81 @@ class CacheSettings:
 
 
 class DocumentWriter:
-    """The documents of one prefix."""
+    """Writes the documents of one prefix."""
 
     def __init__(self, client: Client, settings: CacheSettings) -> None:
         self._client = client
-        self._of = settings
+        self._settings = settings
         self.keys = CacheKeys(settings.prefix)
-        self._write = load_script(client, __file__, "write_documents")
+        self._script = load_script(client, __file__, "write_documents")
 
     async def write(
-        self, drafts: Sequence[PendingWrite], version: bytes | None = None
+        self, writes: Sequence[PendingWrite], version: bytes | None = None
     ) -> WriteResult:
-        """Write documents, in one round trip unless the cache knows what a draft does not.
+        """Write documents, in one round trip unless stored documents must be merged first.
 
-        Such a draft is merged with what is stored, and sent again.
-        `version` is that of the bindings that say where the documents belong;
-        raises `BindingsChanged` where they stand no more. None asks nothing.
+        `version` is the bindings version that the documents were resolved with; None skips the
+        check. Raises `BindingsChanged` where the stored version is another one.
         """
-        return await self._insist(drafts, version, []) if drafts else WriteResult([], 0)
-
-    async def _insist(
-        self, drafts: Sequence[PendingWrite], version: bytes | None, unreadable: list[bytes]
-    ) -> WriteResult:
-        replies = await self._send(drafts, version, unreadable)
-        answers = [_ANSWERS.get(reply) for reply in replies]
-        if None not in answers:
-            return WriteResult(cast("list[WriteOutcome]", answers), 0)
-        conflicting = [index for index, answer in enumerate(answers) if answer is None]
-        merged = [_merged(drafts[index], replies[index], unreadable) for index in conflicting]
-        written = await self._insist(merged, version, unreadable)
-        for index, answer in zip(conflicting, written.answers, strict=True):
-            answers[index] = answer
-        return WriteResult(
-            cast("list[WriteOutcome]", answers), len(conflicting) + written.conflicts
-        )
+        outcomes: dict[int, WriteOutcome] = {}
+        unreadable: list[bytes] = []
+        conflicts = 0
+        pending = dict(enumerate(writes))
+        while pending:
+            replies = await self._send(list(pending.values()), version, unreadable)
+            conflicting: dict[int, PendingWrite] = {}
+            for (index, write), reply in zip(pending.items(), replies, strict=True):
+                if outcome := _OUTCOMES.get(reply):
+                    outcomes[index] = outcome
+                else:
+                    conflicting[index] = _merge_stored(write, reply, unreadable)
+            conflicts += len(conflicting)
+            pending = conflicting
+        return WriteResult([outcomes[index] for index in range(len(writes))], conflicts)
 
     async def _send(
-        self, drafts: Sequence[PendingWrite], version: bytes | None, unreadable: Sequence[bytes]
+        self, writes: Sequence[PendingWrite], version: bytes | None, unreadable: Sequence[bytes]
     ) -> list[bytes]:
-        own: list[str] = [self.keys.version]
-        pointing: list[str] = []
-        timelines: list[str] = []
-        about: list[int] = []
-        documents: list[bytes] = []
-        for draft in drafts:
-            document = draft.document
-            key, timeline, pointers = self.keys.locate(document)
-            own.append(key)
-            pointing += pointers
-            if timeline is not None:
-                timelines.append(timeline)
-            event_ms = _AGELESS if is_tombstone(document) else draft.event_ms
-            about += (document.id, len(pointers), int(timeline is not None), event_ms)
-            documents.append(encode(document))
-        arguments = (
+        """Run the script; returns one reply per document, as `write_documents.lua` states."""
+        locations = [self.keys.locate(write.document) for write in writes]
+        keys = [self.keys.version]
+        keys += [key for key, _, _ in locations]
+        keys += [pointer for _, _, pointers in locations for pointer in pointers]
+        keys += [timeline for _, timeline, _ in locations if timeline is not None]
+        numbers: list[int] = []
+        for write, (_, timeline, pointers) in zip(writes, locations, strict=True):
+            document = write.document
+            event_ms = _NO_MAX_AGE if is_tombstone(document) else write.event_ms
+            numbers += (document.id, len(pointers), int(timeline is not None), event_ms)
+        arguments: tuple[bytes | int, ...] = (
             STAMP_DIGITS,
-            self._of.ttl_s,
-            self._of.ttl_s + TOMBSTONE_EXTRA_S,
-            self._of.conversation_messages,
-            ANY_VERSION if version is None else version,
+            self._settings.ttl_s,
+            self._settings.ttl_s + TOMBSTONE_EXTRA_S,
+            self._settings.conversation_messages,
+            _ANY_VERSION if version is None else version,
             b",".join((b"", *unreadable, b"")),
-            msgspec.json.encode(about),
-            *documents,
+            msgspec.json.encode(numbers),
+            *[encode(write.document) for write in writes],
         )
         async with translate_errors(self._client):
-            replies = await self._write(own + pointing + timelines, arguments)
+            replies = await self._script(keys, arguments)
         if replies == _OUTDATED:
             raise BindingsChanged("the bindings were changed since these documents were resolved")
         return cast("list[bytes]", replies)
 
 
-def _merged(draft: PendingWrite, stored: bytes, unreadable: list[bytes]) -> PendingWrite:
-    """Return a draft that holds what is stored too; what cannot be read is to be replaced."""
-    document = decode(stored, type(draft.document))
+def _merge_stored(write: PendingWrite, stored: bytes, unreadable: list[bytes]) -> PendingWrite:
+    """Merge a write with the stored document, or mark an unreadable document for replacement."""
+    document = decode(stored, type(write.document))
     if document is None:
         unreadable.append(stored[_REVISION].partition(b'"')[0])
-        return draft
-    merged: Document = merge(cast("Any", draft.document), document)
-    return PendingWrite(merged, draft.event_ms)
+        return write
+    merged: Document = merge(cast("Any", write.document), document)
+    return PendingWrite(merged, write.event_ms)
 
 
 def decode(value: bytes, kind: type[Any]) -> Any:
-    """Return a stored document, None when the value is not one of ours."""
+    """Decode a stored document; None if the value is not a document of this kind."""
     try:
         return _DECODERS[kind].decode(value)
     except (msgspec.DecodeError, UnicodeDecodeError):

@@ -1,20 +1,21 @@
--- Takes documents out of the cache, each with what points to it, in one step.
+-- Deletes documents with the keys that point to them, atomically.
 --
--- KEYS     for each document: its own key, its conversation's timeline, its pointers
+-- KEYS     for each document: its key, its conversation's timeline, its pointers
 -- ARGV     for each document:
---   its id; the number of pointers; 1 to take the whole timeline, 0 to take its id out of it;
---   the account and the inbox that it must be of, or '' and '' for any
+--   its id; its number of pointers; 1 to delete the whole timeline, 0 to remove its id from it;
+--   the account and inbox it must be of, or '' and '' for any
 --
--- Answers: documents taken out. A pointer is taken out only while it holds the document's id.
+-- Returns the number of documents deleted. A pointer is deleted only if it holds the document's id.
+-- The pattern depends on the order of members, as `write_documents.lua` states.
 
 local erased, key = 0, 1
 for arg = 1, #ARGV, 5 do
     local id, pointers, whole, account, inbox = unpack(ARGV, arg, arg + 4)
     local last = key + 1 + pointers
     local stored = redis.pcall('GET', KEYS[key])
-    local is_text = type(stored) == 'string'
+    local is_string = type(stored) == 'string'
     local head = '^{"revision":"%d+","instance":".-","account_id":' .. account .. ',"inbox_id":' .. inbox .. ','
-    if account == '' or (is_text and string.find(stored, head)) then
+    if account == '' or (is_string and string.find(stored, head)) then
         erased = erased + redis.call('DEL', KEYS[key])
         if whole == '1' then
             redis.call('DEL', KEYS[key + 1])

@@ -1,6 +1,6 @@
-"""All keys of a prefix, walked in bounded steps: for whoever looks at them or takes them away."""
+"""Iterates over the keys of a prefix with SCAN, in bounded steps, and deletes some of them."""
 
-from collections.abc import AsyncIterator, Callable, Collection, Container, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 from msgspec.structs import replace
@@ -10,21 +10,21 @@ from worker.core.documents import Conversation, Document, Message
 from worker.store.cache.document_writer import decode
 from worker.store.client import Client, load_script, translate_errors
 
-_STEP: Final = 500
-"""Keys the server looks at for one step."""
-_VALUES: Final = 50
-"""Documents that are read at once: they may be of a megabyte each."""
+_SCAN_COUNT: Final = 500
+_VALUES_AT_ONCE: Final = 50
+"""Documents read at once: each may be one megabyte."""
+_ERASED_AT_ONCE: Final = 100
 
 Advance = Callable[[int], None]
-"""Is told how many keys of the database were looked at."""
+"""Receives how many further keys of the database were scanned."""
 
 _DOCUMENTS: Final[dict[KeyKind, type[Any]]] = {"message": Message, "conversation": Conversation}
 
 
 class KeyInfo(NamedTuple):
-    """A key: what it stands for (None: nothing of ours), its type, and its milliseconds to live.
+    """A key, its meaning (`place`, None for a foreign key), type and remaining TTL.
 
-    Milliseconds are -1 where it lives for ever; `value` is that of a string.
+    `ttl_ms` is -1 without a TTL; `value` is set for strings.
     """
 
     key: bytes
@@ -34,8 +34,8 @@ class KeyInfo(NamedTuple):
     value: bytes | None
 
     def document(self) -> Document | None:
-        """Return the document at the key, None where it is none of ours."""
-        return document_of(self.place, self.value)
+        """Return the document at the key; None for any other value."""
+        return _decode(self.place, self.value)
 
 
 class Keyspace:
@@ -47,141 +47,130 @@ class Keyspace:
         self._erase = load_script(client, __file__, "erase_documents")
 
     async def size(self) -> int:
-        """Return how many keys the database has, others' too: what a walk looks at."""
+        """Return the number of keys in the database, which a full SCAN goes through."""
         async with translate_errors(self._client):
             return int(await self._client.dbsize())
 
     async def walk(self, advance: Advance) -> AsyncIterator[list[KeyInfo]]:
-        """Yield everything of the prefix; what lives all the while comes at least once."""
-        async for names in self._steps(self.keys.pattern, advance):
-            async for found in self.revisit(names):
-                yield found
-
-    async def inspect(self, names: Sequence[bytes]) -> list[KeyInfo]:
-        """Return what stands at keys now; those that are gone are left out."""
-        async with (
-            translate_errors(self._client),
-            self._client.pipeline(transaction=False) as pipeline,
-        ):
-            for name in names:
-                pipeline.type(name)
-                pipeline.pttl(name)
-            facts = await pipeline.execute()
-            values = await self._client.mget(names)
-        found = zip(names, facts[::2], facts[1::2], values, strict=True)
-        return [
-            KeyInfo(name, self.keys.parse(name), kind, ttl_ms, value)
-            for name, kind, ttl_ms, value in found
-            if kind != b"none"
-        ]
+        """Yield all keys of the prefix in batches; a key may come more than once."""
+        async for names in self._scan(self.keys.pattern, advance):
+            async for infos in self.revisit(names):
+                yield infos
 
     async def revisit(self, names: Sequence[bytes]) -> AsyncIterator[list[KeyInfo]]:
-        """Yield what stands at these keys now, in steps."""
-        for some in _slices(names, _VALUES):
-            yield await self.inspect(some)
+        """Yield the current state of keys in batches, without those that no longer exist."""
+        for batch in _batches(names, _VALUES_AT_ONCE):
+            async with (
+                translate_errors(self._client),
+                self._client.pipeline(transaction=False) as pipeline,
+            ):
+                for name in batch:
+                    pipeline.type(name)
+                    pipeline.pttl(name)
+                replies = await pipeline.execute()
+                values = await self._client.mget(batch)
+            rows = zip(batch, replies[::2], replies[1::2], values, strict=True)
+            yield [
+                KeyInfo(name, self.keys.parse(name), key_type, ttl_ms, value)
+                for name, key_type, ttl_ms, value in rows
+                if key_type != b"none"
+            ]
 
     async def documents(
-        self, advance: Advance, *, instance: str | None = None, kind: KeyKind | None = None
+        self,
+        advance: Advance,
+        *,
+        instances: Collection[str] | None = None,
+        kind: KeyKind | None = None,
     ) -> AsyncIterator[Document]:
-        """Yield the documents of one instance, or of all, and of one kind, or of both."""
-        async for places in self.places(advance, instance=instance):
-            async for document in self.documents_at(
-                [(n, p) for n, p in places if kind in (None, p.kind)]
-            ):
-                yield document
-
-    async def documents_at(
-        self, places: Sequence[tuple[bytes, ParsedKey]]
-    ) -> AsyncIterator[Document]:
-        """Yield the documents among these keys; where one stands counts, not what it says."""
-        wanted = [(name, place) for name, place in places if place.kind in _DOCUMENTS]
-        for some in _slices(wanted, _VALUES):
-            async with translate_errors(self._client):
-                values = await self._client.mget([name for name, _ in some])
-            for (_, place), value in zip(some, values, strict=True):
-                document = document_of(place, value)
-                if document is not None:
-                    yield replace(document, instance=place.instance)
+        """Yield documents, with the instance of their key; of some instances or one kind only."""
+        kinds = _DOCUMENTS if kind is None else {kind}
+        async for places in self.places(advance, instances=instances):
+            wanted = [(name, place) for name, place in places if place.kind in kinds]
+            for batch in _batches(wanted, _VALUES_AT_ONCE):
+                async with translate_errors(self._client):
+                    values = await self._client.mget([name for name, _ in batch])
+                for (_, place), value in zip(batch, values, strict=True):
+                    document = _decode(place, value)
+                    if document is not None:
+                        yield replace(document, instance=place.instance)
 
     async def places(
-        self, advance: Advance, *, instance: str | None = None
+        self, advance: Advance, *, instances: Collection[str] | None = None
     ) -> AsyncIterator[list[tuple[bytes, ParsedKey]]]:
-        """Yield the keys of one instance, or of all, with what they stand for; no others."""
-        every = instance is None
-        pattern = self.keys.pattern if instance is None else self.keys.instance_pattern(instance)
-        async for names in self._steps(pattern, advance):
+        """Yield keys with their meaning in batches; of some instances only. Skips foreign keys."""
+        pattern = self.keys.pattern
+        if instances is not None and len(instances) == 1:
+            pattern = self.keys.instance_pattern(next(iter(instances)))
+        async for names in self._scan(pattern, advance):
             parsed = ((name, self.keys.parse(name)) for name in names)
-            yield [(n, p) for n, p in parsed if p is not None and (every or p.instance == instance)]
+            yield [
+                (name, place)
+                for name, place in parsed
+                if place is not None and (instances is None or place.instance in instances)
+            ]
 
-    async def pointing(self, names: Sequence[bytes], ids: Container[int]) -> list[bytes]:
-        """Return those of the pointers that lead to one of these ids."""
-        if not names:
-            return []
-        async with translate_errors(self._client):
-            held = await self._client.mget(names)
-        pairs = zip(names, held, strict=True)
-        return [name for name, value in pairs if value and value.isdigit() and int(value) in ids]
-
-    async def leading_to(self, names: Sequence[str]) -> dict[str, int]:
-        """Return those of the pointers that hold an id, and the id that each holds."""
-        found: dict[str, int] = {}
-        for some in _slices(names, _STEP):
+    async def pointers(self, names: Sequence[bytes]) -> dict[bytes, int]:
+        """Return the ids that pointers hold; keys without an id are left out."""
+        ids: dict[bytes, int] = {}
+        for batch in _batches(names, _SCAN_COUNT):
             async with translate_errors(self._client):
-                held = await self._client.mget(some)
-            pairs = zip(some, held, strict=True)
-            found |= {n: int(value) for n, value in pairs if value and value.isdigit()}
-        return found
-
-    async def newest_conversations(self, instance: str, contact: Collection[str]) -> set[int]:
-        """Return the conversations that a contact's names lead to."""
-        found = await self.leading_to([self.keys.contact(instance, name) for name in contact])
-        return set(found.values())
+                values = await self._client.mget(batch)
+            pairs = zip(batch, values, strict=True)
+            ids |= {name: int(value) for name, value in pairs if value and value.isdigit()}
+        return ids
 
     async def unlink(self, names: Sequence[bytes]) -> int:
-        """Delete keys; returns how many there were."""
+        """Delete keys; returns how many existed."""
         if not names:
             return 0
         async with translate_errors(self._client):
             return int(await self._client.unlink(*names))
 
-    async def erase(
-        self, documents: Sequence[Document], *, inbox: str = "/", whole_timeline: bool = True
-    ) -> int:
-        """Delete documents and what points to them; returns how many there were.
+    async def erase(self, documents: AsyncIterator[Document], *, inbox: str = "/") -> int:
+        """Delete documents and the keys that point to them; returns how many documents existed.
 
-        Those that stand there by then must be of the inbox, where one is stated.
+        A conversation's timeline is deleted with it, a message's id is removed from its timeline.
+        `inbox` deletes only documents that are still of this inbox.
         """
-        if not documents:
-            return 0
+        erased, batch = 0, list[Document]()
+        async for document in documents:
+            batch.append(document)
+            if len(batch) == _ERASED_AT_ONCE:
+                erased += await self._erase_batch(batch, inbox)
+                batch = []
+        return erased + (await self._erase_batch(batch, inbox) if batch else 0)
+
+    async def _erase_batch(self, documents: Sequence[Document], inbox: str) -> int:
         account_id, _, inbox_id = inbox.partition("/")
         names: list[str] = []
         arguments: list[str | int] = []
         for document in documents:
             key, timeline, pointers = self.keys.locate(document)
+            whole_timeline = int(timeline is None)
             timeline = timeline or self.keys.timeline(document.instance, document.id)
             names += (key, timeline, *pointers)
-            arguments += (document.id, len(pointers), int(whole_timeline), account_id, inbox_id)
+            arguments += (document.id, len(pointers), whole_timeline, account_id, inbox_id)
         async with translate_errors(self._client):
             return int(await self._erase(names, arguments))
 
-    async def _steps(self, pattern: str, advance: Advance) -> AsyncIterator[list[bytes]]:
+    async def _scan(self, pattern: str, advance: Advance) -> AsyncIterator[list[bytes]]:
         cursor = 0
         while True:
             async with translate_errors(self._client):
-                cursor, names = await self._client.scan(cursor, match=pattern, count=_STEP)
-            advance(_STEP)
+                cursor, names = await self._client.scan(cursor, match=pattern, count=_SCAN_COUNT)
+            advance(_SCAN_COUNT)
             yield names
             if cursor == 0:
                 return
 
 
-def document_of(place: ParsedKey | None, value: bytes | None) -> Document | None:
-    """Return the document that a place of that kind holds, None where it is none of ours."""
+def _decode(place: ParsedKey | None, value: bytes | None) -> Document | None:
     kind = _DOCUMENTS.get(place.kind) if place else None
     document: Document | None = decode(value, kind) if kind and value else None
     return document
 
 
-def _slices(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+def _batches(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
     for start in range(0, len(items), size):
         yield items[start : start + size]

@@ -1,133 +1,142 @@
-"""Values in this process's memory, for as long as they are known to be what Redis holds.
+"""Values read from Redis, kept in this process's memory while invalidations are known to arrive.
 
-Known means: Redis tells us of every write (`tracking`), and has lately shown that it does.
-Whenever that ends, all is forgotten. What was read while it was written is never kept:
-the news of a write may overtake the reply to an earlier read, which comes on another connection.
+Redis reports every write under the prefix (`tracking`). When that can no longer be relied on,
+all values are dropped. A value that was written while it was being read is not stored: the
+invalidation may arrive before the reply to the earlier read, which uses another connection.
 """
 
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 from cachetools import LRUCache
 
 from worker.store.cache.value_reader import ReadValue
 
 OVERHEAD_BYTES: Final = 700
-"""What an entry takes beside its text: key, objects, places in two dictionaries (measured)."""
+"""Memory per item besides its text: key, objects, slots of two dictionaries (measured)."""
 
-_MAX_RECENT: Final = 50_000
-"""Writes remembered while something is being read; beyond them, what is being read is not kept."""
+_MAX_INVALIDATED: Final = 1_000
+"""Invalidated keys remembered per read in progress; after more, nothing of that read is stored."""
+
+Store = Callable[[str, ReadValue], None]
+"""Stores a value that was just read under its key, unless the key was invalidated meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
 class CacheItem:
-    """A value in memory; None is a key of which Redis said that it holds nothing."""
+    """A value in memory; None means that Redis has no such key."""
 
     value: Any
     size: int
     expires_at: float
 
 
-class StoreIfUnchanged(Protocol):
-    """Keeps a value that was just read, unless it was written meanwhile."""
+class ExpiringLru(LRUCache[str, CacheItem]):
+    """An LRU cache of at most `max_bytes`, whose items expire by `clock`.
 
-    def __call__(self, key: str, value: ReadValue) -> None:
-        """Keep a value under its key."""
+    The library's own `TLRUCache` takes several times as long to get an item.
+    """
+
+    def __init__(self, max_bytes: int, clock: Callable[[], float]) -> None:
+        super().__init__(max_bytes, getsizeof=lambda item: item.size)
+        self._clock = clock
+
+    def unexpired(self, key: str) -> CacheItem | None:
+        """Return an item that has not expired."""
+        item = self.get(key)
+        if item is not None and item.expires_at <= self._clock():
+            del self[key]
+            return None
+        return item
+
+    def put(self, key: str, value: Any, size: int, expires_at: float) -> None:
+        """Store a value of `size` bytes, unless it is larger than the whole cache."""
+        size += OVERHEAD_BYTES + len(key)
+        if size <= self.maxsize:
+            self[key] = CacheItem(value, size, expires_at)
+
+
+@dataclass(slots=True, eq=False)
+class _Read:
+    """A read in progress, and the keys that were invalidated since it began."""
+
+    storable: bool
+    invalidated: set[str] = field(default_factory=set)
 
 
 class LocalCache:
-    """The local tier: at most `max_bytes`, the least recently used go first.
+    """The local tier: at most `max_bytes`, least recently used items are evicted first.
 
-    A value stays `ttl_s` seconds, and never longer than its key in Redis.
+    A value stays for `ttl_s` seconds, and never longer than its key in Redis.
     """
 
     def __init__(
         self, max_bytes: int, ttl_s: float, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._held: LRUCache[str, CacheItem] = LRUCache(max_bytes, getsizeof=lambda held: held.size)
+        self._items = ExpiringLru(max_bytes, clock)
         self._ttl_s = ttl_s
         self._clock = clock
-        self._fresh_until = float("-inf")
-        self._news = 0
-        self._forgotten_at = 0
-        self._recent: dict[str, int] = {}
-        self._reading = 0
+        self._valid_until = float("-inf")
+        self._reads: set[_Read] = set()
         self._generations: dict[str, int] = {}
 
     def __len__(self) -> int:
-        return len(self._held)
+        return len(self._items)
 
     def get(self, key: str) -> CacheItem | None:
-        """Return what is held, None where that is nothing or may be out of date."""
-        held = self._held.get(key)
-        if held is None:
-            return None
-        now = self._clock()
-        if held.expires_at <= now:
-            del self._held[key]
-            return None
-        return held if now < self._fresh_until else None
+        """Return an item; None if it is unknown or may be out of date."""
+        item = self._items.unexpired(key)
+        return item if self._clock() < self._valid_until else None
 
-    def field(self, key: str, field: str) -> str:
-        """Return the name under which a hash's field is kept, until any field is written."""
+    def field_key(self, key: str, field: str) -> str:
+        """Return the local key of a hash field; it changes when the hash is invalidated."""
         generation = self._generations.setdefault(key, 0)
         return f"{key}\0{generation}\0{field}"
 
     @contextmanager
-    def reading(self) -> Iterator[StoreIfUnchanged]:
-        """Keep what is read within the block. It must begin before the question is sent."""
-        began, started_at = self._news, self._clock()
-        was_fresh = started_at < self._fresh_until
+    def reading(self) -> Iterator[Store]:
+        """Store what is read within the block, which must begin before the command is sent."""
+        started_at = self._clock()
+        read = _Read(storable=started_at < self._valid_until)
 
-        def keep(key: str, value: ReadValue) -> None:
-            if was_fresh and began >= self._forgotten_at and self._recent.get(key, 0) <= began:
-                self._put(key, value, started_at)
+        def store(key: str, value: ReadValue) -> None:
+            if read.storable and key not in read.invalidated:
+                ttl_s = self._ttl_s if value.ttl_s is None else min(self._ttl_s, value.ttl_s)
+                self._items.put(key, value.value, value.size, started_at + ttl_s)
 
-        self._reading += 1
+        self._reads.add(read)
         try:
-            yield keep
+            yield store
         finally:
-            self._reading -= 1
-            if not self._reading:
-                self._recent.clear()
-
-    def _put(self, key: str, value: ReadValue, started_at: float) -> None:
-        life_s = self._ttl_s if value.life_s is None else min(self._ttl_s, value.life_s)
-        size = OVERHEAD_BYTES + len(key) + value.size
-        if size <= self._held.maxsize:
-            self._held[key] = CacheItem(value.value, size, started_at + life_s)
+            self._reads.discard(read)
 
     def invalidate(self, keys: Iterable[str]) -> None:
-        """Forget keys that somebody wrote."""
-        self._news += 1
+        """Drop keys that were written."""
+        keys = list(keys)
         for key in keys:
-            self._held.pop(key, None)
+            self._items.pop(key, None)
             if key in self._generations:
                 self._generations[key] += 1
-            if self._reading:
-                self._recent[key] = self._news
-        if len(self._recent) > _MAX_RECENT:
-            self._forgotten_at = self._news
-            self._recent.clear()
+        for read in self._reads:
+            read.invalidated.update(keys)
+            if len(read.invalidated) > _MAX_INVALIDATED:
+                read.storable = False
+                read.invalidated.clear()
 
-    def trust(self, until: float) -> None:
-        """Answer from memory until a time of the monotonic clock: until then every write is known.
+    def extend_validity(self, until: float) -> None:
+        """Answer from memory until a time of the clock: all earlier writes will be reported."""
+        self._valid_until = max(self._valid_until, until)
 
-        Time has passed since Redis showed it, so `until` counts from when it was asked.
-        """
-        self._fresh_until = max(self._fresh_until, until)
-
-    def forget(self) -> None:
-        """Forget everything, and what is being read too; answer nothing until trusted anew."""
-        self._fresh_until = float("-inf")
+    def reset(self) -> None:
+        """Drop all values, and answer nothing until `extend_validity` is called again."""
+        self._valid_until = float("-inf")
         self.clear()
 
     def clear(self) -> None:
-        """Forget everything, and what is being read too."""
-        self._news += 1
-        self._forgotten_at = self._news
-        self._held.clear()
-        self._recent.clear()
+        """Drop all values, also those that are being read."""
+        self._items.clear()
+        for read in self._reads:
+            read.storable = False

@@ -1,4 +1,4 @@
-"""Bindings in this process alone, granted by the rules of the script that grants them in Redis."""
+"""Bindings in this process's memory, granted by the rules of `claim_bindings.lua`."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,7 +6,7 @@ from worker.core.binding_rules import BindingClaim, Bindings
 
 
 class MemoryBindings:
-    """The bindings that the entries of the stream brought, in their order."""
+    """The bindings that the stream's entries claimed, in stream order."""
 
     def __init__(self) -> None:
         self._instances: dict[str, str] = {}
@@ -14,11 +14,11 @@ class MemoryBindings:
 
     @property
     def accounts(self) -> Mapping[str, int]:
-        """Which account each instance belongs to."""
+        """The account of each instance."""
         return self._accounts
 
     async def version(self) -> bytes:
-        """Nobody else changes them."""
+        """Return a constant: no other process changes these bindings."""
         return b""
 
     async def load(self) -> Bindings:
@@ -26,24 +26,17 @@ class MemoryBindings:
         return Bindings(dict(self._instances), dict(self._accounts))
 
     async def put(self, bindings: Bindings) -> Mapping[str, str]:
-        """Write the operator's bindings; they come first, so nothing stands against them."""
+        """Write the operator's bindings; called before any claim, so nothing is replaced."""
         self._instances.update(bindings.instances)
         self._accounts.update(bindings.accounts)
         return {}
 
     async def claim(self, claims: Sequence[BindingClaim]) -> Bindings:
-        """Ask for new bindings; returns those that stand now, granted or not."""
+        """Claim bindings; returns all bindings, those of the claimed inboxes among them."""
         for claim in claims:
             owner = self._accounts.get(claim.instance)
             is_free = owner is None or (owner == claim.account_id and claim.further)
             if claim.inbox not in self._instances and is_free:
                 self._instances[claim.inbox] = claim.instance
                 self._accounts[claim.instance] = claim.account_id
-        return Bindings(
-            {c.inbox: self._instances[c.inbox] for c in claims if c.inbox in self._instances},
-            {
-                c.instance: self._accounts[c.instance]
-                for c in claims
-                if c.instance in self._accounts
-            },
-        )
+        return await self.load()

@@ -1,78 +1,62 @@
-"""What one question has seen: each key once, from memory where that is fresh, else from Redis."""
+"""The values of one read request: each key is read once, from the local tier if possible."""
 
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import Any
 
-from worker.core.document_views import message_view
-from worker.store.cache.local_cache import LocalCache, StoreIfUnchanged
-from worker.store.cache.value_reader import FetchResult, KeyRequest, ReadValue, TimelineWindow
-
-
-class ValueReader(Protocol):
-    """Where values are."""
-
-    async def fetch(
-        self,
-        instance: str,
-        wanted: Sequence[KeyRequest],
-        window: TimelineWindow | None,
-        parse: Callable[[bytes], Any],
-    ) -> FetchResult:
-        """Read keys, and with a window its timeline and messages."""
-
-    async def ping(self) -> None:
-        """Raise unless the server answers."""
+from worker.store.cache.local_cache import LocalCache
+from worker.store.cache.value_reader import KeyRequest, ReadValue, TimelineWindow, ValueReader
 
 
 class RequestCache:
-    """The values that one question about an instance needs; `owner` is the instance's account."""
+    """The values that one request about an instance has read so far."""
 
     def __init__(
-        self, values: ValueReader, local: LocalCache | None, accounts: str, instance: str
+        self, reader: ValueReader, local: LocalCache | None, accounts_key: str, instance: str
     ) -> None:
-        self._values = values
+        self._reader = reader
         self._local = local
         self._instance = instance
-        self._seen: dict[str, Any] = {}
-        self._owner_key = accounts if local is None else local.field(accounts, instance)
+        self._values: dict[str, Any] = {}
+        self._accounts_key = accounts_key
+        self._owner_key = accounts_key if local is None else local.field_key(accounts_key, instance)
         self.from_memory = True
 
     @property
     def owner(self) -> Any:
-        """The account that the instance belongs to, None where that is not known."""
-        return self._seen[self._owner_key]
+        """The account that the instance belongs to; None if unknown."""
+        return self._values[self._owner_key]
 
-    async def at(
-        self, wanted: Sequence[KeyRequest], window: TimelineWindow | None = None
+    async def read(
+        self, requests: Sequence[KeyRequest], window: TimelineWindow | None = None
     ) -> dict[str, Any]:
-        """Return everything seen so far, these keys among them; a window brings its timeline."""
-        missing = [want for want in wanted if not self._knows(want.key)]
-        without = window if window and not self._knows(window.timeline) else None
-        if missing or without or not self._knows(self._owner_key):
-            await self._fetch(missing, without)
-        return self._seen
+        """Return all values read so far, these keys included."""
+        missing = [request for request in requests if not self._has(request.key)]
+        if window and self._has(window.timeline):
+            window = None
+        if missing or window or not self._has(self._owner_key):
+            await self._fetch(missing, window)
+        return self._values
 
-    def _knows(self, key: str) -> bool:
-        if key in self._seen:
+    def _has(self, key: str) -> bool:
+        if key in self._values:
             return True
-        held = None if self._local is None else self._local.get(key)
-        if held is None:
+        item = None if self._local is None else self._local.get(key)
+        if item is None:
             return False
-        self._seen[key] = held.value
+        self._values[key] = item.value
         return True
 
-    async def _fetch(self, wanted: Sequence[KeyRequest], window: TimelineWindow | None) -> None:
+    async def _fetch(self, requests: Sequence[KeyRequest], window: TimelineWindow | None) -> None:
         self.from_memory = False
-        if self._local is None:
-            self._see(await self._values.fetch(self._instance, wanted, window, message_view), None)
-            return
-        with self._local.reading() as keep:
-            fetched = await self._values.fetch(self._instance, wanted, window, message_view)
-            self._see(fetched, keep)
+        reading = nullcontext(_discard) if self._local is None else self._local.reading()
+        with reading as store:
+            values = await self._reader.fetch(self._instance, requests, window)
+            values[self._owner_key] = values.pop(self._accounts_key)
+            for key, value in values.items():
+                self._values[key] = value.value
+                store(key, value)
 
-    def _see(self, fetched: FetchResult, keep: StoreIfUnchanged | None) -> None:
-        values: dict[str, ReadValue] = {self._owner_key: fetched.owner, **fetched.values}
-        for key, value in values.items():
-            self._seen[key] = value.value
-            if keep is not None:
-                keep(key, value)
+
+def _discard(key: str, value: ReadValue) -> None:
+    """Store nothing, without a local tier."""

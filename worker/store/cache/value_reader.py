@@ -1,83 +1,91 @@
-"""What keys hold in Redis, by the script beside this module: always in one round trip."""
+"""Reads values from Redis with the script `read_values.lua`, in one round trip."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 import anyio
 
 from worker.core.cache_keys import CacheKeys
+from worker.core.document_views import message_view
 from worker.store.client import Client, load_script, translate_errors
 
-_CONNECTIONS: Final = 32
-"""Questions to Redis at one time: each takes a connection of its own."""
+_MAX_CONCURRENT_READS: Final = 32
+"""Each read takes a connection of its own."""
 
 ID_BYTES: Final = 40
-"""What a number in a list takes."""
+"""Memory of one number in a list."""
 
 
 class KeyRequest(NamedTuple):
-    """A key to read, and how to read its value; None stands for a value that is not one of ours."""
+    """A key to read, and the parser of its value; the parser returns None for a foreign value."""
 
     key: str
     parse: Callable[[bytes], Any]
 
 
 class TimelineWindow(NamedTuple):
-    """Which messages of a timeline to bring along: those between two ids, `most` of them.
+    """A timeline to read, with up to `limit` messages whose ids are between `after` and `before`.
 
-    `stem` is what stands before the id in a message's key.
+    `message_prefix` is the key of a message without its id.
     """
 
     timeline: str
-    stem: str
+    message_prefix: str
     after: int
     before: int
-    most: int
+    limit: int
     newest: bool
 
 
 class ReadValue(NamedTuple):
-    """What a key holds, read already, None where there is nothing of ours.
+    """A parsed value, None if there is none; `size` in bytes.
 
-    `size` is what it takes in memory, in bytes; `life_s` the seconds it has left, None without end.
+    `ttl_s` is None without expiry, and for a missing key: its creation will be reported.
     """
 
     value: Any
-    size: int
-    life_s: float | None
+    size: int = 0
+    ttl_s: float | None = None
 
 
-class FetchResult(NamedTuple):
-    """The account that the instance belongs to, and the values by their keys."""
+class ValueReader(Protocol):
+    """A source of values: Redis by script, Redis by plain commands, or this process's memory."""
 
-    owner: ReadValue
-    values: dict[str, ReadValue]
+    async def fetch(
+        self, instance: str, requests: Sequence[KeyRequest], window: TimelineWindow | None
+    ) -> dict[str, ReadValue]:
+        """Return values by key: of the requests, the timeline, and the accounts hash (the account).
+
+        The window's messages may be included.
+        """
+
+    async def ping(self) -> None:
+        """Raise unless values can be read."""
 
 
 class RedisValueReader:
-    """The values of one prefix; `timed` asks for the time each has left, too."""
+    """Reads the values of one prefix; `with_ttl` also reads the remaining TTL of each."""
 
-    def __init__(self, client: Client, prefix: str, *, timed: bool) -> None:
+    def __init__(self, client: Client, prefix: str, *, with_ttl: bool) -> None:
         self._client = client
         self._accounts = CacheKeys(prefix).accounts
-        self._timed = timed
-        self._read = load_script(client, __file__, "read_values")
-        self._room = anyio.CapacityLimiter(_CONNECTIONS)
+        self._with_ttl = with_ttl
+        self._script = load_script(client, __file__, "read_values")
+        self._limiter = anyio.CapacityLimiter(_MAX_CONCURRENT_READS)
 
     async def fetch(
-        self,
-        instance: str,
-        wanted: Sequence[KeyRequest],
-        window: TimelineWindow | None,
-        parse: Callable[[bytes], Any],
-    ) -> FetchResult:
-        """Read keys, and with a window its timeline and messages, which `parse` reads."""
-        keys = [self._accounts, *(key for key, _ in wanted)]
-        keys += [window.timeline] if window else []
-        arguments = [instance, int(self._timed), *(_bounds(window) if window else ())]
-        async with self._room, translate_errors(self._client):
-            reply = await self._read(keys, arguments)
-        return _fetched(reply, wanted, window, parse)
+        self, instance: str, requests: Sequence[KeyRequest], window: TimelineWindow | None
+    ) -> dict[str, ReadValue]:
+        """Read keys, and of a window the timeline and its messages."""
+        keys = [self._accounts, *(request.key for request in requests)]
+        arguments: list[str | int] = [instance, int(self._with_ttl)]
+        if window:
+            keys.append(window.timeline)
+            order = "newest" if window.newest else "oldest"
+            arguments += (window.message_prefix, order, window.limit, window.after, window.before)
+        async with self._limiter, translate_errors(self._client):
+            reply = await self._script(keys, arguments)
+        return _parse_reply(reply, self._accounts, requests, window)
 
     async def ping(self) -> None:
         """Raise unless the server answers."""
@@ -85,41 +93,29 @@ class RedisValueReader:
             await self._client.ping()
 
 
-def _bounds(window: TimelineWindow) -> tuple[str | int, ...]:
-    order = "newest" if window.newest else "oldest"
-    return window.stem, order, window.most, window.after, window.before
-
-
-def _fetched(
-    reply: Any,
-    wanted: Sequence[KeyRequest],
-    window: TimelineWindow | None,
-    parse: Callable[[bytes], Any],
-) -> FetchResult:
-    account, ids, chosen, values, (life, *lives) = reply
-    owner = ReadValue(as_account(account), 0, _seconds(life))
-    found: dict[str, ReadValue] = {}
+def _parse_reply(
+    reply: Any, accounts_key: str, requests: Sequence[KeyRequest], window: TimelineWindow | None
+) -> dict[str, ReadValue]:
+    account, ids, window_ids, values, ttls_ms = reply
+    rows: list[tuple[str, Any, int]] = [(accounts_key, parse_account(account), 0)]
     if window:
-        timeline = as_ids(ids.split())
-        size = ID_BYTES * len(timeline)
-        found[window.timeline] = ReadValue(timeline, size, _seconds(lives.pop(0)))
-        wanted = [*wanted, *(KeyRequest(f"{window.stem}{i.decode()}", parse) for i in chosen)]
-    for (key, read), value, left in zip(wanted, values, lives, strict=True):
-        known = None if value is None else read(value)
-        found[key] = ReadValue(known, len(value or b""), _seconds(left))
-    return FetchResult(owner, found)
+        timeline = parse_ids(ids.split())
+        rows.append((window.timeline, timeline, ID_BYTES * len(timeline)))
+        message_keys = [f"{window.message_prefix}{i.decode()}" for i in window_ids]
+        requests = [*requests, *(KeyRequest(key, message_view) for key in message_keys)]
+    for (key, parse), value in zip(requests, values, strict=True):
+        rows.append((key, None if value is None else parse(value), len(value or b"")))
+    return {
+        key: ReadValue(value, size, ttl_ms / 1000 if ttl_ms >= 0 else None)
+        for (key, value, size), ttl_ms in zip(rows, ttls_ms, strict=True)
+    }
 
 
-def as_account(value: bytes | None) -> int | None:
-    """Read the account of an instance."""
+def parse_account(value: bytes | None) -> int | None:
+    """Parse the account id of an instance."""
     return int(value) if value and value.isdigit() else None
 
 
-def as_ids(members: Iterable[bytes]) -> list[int]:
-    """Read the members of a timeline."""
+def parse_ids(members: Iterable[bytes]) -> list[int]:
+    """Parse the members of a timeline."""
     return [int(member) for member in members if member.isdigit()]
-
-
-def _seconds(life_ms: int) -> float | None:
-    """A key that is not there has no end either: whoever creates it is heard of."""
-    return life_ms / 1000 if life_ms >= 0 else None

@@ -1,47 +1,53 @@
--- Writes documents, each with its index and its time to live, in one step.
+-- Writes documents with their indexes and TTL, atomically.
 --
--- A document's revision is a row of stamps of equal width. A document is written when none of its
--- stamps is smaller than the stored one's, is stale when none is greater, and otherwise merged with
--- the stored one: here where that is simple, else the stored one is handed back, to be merged and
--- sent again. So what is stored only ever grows, whoever writes.
+-- A document's revision is a sequence of stamps of equal width. A document is written if none of its
+-- stamps is smaller than the stored one's, and stale if none is greater. Otherwise it is merged with
+-- the stored document: here if that is simple, else the stored document is returned, and the caller
+-- merges and writes again. So no stamp of a stored document ever decreases.
 --
--- KEYS[1]  the version of the bindings
--- KEYS     then each document's own key, then all pointers, then all timelines, document by document
+-- This script cuts documents by the text and ORDER of their JSON members, which it does not parse:
+--   every document begins with  "revision","instance","account_id","inbox_id";
+--   a message continues, behind its attributes, with exactly
+--   "private","deleted","status","created_at","updated_at","sender", and holds no other open object.
+-- When a member of `Message` or `Conversation` is added or moved, check the patterns in `revision_of`
+-- and `cut` here, and in `erase_documents.lua`; a test compares them with the members.
+--
+-- KEYS[1]  version of the bindings
+-- KEYS     then the key of each document, then all pointers, then all timelines, in document order
 -- ARGV[1]  digits of a stamp
--- ARGV[2]  time to live in seconds: also of indexes, and the age beyond which nothing is created
--- ARGV[3]  time to live of a tombstone in seconds
--- ARGV[4]  members of a timeline
--- ARGV[5]  the version of the bindings that say where the documents belong, or '*' for any
--- ARGV[6]  revisions of stored documents that cannot be read and are to be replaced: ',a,b,' or ','
--- ARGV[7]  four numbers for each document, as a JSON array: its id; how many pointers it has; 1 or 0
---          for a timeline; the time of its newest event in milliseconds, -1 for a tombstone, whose
---          age does not matter
+-- ARGV[2]  TTL in seconds of documents and indexes; older events create no document
+-- ARGV[3]  TTL of a tombstone in seconds
+-- ARGV[4]  length limit of a timeline
+-- ARGV[5]  version of the bindings by which the documents were resolved, or '*' for any
+-- ARGV[6]  revisions of unreadable stored documents that are to be replaced: ',a,b,' or ','
+-- ARGV[7]  JSON array of four numbers per document: its id; its number of pointers; 1 or 0 timelines;
+--          the time of its newest event in milliseconds, -1 for a tombstone, whose age is not checked
 -- ARGV     then the documents
 --
--- Answers for each document: 'applied', 'stale', 'wrong_type', or the stored document.
--- Answers 'outdated', and writes nothing, where the bindings are of another version.
+-- Returns for each document 'applied', 'stale', 'wrong_type', or the stored document.
+-- Returns 'outdated', and writes nothing, if the bindings have another version.
 
 local call, pcall = redis.call, redis.pcall
 local byte, find, match, sub = string.byte, string.find, string.match, string.sub
 local width, ttl, tombstone_ttl, length = tonumber(ARGV[1]), ARGV[2], ARGV[3], tonumber(ARGV[4])
-local version, unreadable, about = ARGV[5], ARGV[6], cjson.decode(ARGV[7])
+local version, unreadable, numbers = ARGV[5], ARGV[6], cjson.decode(ARGV[7])
 local FIRST_DOCUMENT = 8
 
--- In the step that writes, so that no worker, however long it slept, writes where an inbox was.
+-- Checked in the script that writes, so that a delayed worker cannot write to a former instance.
 if version ~= '*' and (call('GET', KEYS[1]) or '') ~= version then
     return 'outdated'
 end
 
-local oldest = (call('TIME')[1] - ttl) * 1000
+local oldest_ms = (call('TIME')[1] - ttl) * 1000
 
 local HEAD = '{"revision":"'
 local FIRST = #HEAD + 1
 local ONE, CLOSING_BRACE = byte('1}', 1, 2)
 
--- Returns the revision of a stored document, nil when it is none of ours, or not whole, or another
--- account's: what that left under the same name is no state of this document.
--- What follows the revision in ours, up to the account, says whose it is: no name in JSON can end
--- that early. `closing` is where the revision of ours ends.
+-- Returns the revision of a stored document; nil if it is not a complete document of ours, or of
+-- another account, whose documents are replaced. `closing` is the end of our document's revision.
+-- Instance, account and the start of `inbox_id` are compared as text: no JSON string contains an
+-- unescaped quote, so a name cannot imitate the members behind it.
 local function revision_of(stored, document, closing)
     local revision = match(stored, '^{"revision":"(%d+)"')
     if not revision or #revision ~= closing - FIRST or byte(stored, -1) ~= CLOSING_BRACE then
@@ -54,7 +60,7 @@ local function revision_of(stored, document, closing)
     end
 end
 
--- Says whether any stamp of `mine` is greater, and whether any of `theirs` is.
+-- Returns whether any stamp of `mine` is greater, and whether any of `theirs` is.
 local function compare(mine, theirs)
     if #mine == width then
         return mine > theirs, mine < theirs
@@ -68,8 +74,8 @@ local function compare(mine, theirs)
     return ahead, behind
 end
 
--- Cuts a message around its status and the status' time. No text in JSON holds a quote that is not
--- escaped, and behind the attributes, whose names are anybody's, all names are ours.
+-- Cuts a message around its status and `updated_at`. The greedy first part skips `content_attributes`,
+-- the last member in which users can choose names.
 local function cut(message)
     return string.match(
         message,
@@ -77,8 +83,8 @@ local function cut(message)
     )
 end
 
--- Returns the message whose body is the one's and whose status is the other's.
-local function joined(body, status, revision)
+-- Returns a message with the body of one message and the status of another.
+local function splice(body, status, revision)
     local before, _, created, _, after = cut(body)
     local _, value, _, time = cut(status)
     if before and value then
@@ -87,9 +93,9 @@ local function joined(body, status, revision)
     end
 end
 
--- Merges a message with the stored one where only body and status are of two minds: that is what
--- an update brings whose message is not its conversation's latest. Nil where it is not that simple.
-local function merged(document, stored, mine, theirs)
+-- Merges messages of which one has the newer body and the other the newer status, as after an update
+-- of a message that is not its conversation's latest. Returns nil in all other cases.
+local function merge(document, stored, mine, theirs)
     if #mine ~= 3 * width then
         return nil
     end
@@ -97,19 +103,19 @@ local function merged(document, stored, mine, theirs)
     local their_body, their_status = sub(theirs, 1, width), sub(theirs, width + 1, 2 * width)
     local source, their_source = sub(mine, 2 * width + 1), sub(theirs, 2 * width + 1)
     if body > their_body and status < their_status and source >= their_source then
-        return joined(document, stored, body .. their_status .. source)
+        return splice(document, stored, body .. their_status .. source)
     end
     if body < their_body and status > their_status and source == their_source then
-        return joined(stored, document, their_body .. status .. source)
+        return splice(stored, document, their_body .. status .. source)
     end
 end
 
--- Decides what becomes of a document: returns what is to be written, or nil and the answer.
-local function judge(stored, document, born)
+-- Returns the document to write, or nil and the reply.
+local function resolve(stored, document, event_ms)
     local closing = stored and find(document, '"', FIRST, true)
     local theirs = stored and revision_of(stored, document, closing)
     if not theirs then
-        if born >= 0 and born < oldest then
+        if event_ms >= 0 and event_ms < oldest_ms then
             return nil, 'stale'
         end
         return document
@@ -122,13 +128,13 @@ local function judge(stored, document, born)
     if not behind then
         return document
     end
-    return merged(document, stored, mine, theirs), stored
+    return merge(document, stored, mine, theirs), stored
 end
 
 local WRONG_TYPE = {}
 
--- Tells keys that hold a value of another type from those that are not there.
-local function tell_apart(missing, values)
+-- Marks keys that hold a value of another type among those for which MGET returned nothing.
+local function mark_wrong_types(missing, values)
     local keys = {}
     for i = 1, #missing do
         keys[i] = KEYS[missing[i]]
@@ -143,39 +149,39 @@ local function tell_apart(missing, values)
     end
 end
 
--- Reads many strings at once, which costs a fraction of one at a time; false where there is none.
+-- Reads KEYS[from] to KEYS[to] into `values` with one MGET; false where there is no value.
 local function read(from, to, values)
     if from > to then
         return
     end
-    local some, missing = call('MGET', unpack(KEYS, from, to)), {}
-    for i = 1, #some do
-        values[from + i - 1] = some[i]
-        missing[#missing + 1] = not some[i] and from + i - 1 or nil
+    local found, missing = call('MGET', unpack(KEYS, from, to)), {}
+    for i = 1, #found do
+        values[from + i - 1] = found[i]
+        missing[#missing + 1] = not found[i] and from + i - 1 or nil
     end
-    tell_apart(missing, values)
+    mark_wrong_types(missing, values)
 end
 
--- Returns the id that a pointer holds, 0 where that is no id: Lua takes 'inf' and '0x7' for numbers.
-local function id_in(held)
-    return #held <= 16 and find(held, '^%d+$') and tonumber(held) or 0
+-- Returns the id in a pointer, 0 if there is none; tonumber() alone would accept 'inf' and '0x7'.
+local function pointer_id(value)
+    return #value <= 16 and find(value, '^%d+$') and tonumber(value) or 0
 end
 
--- What this batch let pointers hold.
-local pointed = {}
+-- The ids that this call has written to pointers.
+local written_ids = {}
 
--- Lets a pointer hold the greatest id, and renews it.
-local function point(key, value, id)
-    local greatest = pointed[key] or value and id_in(value)
+-- Raises a pointer to an id, and renews its TTL.
+local function raise_pointer(key, value, id)
+    local greatest = written_ids[key] or value and pointer_id(value)
     if greatest and greatest >= id then
         call('EXPIRE', key, ttl)
     else
         call('SET', key, id, 'EX', ttl)
-        pointed[key] = id
+        written_ids[key] = id
     end
 end
 
--- Adds an id to a timeline, and renews it; says whether it is of the right type.
+-- Adds an id to a timeline, and renews its TTL; returns false if the key has another type.
 local function append(key, id)
     local added = pcall('ZADD', key, id, id)
     if type(added) == 'table' then
@@ -191,72 +197,73 @@ local function append(key, id)
     return true
 end
 
-local has_room = false
+local memory_checked = false
 
--- Fails where memory is full, by a SET that changes nothing. The server asks that of a script's
--- first write alone, and never where that is EXPIRE: then all the others would be let through.
-local function ask_for_room(key, stored)
-    if not has_room then
+-- Fails with OOM if memory is full, by a SET that changes nothing. The server checks memory only at a
+-- script's first write, and not if that is EXPIRE; all later writes would then be allowed.
+local function check_memory(key, stored)
+    if not memory_checked then
         call('SET', key, '', stored and 'NX' or 'XX')
-        has_room = true
+        memory_checked = true
     end
 end
 
--- Writes a document, or nothing of it where one of its keys is of another type. The document comes
--- last: where the script fails before, it is written again, index and all.
-local function write(held, number, pointer, last_pointer, timeline, id, born)
-    local key, stored = KEYS[1 + number], held[1 + number]
+-- Writes a document, or nothing of it if one of its keys has another type. The document comes last:
+-- if the script fails before, the next attempt writes it with its indexes.
+local function write(values, number, pointer, last_pointer, timeline, id, event_ms)
+    local key, stored = KEYS[1 + number], values[1 + number]
     if stored == WRONG_TYPE then
         return 'wrong_type'
     end
-    local text, answer = judge(stored, ARGV[FIRST_DOCUMENT - 1 + number], born)
-    if not text then
-        return answer
+    local document, reply = resolve(stored, ARGV[FIRST_DOCUMENT - 1 + number], event_ms)
+    if not document then
+        return reply
     end
     for i = pointer, last_pointer do
-        if held[i] == WRONG_TYPE then
+        if values[i] == WRONG_TYPE then
             return 'wrong_type'
         end
     end
 
-    ask_for_room(key, stored)
+    check_memory(key, stored)
     if timeline and not append(KEYS[timeline], id) then
         return 'wrong_type'
     end
     for i = pointer, last_pointer do
-        point(KEYS[i], held[i], id)
+        raise_pointer(KEYS[i], values[i], id)
     end
-    -- A message's revision begins with 1 where it is deleted.
-    local is_tombstone = timeline and byte(text, FIRST) == ONE
-    call('SET', key, text, 'EX', is_tombstone and tombstone_ttl or ttl)
+    -- The revision of a deleted message begins with 1.
+    local is_tombstone = timeline and byte(document, FIRST) == ONE
+    call('SET', key, document, 'EX', is_tombstone and tombstone_ttl or ttl)
     return 'applied'
 end
 
-local documents, pointers = #about / 4, 0
-for i = 2, #about, 4 do
-    pointers = pointers + about[i]
+local documents, pointers = #numbers / 4, 0
+for i = 2, #numbers, 4 do
+    pointers = pointers + numbers[i]
 end
 local pointer, timeline = 2 + documents, 2 + documents + pointers
 
--- So many documents at a time: what is read at once lies in the server's memory at once, and a
--- command takes a bounded number of keys from Lua.
-local PORTION = 50
-local answers = {}
-for first = 1, documents, PORTION do
-    local last, next_pointer = math.min(first + PORTION - 1, documents), pointer
+-- Documents are read in chunks: each chunk is in the server's memory at once, and Lua's unpack() has
+-- a limit.
+local CHUNK = 50
+local replies = {}
+for first = 1, documents, CHUNK do
+    local last, next_pointer = math.min(first + CHUNK - 1, documents), pointer
     for i = first, last do
-        next_pointer = next_pointer + about[4 * i - 2]
+        next_pointer = next_pointer + numbers[4 * i - 2]
     end
-    local held = {}
-    read(1 + first, 1 + last, held)
-    read(pointer, next_pointer - 1, held)
+    local values = {}
+    read(1 + first, 1 + last, values)
+    read(pointer, next_pointer - 1, values)
     for number = first, last do
-        local id, of_pointers, of_timelines, born = unpack(about, 4 * number - 3, 4 * number)
-        answers[number] = write(
-            held, number, pointer, pointer + of_pointers - 1, of_timelines == 1 and timeline, id, born
+        local id, pointer_count, timeline_count, event_ms = unpack(numbers, 4 * number - 3, 4 * number)
+        replies[number] = write(
+            values, number, pointer, pointer + pointer_count - 1,
+            timeline_count == 1 and timeline, id, event_ms
         )
-        pointer = pointer + of_pointers
-        timeline = timeline + of_timelines
+        pointer = pointer + pointer_count
+        timeline = timeline + timeline_count
     end
 end
-return answers
+return replies
