@@ -7,7 +7,7 @@ help of `core`, which decides, and `store`, which speaks to Redis. There it is a
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +19,7 @@ from anyio.abc import TaskGroup
 from starlette.types import ASGIApp
 
 from worker import __version__, backends
-from worker.backends import AllHealthy, EntrySource
+from worker.backends import AllHealthy, EntrySource, PeriodicTask
 from worker.chatwoot.account_clients import AccountClients, build_read_through, can_read_through
 from worker.chatwoot.read_through import ReadThrough
 from worker.consumer.instance_resolver import InstanceResolver
@@ -35,7 +35,6 @@ from worker.ingest.spool.spool_relay import SpoolRelay
 from worker.ingest.webhook import PATH, webhook_app
 from worker.ingest.webhook_auth import WebhookPolicy, is_loopback
 from worker.maintenance.bot_purge import purge_twice
-from worker.maintenance.tasks import MEASURE_S, SLOW_INTERVAL_S, Maintenance
 from worker.ops.health import Health
 from worker.ops.metrics import Metrics
 from worker.ops.notify import Notifier
@@ -173,24 +172,24 @@ class _Worker:
         self._stop_serving = anyio.Event()
         self._metrics = Metrics(__version__, settings.metrics_max_instances)
 
-        self._tiers = backends.build(settings, self._connect, self._metrics)
+        self._backends = backends.build(settings, self._connect, self._metrics)
         self._reads: ReadsApp | None = None
         self._accounts = AccountClients(settings, timeout_s=settings.read_through_timeout_s)
         if settings.reads_enabled:
             self._reads = ReadsApp(
                 _keyring(settings),
-                self._tiers.reader,
+                self._backends.reader,
                 self._metrics,
                 through=self._build_through() if can_read_through(settings) else None,
             )
-        self._upkeep: Maintenance | None = None
+        self._maintenance: Sequence[PeriodicTask] = ()
         self._consumer: Consumer | NullConsumer
         if consume:
-            source = self._tiers.source()
+            source = self._backends.source()
             self._consumer = self._build_consumer(source)
-            self._upkeep = Maintenance(source.charges, self._metrics)
+            self._maintenance = source.maintenance
         else:
-            self._consumer = NullConsumer(self._tiers.reader)
+            self._consumer = NullConsumer(self._backends.reader)
         self._producer = StreamProducer(self._connect(settings.stream_uri), settings.stream_key)
         self._spool = _spool(settings) if settings.webhook_enabled else None
         self._spooling = (
@@ -199,7 +198,7 @@ class _Worker:
         self._policy = webhook_policy(settings)
         self._health = Health(
             self._consumer,
-            AllHealthy(self._producer if consume else self._tiers.reader, *self._tiers.ready),
+            AllHealthy(self._producer if consume else self._backends.reader, *self._backends.ready),
             closed=self._policy.closed if settings.webhook_enabled else None,
             spool=self._spool,
         )
@@ -214,30 +213,29 @@ class _Worker:
         return build_read_through(
             settings,
             self._accounts,
-            self._tiers.reader,
+            self._backends.reader,
             cache=self._connect(settings.cache_uri),
             stream=self._connect(settings.stream_uri),
         )
 
     def _build_consumer(self, source: EntrySource) -> Consumer:
         settings = self._settings
-        directory = InstanceResolver(
-            self._tiers.table,
+        resolver = InstanceResolver(
+            self._backends.bindings,
             operator=settings.instances,
             from_inbox_name=settings.instance_from_inbox_name,
             clock=time.monotonic,
         )
-        settler = BatchProcessor(
+        processor = BatchProcessor(
             source.stream,
-            self._tiers.cache,
-            directory,
+            self._backends.cache,
+            resolver,
             self._metrics,
             max_document_bytes=settings.max_document_bytes,
         )
         return Consumer(
             source.stream,
-            settler,
-            source.ledger,
+            processor,
             self._metrics,
             ConsumerSettings(
                 name=settings.consumer_name,
@@ -255,9 +253,9 @@ class _Worker:
             async with anyio.create_task_group() as beside:
                 beside.start_soon(self._drain_on, signals, servers.cancel_scope)
                 beside.start_soon(self._announce, on_started)
-                if self._tiers.tracking:
-                    beside.start_soon(self._tiers.tracking.run)
-                self._start_upkeep(beside)
+                if self._backends.tracking:
+                    beside.start_soon(self._backends.tracking.run)
+                self._start_timers(beside)
                 await self._consumer.run()
                 beside.cancel_scope.cancel()
             self._stop_serving.set()
@@ -303,15 +301,11 @@ class _Worker:
             )
         return public_app(webhook, self._reads)
 
-    def _start_upkeep(self, beside: TaskGroup) -> None:
-        if self._upkeep:
-            beside.start_soon(run_periodically, MEASURE_S, self._upkeep.measure)
-            beside.start_soon(run_periodically, MEASURE_S, self._upkeep.trim)
-            beside.start_soon(run_periodically, SLOW_INTERVAL_S, self._upkeep.retire)
-            beside.start_soon(run_periodically, SLOW_INTERVAL_S, self._upkeep.drop_old_letters)
-            beside.start_soon(run_periodically, SLOW_INTERVAL_S, self._upkeep.identify_server)
-        if self._tiers.bot_purge and self._upkeep:
-            beside.start_soon(purge_twice, self._tiers.bot_purge)
+    def _start_timers(self, beside: TaskGroup) -> None:
+        for period_s, task in self._maintenance:
+            beside.start_soon(run_periodically, period_s, task)
+        if self._backends.bot_purge and self._maintenance:
+            beside.start_soon(purge_twice, self._backends.bot_purge)
         if self._spooling:
             beside.start_soon(self._spooling.run)
         if self._notifier.alive_every_s:

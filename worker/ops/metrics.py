@@ -336,8 +336,13 @@ class Metrics:
         self.stream_lost_entries = self._counter(
             "stream_lost_entries",
             "Entries gone before they were settled, by reason; each is counted by one worker. "
-            "trimmed_unread and group_recreated are estimates.",
+            "All but group_recreated are exact; trimmed_unread is what the workers trimmed.",
             reason=LOST,
+        )
+        self.stream_gaps = self._counter(
+            "stream_gaps",
+            "How often entries that the group had still to read were found gone, whoever trimmed "
+            "them. Each worker counts: use max, not sum.",
         )
         self.stream_group_recreations = self._counter(
             "stream_group_recreations", "How often the consumer group was gone and made again."

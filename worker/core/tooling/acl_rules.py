@@ -24,6 +24,7 @@ _WORKER: Final = (
     "client|id",  # to end its own read that waits, when told to stop
     "client|unblock",
     "xgroup|create",
+    "xgroup|setid",  # of a group that somebody else created ahead of the saved position
     "xgroup|delconsumer",  # of workers that died long ago
     "xreadgroup",
     "xinfo|groups",

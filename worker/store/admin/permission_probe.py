@@ -55,6 +55,7 @@ def of_stream(key: str, group: str) -> Iterator[Command]:
     yield ("XPENDING", key, _NOBODY)
     yield ("XCLAIM", key, _NOBODY, _NOBODY, 0, "0-0")
     yield ("XGROUP", "CREATE", key, group, "no id")
+    yield ("XGROUP", "SETID", key, _NOBODY, "0-0")
     yield ("XGROUP", "DELCONSUMER", key, _NOBODY, _NOBODY)
     yield ("XINFO", "STREAM", key)
     yield ("XINFO", "GROUPS", key)

@@ -62,7 +62,7 @@ class StreamAdmin:
             if not rows:
                 return
             entries = [Entry(entry_id, fields) for entry_id, fields in rows]
-            portion.learn(entries)
+            portion.observe(entries)
             yield entries
             after = b"(" + rows[-1][0]
 

@@ -4,7 +4,6 @@ from typing import Final
 
 from msgspec import Struct
 
-from worker.core.stream_keys import StreamKeys
 from worker.store.client import Client, load_script
 from worker.store.stream.stream_errors import stream_errors
 
@@ -37,7 +36,6 @@ class Trimmer:
     ) -> None:
         self._client = client
         self._stream = stream
-        self._keys = (stream, StreamKeys(stream, group).position)
         self._arguments = (group, round(retention_s), max_entries or 0, _STEP)
         self._trim = load_script(client, __file__, "trim_stream")
 
@@ -47,5 +45,5 @@ class Trimmer:
         None that a group has not acknowledged, unless the stream holds more than `max_entries`.
         """
         async with stream_errors(self._client, self._stream):
-            entries, unread, held_by = await self._trim(self._keys, self._arguments)
+            entries, unread, held_by = await self._trim([self._stream], self._arguments)
         return Trimmed(entries, unread, held_by.decode(errors="replace") or None)
