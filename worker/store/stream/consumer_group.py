@@ -1,5 +1,6 @@
 """One consumer group of one stream: its creation, its state, its consumers."""
 
+from itertools import chain
 from typing import Final
 
 from msgspec import Struct
@@ -40,6 +41,7 @@ class ConsumerGroup:
         self._position_key = StreamKeys(stream, group).position
         self._create = load_script(client, __file__, "create_group")
         self._read_stats = load_script(client, __file__, "group_stats")
+        self._save_position = load_script(client, __file__, "save_position")
         self._retire = load_script(client, __file__, "retire_consumers")
         # A server that was flushed has lost the saved position.
         self._last_saved: dict[str, str | int] = {}
@@ -83,13 +85,9 @@ class ConsumerGroup:
         if not stats.consumers:
             return
         self._last_saved = _fields(stats)
-        async with (
-            stream_errors(self._client, self._stream),
-            self._client.pipeline(transaction=True) as pipeline,
-        ):
-            pipeline.hset(self._position_key, mapping=self._last_saved)
-            pipeline.expire(self._position_key, POSITION_TTL_S)
-            await pipeline.execute()
+        fields = chain.from_iterable(self._last_saved.items())
+        async with stream_errors(self._client, self._stream):
+            await self._save_position([self._position_key], [POSITION_TTL_S, *fields])
 
     async def consumer_idle_ms(self) -> int | None:
         """Return how long our consumer name has not been used, None when it never was."""
