@@ -23,7 +23,7 @@ from worker.backends import AllHealthy, EntrySource, PeriodicTask
 from worker.chatwoot.account_clients import AccountClients, build_read_through, can_read_through
 from worker.chatwoot.read_through import ReadThrough
 from worker.consumer.instance_resolver import InstanceResolver
-from worker.consumer.loop import Consumer, ConsumerSettings
+from worker.consumer.loop import Consumer
 from worker.consumer.null_consumer import NullConsumer
 from worker.consumer.periodic import run_periodically
 from worker.consumer.processor import BatchProcessor
@@ -237,11 +237,9 @@ class _Worker:
             source.stream,
             processor,
             self._metrics,
-            ConsumerSettings(
-                name=settings.consumer_name,
-                max_attempts=settings.stream_max_attempts,
-                reclaim_after_s=settings.stream_reclaim_after_s,
-            ),
+            name=settings.consumer_name,
+            max_attempts=settings.stream_max_attempts,
+            reclaim_after_s=settings.stream_reclaim_after_s,
         )
 
     async def run(

@@ -15,7 +15,7 @@ from tests import events
 from tests.reading import Documents
 from tests.waiting import wait_until
 from worker.consumer.instance_resolver import InstanceResolver
-from worker.consumer.loop import Consumer, ConsumerSettings
+from worker.consumer.loop import Consumer
 from worker.consumer.processor import BatchProcessor, DocumentCache
 from worker.core.coalescer import WriteResult
 from worker.core.documents import PendingWrite
@@ -150,7 +150,9 @@ async def harnessed(  # noqa: PLR0913 - what a test may want to vary
             stream,
             processor,
             metrics,
-            ConsumerSettings(consumer, max_attempts, reclaim_after_s),
+            name=consumer,
+            max_attempts=max_attempts,
+            reclaim_after_s=reclaim_after_s,
         )
         # By hand: what this user may not do is for the consumer to find out.
         with contextlib.suppress(ResponseError):

@@ -1,7 +1,7 @@
 """Resolves the instance of each event by a local copy of the bindings, and claims new bindings."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, Protocol, cast
+from typing import Final, cast
 
 import anyio
 import structlog
@@ -10,6 +10,8 @@ from worker.core.binding_rules import BindingClaim, BindingResolver, Bindings, b
 from worker.core.chatwoot_event import ChatwootEvent, Destination
 from worker.core.stream_entry import Envelope
 from worker.errors import UnusableEntry
+from worker.store.cache.binding_table import BindingTable
+from worker.store.cache.memory_bindings import MemoryBindings
 
 log = structlog.get_logger()
 
@@ -24,21 +26,8 @@ Resolution = Destination | UnusableEntry | None
 
 _FINAL_TYPES: Final = {Destination, type(None)}
 
-
-class BindingStore(Protocol):
-    """The bindings that all workers share: in Redis, or in memory alone."""
-
-    async def version(self) -> bytes:
-        """Return the current version of the bindings."""
-
-    async def load(self) -> Bindings:
-        """Read all bindings and renew their time to live."""
-
-    async def put(self, bindings: Bindings) -> Mapping[str, str]:
-        """Overwrite with the operator's bindings; returns those that were replaced."""
-
-    async def claim(self, claims: Sequence[BindingClaim]) -> Bindings:
-        """Request new bindings; returns those that hold now."""
+BindingStore = BindingTable | MemoryBindings
+"""The bindings of all workers in Redis, or of this process in memory."""
 
 
 class InstanceResolver:

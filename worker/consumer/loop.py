@@ -8,8 +8,7 @@ during an outage, the consumer ends at once; entries in flight stay pending for 
 """
 
 import contextlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 import anyio
@@ -37,40 +36,35 @@ _UNBLOCK_S: Final = 0.05
 _RECREATE_PAUSE_S: Final = 0.1
 
 
-@dataclass(frozen=True, slots=True)
-class ConsumerSettings:
-    """The consumer's name, its limit of attempts, and the idle time in seconds before a reclaim."""
-
-    name: str
-    max_attempts: int = 5
-    reclaim_after_s: float = 60.0
-
-
 class Consumer:
-    """One consumer of the group."""
+    """One consumer of the group; takes over what others left pending for `reclaim_after_s`."""
 
     def __init__(
         self,
         stream: EntryStream,
         processor: BatchProcessor,
         metrics: Metrics,
-        settings: ConsumerSettings,
+        *,
+        name: str,
+        max_attempts: int = 5,
+        reclaim_after_s: float = 60.0,
     ) -> None:
         self._stream = stream
         self._processor = processor
         self._metrics = metrics
-        self._settings = settings
+        self._name = name
+        self._reclaim_after_s = reclaim_after_s
         self._throttle = LogThrottle(10.0)
         self._retry = Retry(metrics, on_group_missing=self._recreate_group)
         self._isolation = DefectIsolation(processor, self._retry)
-        self._in_flight = InFlight(stream, metrics, reclaim_after_s=settings.reclaim_after_s)
+        self._in_flight = InFlight(stream, metrics, reclaim_after_s=reclaim_after_s)
         self._recovery = PendingRecovery(
             stream,
             self._retry,
             settle=self._settle_recovered,
             bury=processor.bury,
-            max_attempts=settings.max_attempts,
-            reclaim_after_s=settings.reclaim_after_s,
+            max_attempts=max_attempts,
+            reclaim_after_s=reclaim_after_s,
         )
 
     def stop(self) -> None:
@@ -94,10 +88,10 @@ class Consumer:
 
     async def run(self) -> None:
         """Consume until stopped; raises `PermissionRefused` and `ConfigurationError`."""
-        renew_s = self._settings.reclaim_after_s / 3
+        renew_s = self._reclaim_after_s / 3
         try:
             await self._retry.call(self._create_group)
-            await ensure_unique(self._stream, self._retry, self._settings.name)
+            await ensure_unique(self._stream, self._retry, self._name)
             self._retry.first_attempt.set()
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(run_periodically, HEARTBEAT_S, self._stream.heartbeat)
@@ -138,8 +132,8 @@ class Consumer:
         to_write, prepared = anyio.create_memory_object_stream[Batch]()
         to_settle, written = anyio.create_memory_object_stream[Batch]()
         async with read, prepared, written, anyio.create_task_group() as tasks:
-            tasks.start_soon(self._prepare_each, read, to_write)
-            tasks.start_soon(self._write_each, prepared, to_settle)
+            tasks.start_soon(_run_step, self._isolation.prepare, read, to_write)
+            tasks.start_soon(_run_step, self._isolation.write, prepared, to_settle)
             tasks.start_soon(self._settle_each, written)
             await self._read_each(to_prepare)
 
@@ -150,22 +144,6 @@ class Consumer:
                 if entries := await self._retry.call(self._read):
                     self._in_flight.add(entries, "new")
                     await to_prepare.send(Batch(entries))
-
-    async def _prepare_each(
-        self, read: MemoryObjectReceiveStream[Batch], to_write: MemoryObjectSendStream[Batch]
-    ) -> None:
-        async with to_write:
-            async for batch in read:
-                await self._isolation.prepare(batch)
-                await to_write.send(batch)
-
-    async def _write_each(
-        self, prepared: MemoryObjectReceiveStream[Batch], to_settle: MemoryObjectSendStream[Batch]
-    ) -> None:
-        async with to_settle:
-            async for batch in prepared:
-                await self._isolation.write(batch)
-                await to_settle.send(batch)
 
     async def _settle_each(self, written: MemoryObjectReceiveStream[Batch]) -> None:
         async for batch in written:
@@ -211,3 +189,14 @@ class Consumer:
         if suppressed is not None:
             details = {"position": created.position, "lost_estimate": lost}
             log.warning("group.recreated", suppressed=suppressed, **details)
+
+
+async def _run_step(
+    step: Callable[[Batch], Awaitable[None]],
+    source: MemoryObjectReceiveStream[Batch],
+    target: MemoryObjectSendStream[Batch],
+) -> None:
+    async with target:
+        async for batch in source:
+            await step(batch)
+            await target.send(batch)

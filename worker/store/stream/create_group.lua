@@ -5,8 +5,8 @@
 -- back with the server's clock, and a group that skips them loses entries. It is read from its
 -- start.
 --
--- A group that exists, has no consumers and stands ahead of the saved position was created by
--- somebody else, for example at `$`. It is set back.
+-- A group that exists, has no consumers and skips entries behind the saved position was created
+-- by somebody else, for example at `$`. It is set back.
 --
 -- KEYS[1]  the stream          KEYS[2]  the hash that keeps the group's position
 -- ARGV[1]  the consumer group  ARGV[2]  seconds the hash is kept
@@ -25,19 +25,6 @@ local id, read, witness, unsettled = saved[1], saved[2], saved[3], saved[4]
 
 local is_same = witness and witness ~= '' and #redis.call('XRANGE', KEYS[1], witness, witness) == 1
 local from = is_same and id or '0-0'
-
--- Ids are compared as numbers of 64 bits, which Lua does not have.
-local function is_less(a, b)
-    local a_ms, a_seq = a:match('^(%d+)-(%d+)$')
-    local b_ms, b_seq = b:match('^(%d+)-(%d+)$')
-    if a_ms == b_ms then
-        a_ms, b_ms = a_seq, b_seq
-    end
-    if #a_ms ~= #b_ms then
-        return #a_ms < #b_ms
-    end
-    return a_ms < b_ms
-end
 
 -- Returns the last delivered id of a group that nobody has read from, nil when there is none.
 local function unused_at()
@@ -67,7 +54,7 @@ end
 local made, set_back_from = xgroup('CREATE', 'MKSTREAM'), ''
 if made.err and made.err:find('BUSYGROUP', 1, true) then
     local at = id ~= '' and unused_at()
-    if not at or not is_less(from, at) then
+    if not at or #redis.call('XRANGE', KEYS[1], '(' .. from, at, 'COUNT', 1) == 0 then
         return {}
     end
     made, set_back_from, unsettled = xgroup('SETID'), at, 0

@@ -1,7 +1,7 @@
 """A stream: reading as a consumer of a group, and adding."""
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter
@@ -10,12 +10,12 @@ from typing import Any, Final
 from redis.exceptions import ResponseError
 
 from worker.core.cache_keys import dead_key
-from worker.core.stream_entry import BuryResult, DeadEntry, Entry, PendingEntry
+from worker.core.stream_entry import Entry, PendingEntry
 from worker.core.stream_keys import StreamKeys
 from worker.errors import RedisUnavailable
 from worker.store.client import Client
 from worker.store.stream.batch_size import AdaptiveBatchSize
-from worker.store.stream.consumer_group import ConsumerGroup, CreatedGroup
+from worker.store.stream.consumer_group import ConsumerGroup
 from worker.store.stream.dead_letters import DeadLetterStream
 from worker.store.stream.lease import Lease
 from worker.store.stream.stream_errors import stream_errors
@@ -51,7 +51,10 @@ class StreamReader:
     def __init__(self, reader: Client, writer: Client, settings: StreamSettings) -> None:
         self._reader = reader
         self._writer = writer
-        self._settings = settings
+        self._key = settings.key
+        self._group = settings.group
+        self._consumer = settings.consumer
+        self._block_ms = max(1, round(settings.block_s * 1000))
         self._batch_size = AdaptiveBatchSize(settings.batch_size)
         self._reader_id: int | None = None
         self._may_unblock = True
@@ -66,40 +69,32 @@ class StreamReader:
             max_entries=settings.dead_max_entries,
             retention_s=settings.dead_retention_s,
         )
+        self.create_group = self.group.create
+        self.consumer_idle_ms = self.group.consumer_idle_ms
+        self.bury = self.dead_letters.bury
         # Converts the reply in one pass; the library makes three.
         reader.set_response_callback("XREADGROUP", _entries)
-
-    async def create_group(self) -> CreatedGroup | None:
-        """Create stream and group where they are missing; None when the group exists."""
-        return await self.group.create()
 
     async def heartbeat(self) -> None:
         """Reset our consumer's idle time, which a read without result does not before Redis 7.2.
 
         Reads our pending entries behind the greatest possible id, so none and without effect.
         """
-        async with stream_errors(self._writer, self._settings.key):
+        async with self._errors():
             await self._writer.xreadgroup(
-                self._settings.group,
-                self._settings.consumer,
-                {self._settings.key: _GREATEST_ID},
-                count=1,
+                self._group, self._consumer, {self._key: _GREATEST_ID}, count=1
             )
-
-    async def consumer_idle_ms(self) -> int | None:
-        """Return how long our consumer name has not been used, None when it never was."""
-        return await self.group.consumer_idle_ms()
 
     async def read(self) -> list[Entry]:
         """Return the next entries, at most a batch; none when none came within `block_s`."""
-        async with self._recovering(), stream_errors(self._reader, self._settings.key):
+        async with self._shrinking(), stream_errors(self._reader, self._key):
             await self._fetch_reader_id()
             entries: list[Entry] = await self._reader.xreadgroup(
-                self._settings.group,
-                self._settings.consumer,
-                {self._settings.key: ">"},
+                self._group,
+                self._consumer,
+                {self._key: ">"},
                 count=self._batch_size.count,
-                block=max(1, round(self._settings.block_s * 1000)),
+                block=self._block_ms,
             )
         self._batch_size.observe(entries)
         return entries
@@ -117,14 +112,14 @@ class StreamReader:
 
         With `idle_s`: of any consumer's that have been idle for that many seconds.
         """
-        async with stream_errors(self._writer, self._settings.key):
+        async with self._errors():
             rows = await self._writer.xpending_range(
-                self._settings.key,
-                self._settings.group,
+                self._key,
+                self._group,
                 min=b"(" + after,
                 max="+",
                 count=self._batch_size.count,
-                consumername=self._settings.consumer if idle_s is None else None,
+                consumername=self._consumer if idle_s is None else None,
                 idle=None if idle_s is None else round(idle_s * 1000),
             )
         return [PendingEntry(row["message_id"], row["times_delivered"]) for row in rows]
@@ -136,21 +131,23 @@ class StreamReader:
         within `idle_s` seconds is left out. One that was trimmed meanwhile has no fields.
         """
         fields_of: dict[bytes, dict[bytes, bytes]] = {}
-        async with self._recovering(), stream_errors(self._writer, self._settings.key):
+        async with self._shrinking(), self._errors():
             for attempts, some in groupby(sorted(pending, key=_attempts), _attempts):
                 reply = await self._writer.xclaim(
-                    self._settings.key,
-                    self._settings.group,
-                    self._settings.consumer,
+                    self._key,
+                    self._group,
+                    self._consumer,
                     round(idle_s * 1000),
-                    [p.id for p in some],
+                    [entry.id for entry in some],
                     retrycount=attempts + 1,
                 )
                 fields_of |= dict(reply)
-            missing = [p.id for p in pending if not fields_of.get(p.id)]
+            missing = [entry.id for entry in pending if not fields_of.get(entry.id)]
             fields_of |= {entry_id: {} for entry_id in await self._trimmed(missing)}
         entries = [
-            Entry(p.id, fields_of[p.id], p.attempts + 1) for p in pending if p.id in fields_of
+            Entry(entry.id, fields_of[entry.id], entry.attempts + 1)
+            for entry in pending
+            if entry.id in fields_of
         ]
         self._batch_size.observe(entries)
         return entries
@@ -161,42 +158,26 @@ class StreamReader:
             return []
         async with self._writer.pipeline(transaction=False) as pipeline:
             for entry_id in ids:
-                pipeline.xrange(self._settings.key, entry_id, entry_id)
+                pipeline.xrange(self._key, entry_id, entry_id)
             found = await pipeline.execute()
-        return [entry_id for entry_id, held in zip(ids, found, strict=True) if not held]
+        return [entry_id for entry_id, rows in zip(ids, found, strict=True) if not rows]
 
     async def reset_idle(self, ids: Sequence[bytes]) -> None:
         """Reset the idle time of pending entries, so that no other worker takes them over."""
         if not ids:
             return
-        async with stream_errors(self._writer, self._settings.key):
+        async with self._errors():
             await self._writer.xclaim(
-                self._settings.key,
-                self._settings.group,
-                self._settings.consumer,
-                0,
-                list(ids),
-                idle=0,
-                justid=True,
+                self._key, self._group, self._consumer, 0, list(ids), idle=0, justid=True
             )
 
     async def release(self, entries: Sequence[Entry], *, idle_s: float = 0.0) -> None:
         """Undo this attempt on entries and count them as idle for `idle_s` seconds."""
-        async with (
-            stream_errors(self._writer, self._settings.key),
-            self._writer.pipeline(transaction=False) as pipeline,
-        ):
+        async with self._errors(), self._writer.pipeline(transaction=False) as pipeline:
             for entry in entries:
                 # The library omits RETRYCOUNT 0.
                 pipeline.execute_command(
-                    *(
-                        "XCLAIM",
-                        self._settings.key,
-                        self._settings.group,
-                        self._settings.consumer,
-                        0,
-                        entry.id,
-                    ),
+                    *("XCLAIM", self._key, self._group, self._consumer, 0, entry.id),
                     *("IDLE", round(idle_s * 1000)),
                     *("RETRYCOUNT", entry.attempts - 1, "JUSTID"),
                     parse_justid=True,
@@ -210,16 +191,28 @@ class StreamReader:
         """
         if self._reader_id is None:
             return False
-        async with stream_errors(self._writer, self._settings.key):
+        async with self._errors():
             try:
                 return bool(await self._writer.client_unblock(self._reader_id))
             except ResponseError:
                 self._reader_id, self._may_unblock = None, False
                 return False
 
+    async def ack(self, ids: Sequence[bytes]) -> int:
+        """Acknowledge entries; returns how many were pending."""
+        if not ids:
+            return 0
+        async with self._errors():
+            return int(await self._writer.xack(self._key, self._group, *ids))
+
+    async def delete(self, ids: Sequence[bytes]) -> None:
+        """Delete entries from the stream."""
+        async with self._errors():
+            await self._writer.xdel(self._key, *ids)
+
     @asynccontextmanager
-    async def _recovering(self) -> AsyncIterator[None]:
-        """Request less, on a new connection, after a reply did not arrive."""
+    async def _shrinking(self) -> AsyncIterator[None]:
+        """Request less, and fetch the connection's id again, after a reply did not arrive."""
         try:
             yield
         except RedisUnavailable:
@@ -227,21 +220,8 @@ class StreamReader:
             self._reader_id = None
             raise
 
-    async def ack(self, ids: Sequence[bytes]) -> int:
-        """Acknowledge entries; returns how many were pending."""
-        if not ids:
-            return 0
-        async with stream_errors(self._writer, self._settings.key):
-            return int(await self._writer.xack(self._settings.key, self._settings.group, *ids))
-
-    async def bury(self, dead_entries: Sequence[DeadEntry]) -> BuryResult:
-        """Move entries to the dead letters and acknowledge them, each in one step."""
-        return await self.dead_letters.bury(dead_entries)
-
-    async def delete(self, ids: Sequence[bytes]) -> None:
-        """Delete entries from the stream."""
-        async with stream_errors(self._writer, self._settings.key):
-            await self._writer.xdel(self._settings.key, *ids)
+    def _errors(self) -> AbstractAsyncContextManager[None]:
+        return stream_errors(self._writer, self._key)
 
 
 class StreamProducer:

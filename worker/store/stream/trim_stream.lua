@@ -1,10 +1,10 @@
--- Trims entries that every group of the stream has acknowledged and that are older than the
--- retention; beyond the most entries allowed, also younger ones, and at last unacknowledged ones.
--- Deciding and trimming are one step. One step trims a bounded number: call until it trims none.
+-- Trims entries that every group has acknowledged and that are older than the retention; beyond the
+-- maximum number of entries also younger ones, and finally unacknowledged ones.
+-- One call trims a limited number: call until it trims none.
 --
 -- KEYS[1]  the stream
 -- ARGV[1]  the consumer group  ARGV[2]  seconds an entry is kept
--- ARGV[3]  most entries kept, 0 for no limit          ARGV[4]  most entries trimmed in one step
+-- ARGV[3]  most entries kept, 0 for no limit          ARGV[4]  most entries trimmed in one call
 --
 -- Returns: entries trimmed; those of them that our group had not read; the other group that
 -- keeps entries beyond the retention because it has not acknowledged them, '' when none does.
@@ -25,7 +25,8 @@ local function is_less(a, b)
     return a_ms < b_ms
 end
 
--- The least id that a group still needs; the last one it settled is kept, as a witness.
+-- The least id that a group still needs; the last one it settled is kept, as the witness of
+-- create_group.lua.
 local needed, needed_by, delivered = nil, '', nil
 for _, row in ipairs(redis.call('XINFO', 'GROUPS', key)) do
     local of = {}
@@ -62,8 +63,8 @@ local function count(last, at_most)
     return #redis.call('XRANGE', key, '-', last, 'COUNT', at_most)
 end
 
--- Whole nodes first, which is cheap and can be bounded; then what is left of one, by its number:
--- within a node Redis 6.2 compares ids cut to 32 bits, and would take young ones for old.
+-- Whole nodes first, which is cheap and can be limited; then the rest of a node by number: within
+-- a node Redis 6.2 compares ids cut to 32 bits, and would trim young entries.
 local trimmed = redis.call('XTRIM', key, 'MINID', '~', oldest, 'LIMIT', step)
 if trimmed == 0 and oldest ~= '0-0' then
     local old = count('(' .. oldest, step / 10)
