@@ -1,7 +1,7 @@
-"""The composition root: builds everything, starts the tasks, stops them in order. Read this first.
+"""The composition root: builds all parts, starts the tasks, stops them in order. Read this first.
 
-An entry's way from here: `consumer.loop` reads it, `consumer.processor` settles it with the
-help of `core`, which decides, and `store`, which speaks to Redis. There it is acknowledged.
+`consumer.loop` reads entries; `consumer.processor` writes their effect by the rules of `core`
+through `store`, and acknowledges them.
 """
 
 import signal
@@ -52,12 +52,12 @@ from worker.web.server import addresses, bind, bound_port, serve
 log = structlog.get_logger()
 
 _GRACE_S: Final = 5.0
-"""How long a request in hand may take once the worker has drained; a webhook needs 4 s at most."""
+"""How long a running request may take once the worker has drained; a webhook needs at most 4 s."""
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoints:
-    """Where a worker listens: the URLs of webhook and reads (None when off), and the ops port's."""
+    """The URLs at which a worker listens; None where webhook or reads are off."""
 
     webhook: str | None
     reads: str | None
@@ -71,20 +71,19 @@ async def run(
     *,
     consume: bool = True,
 ) -> None:
-    """Work until SIGTERM, SIGINT or a closed terminal.
+    """Run until SIGTERM, SIGINT or a closed terminal, then settle entries in flight in time.
 
-    What is in hand is settled within the shutdown time-out.
-    Without `consume` only reads are served: no group is joined, and no webhook taken.
+    Without `consume` only reads are served: no group is joined, and no webhook is accepted.
 
-    Raises `ConfigurationError` and `PermissionRefused`, in a group when tasks run already.
+    Raises `ConfigurationError` and `PermissionRefused`, in a group once tasks are running.
     """
     if not consume:
         settings = _to_read_only(settings)
     notifier = Notifier.from_environment(environ)
-    held = socket_activation.take(environ)
-    settings = _listening(settings, held)
-    ops = held.get("ops") or bind(settings.ops_host, settings.ops_port, name="OPS")
-    public = held.get("http")
+    sockets = socket_activation.take(environ)
+    settings = _with_addresses(settings, sockets)
+    ops = sockets.get("ops") or bind(settings.ops_host, settings.ops_port, name="OPS")
+    public = sockets.get("http")
     if settings.webhook_enabled or settings.reads_enabled:
         public = public or bind(settings.http_host, settings.http_port, name="HTTP")
     elif public:
@@ -93,8 +92,8 @@ async def run(
             " CHATWOOT_CACHE_WEBHOOK_ENABLED=true or CHATWOOT_CACHE_HTTP_API_KEY, or stop and"
             " disable its .socket unit"
         )
-    with anyio.open_signal_receiver(*_ending_signals()) as signals:
-        async with _own_servers(settings):
+    with anyio.open_signal_receiver(*_stop_signals()) as signals:
+        async with _embedded_servers(settings):
             worker = _Worker(settings, notifier, ops, public, consume=consume)
             try:
                 await worker.run(signals, on_started)
@@ -102,13 +101,13 @@ async def run(
                 await worker.close()
 
 
-def _listening(settings: Settings, held: Mapping[str, socket.socket]) -> Settings:
-    """Return the settings with the addresses of the sockets that we were handed, which decide."""
+def _with_addresses(settings: Settings, sockets: Mapping[str, socket.socket]) -> Settings:
+    """Return the settings with the addresses of inherited sockets, which take precedence."""
     update: dict[str, str | int] = {}
-    for name, sock in held.items():
+    for name, sock in sockets.items():
         host, port, *_ = sock.getsockname()
-        stated = addresses(getattr(settings, f"{name}_host"), getattr(settings, f"{name}_port"))
-        if (host, port) not in stated:
+        configured = addresses(getattr(settings, f"{name}_host"), getattr(settings, f"{name}_port"))
+        if (host, port) not in configured:
             prefix = f"CHATWOOT_CACHE_{name.upper()}"
             log.warning(
                 "socket.address_mismatch",
@@ -133,16 +132,16 @@ def _to_read_only(settings: Settings) -> Settings:
     return settings.model_copy(update={"webhook_enabled": False})
 
 
-def _ending_signals() -> Iterator[signal.Signals]:
+def _stop_signals() -> Iterator[signal.Signals]:
     yield from (signal.SIGTERM, signal.SIGINT)
-    # Whoever started us under nohup wants us to outlive the terminal.
+    # A worker that was started under nohup outlives its terminal.
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         yield signal.SIGHUP
 
 
 @asynccontextmanager
-async def _own_servers(settings: Settings) -> AsyncIterator[None]:
-    """Run the servers of our own that the settings name, for as long as the block lasts."""
+async def _embedded_servers(settings: Settings) -> AsyncIterator[None]:
+    """Run the embedded servers that the settings name."""
     async with AsyncExitStack() as stack:
         for uri in {u.get_secret_value() for u in settings.uris}:
             if uri.startswith(embedded_server.SCHEME):
@@ -153,7 +152,7 @@ async def _own_servers(settings: Settings) -> AsyncIterator[None]:
 
 
 class _Worker:
-    """Everything one process runs, wired."""
+    """All parts of one process."""
 
     def __init__(
         self,
@@ -166,8 +165,8 @@ class _Worker:
     ) -> None:
         self._settings = settings
         self._notifier = notifier
-        self._ops = ops
-        self._public = public
+        self._ops_socket = ops
+        self._public_socket = public
         self._clients: list[Client] = []
         self._stop_serving = anyio.Event()
         self._metrics = Metrics(__version__, settings.metrics_max_instances)
@@ -177,10 +176,10 @@ class _Worker:
         self._accounts = AccountClients(settings, timeout_s=settings.read_through_timeout_s)
         if settings.reads_enabled:
             self._reads = ReadsApp(
-                _keyring(settings),
+                _api_keys(settings),
                 self._backends.reader,
                 self._metrics,
-                through=self._build_through() if can_read_through(settings) else None,
+                through=self._build_read_through() if can_read_through(settings) else None,
             )
         self._maintenance: Sequence[PeriodicTask] = ()
         self._consumer: Consumer | NullConsumer
@@ -192,14 +191,14 @@ class _Worker:
             self._consumer = NullConsumer(self._backends.reader)
         self._producer = StreamProducer(self._connect(settings.stream_uri), settings.stream_key)
         self._spool = _spool(settings) if settings.webhook_enabled else None
-        self._spooling = (
+        self._relay = (
             SpoolRelay(self._spool, self._producer, self._metrics) if self._spool else None
         )
-        self._policy = webhook_policy(settings)
+        self._webhook_policy = webhook_policy(settings)
         self._health = Health(
             self._consumer,
             AllHealthy(self._producer if consume else self._backends.reader, *self._backends.ready),
-            closed=self._policy.closed if settings.webhook_enabled else None,
+            closed=self._webhook_policy.closed if settings.webhook_enabled else None,
             spool=self._spool,
         )
 
@@ -208,7 +207,7 @@ class _Worker:
         self._clients.append(client)
         return client
 
-    def _build_through(self) -> ReadThrough:
+    def _build_read_through(self) -> ReadThrough:
         settings = self._settings
         return build_read_through(
             settings,
@@ -245,28 +244,28 @@ class _Worker:
     async def run(
         self, signals: AsyncIterator[signal.Signals], on_started: Callable[[Endpoints], None]
     ) -> None:
-        """Serve and consume until a signal, then drain; probes are served until that is done."""
-        async with self._spool_open(), anyio.create_task_group() as servers:
+        """Serve and consume until a signal, then drain; probes are answered until the end."""
+        async with self._open_spool(), anyio.create_task_group() as servers:
             await self._serve(servers)
-            async with anyio.create_task_group() as beside:
-                beside.start_soon(self._drain_on, signals, servers.cancel_scope)
-                beside.start_soon(self._announce, on_started)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._drain_on, signals, servers.cancel_scope)
+                tasks.start_soon(self._announce, on_started)
                 if self._backends.tracking:
-                    beside.start_soon(self._backends.tracking.run)
-                self._start_timers(beside)
+                    tasks.start_soon(self._backends.tracking.run)
+                self._start_timers(tasks)
                 await self._consumer.run()
-                beside.cancel_scope.cancel()
+                tasks.cancel_scope.cancel()
             self._stop_serving.set()
 
     async def close(self) -> None:
-        """Give every connection back."""
+        """Close every connection."""
         await self._accounts.close()
         for client in self._clients:
             await client.aclose()
 
     @asynccontextmanager
-    async def _spool_open(self) -> AsyncIterator[None]:
-        """Keep the spool, if there is one, for as long as anything may be written to it."""
+    async def _open_spool(self) -> AsyncIterator[None]:
+        """Keep the spool open, if there is one."""
         if self._spool is None:
             yield
             return
@@ -281,10 +280,10 @@ class _Worker:
 
     async def _serve(self, servers: TaskGroup) -> None:
         apps: list[tuple[ASGIApp, socket.socket]] = [
-            (ops_app(self._health, self._metrics), self._ops)
+            (ops_app(self._health, self._metrics), self._ops_socket)
         ]
-        if self._public:
-            apps.append((self._public_app(), self._public))
+        if self._public_socket:
+            apps.append((self._public_app(), self._public_socket))
         for app, sock in apps:
             await servers.start(
                 partial(serve, app, sock, stop=self._stop_serving, grace_s=_GRACE_S)
@@ -295,38 +294,38 @@ class _Worker:
         webhook = None
         if settings.webhook_enabled:
             webhook = webhook_app(
-                self._policy, self._producer, self._metrics, refuge=self._spooling
+                self._webhook_policy, self._producer, self._metrics, refuge=self._relay
             )
         return public_app(webhook, self._reads)
 
-    def _start_timers(self, beside: TaskGroup) -> None:
+    def _start_timers(self, tasks: TaskGroup) -> None:
         for period_s, task in self._maintenance:
-            beside.start_soon(run_periodically, period_s, task)
+            tasks.start_soon(run_periodically, period_s, task)
         if self._backends.bot_purge and self._maintenance:
-            beside.start_soon(purge_twice, self._backends.bot_purge)
-        if self._spooling:
-            beside.start_soon(self._spooling.run)
+            tasks.start_soon(purge_twice, self._backends.bot_purge)
+        if self._relay:
+            tasks.start_soon(self._relay.run)
         if self._notifier.alive_every_s:
-            beside.start_soon(run_periodically, self._notifier.alive_every_s, self._feed_watchdog)
+            tasks.start_soon(run_periodically, self._notifier.alive_every_s, self._feed_watchdog)
 
     async def _feed_watchdog(self) -> None:
         if not self._health.stalled():
             self._notifier.alive()
 
     async def _announce(self, on_started: Callable[[Endpoints], None]) -> None:
-        """Say that we are ready once Redis was tried: a wrong password ends us before that."""
+        """Report readiness after the first attempt on Redis, which ends the worker if refused."""
         await self._consumer.started.wait()
         self._notifier.ready()
-        settings, public = self._settings, self._public
+        settings, public = self._settings, self._public_socket
         url = _url(settings.http_host, public) if public else ""
         webhook = url + PATH.decode() if settings.webhook_enabled else None
         reads = url + ROOT.decode() if settings.reads_enabled else None
-        on_started(Endpoints(webhook, reads, ops=_url(settings.ops_host, self._ops)))
+        on_started(Endpoints(webhook, reads, ops=_url(settings.ops_host, self._ops_socket)))
 
     async def _drain_on(
         self, signals: AsyncIterator[signal.Signals], everything: anyio.CancelScope
     ) -> None:
-        """Stop reading at the first signal; whatever is not done in time is cancelled."""
+        """Stop consuming at the first signal; cancel what is not done within the time-out."""
         number = await anext(signals)
         log.info("worker.stopping", signal=number.name)
         self._health.draining = True
@@ -338,7 +337,7 @@ class _Worker:
 
 
 def webhook_policy(settings: Settings) -> WebhookPolicy:
-    """Return what the settings say about posting; raises `ConfigurationError`."""
+    """Return who may post webhooks by the settings; raises `ConfigurationError`."""
     token = settings.webhook_token
     return WebhookPolicy(
         secrets={
@@ -351,7 +350,7 @@ def webhook_policy(settings: Settings) -> WebhookPolicy:
     )
 
 
-def _keyring(settings: Settings) -> ApiKeys:
+def _api_keys(settings: Settings) -> ApiKeys:
     api_key = settings.http_api_key
     return ApiKeys(
         api_key.get_secret_value() if api_key else None,

@@ -32,7 +32,8 @@ from worker.store.cache.tracking import Tracking
 from worker.store.client import Client
 from worker.store.stream.groupless import GrouplessStream
 from worker.store.stream.lease import Lease
-from worker.store.stream.stream_reader import StreamReader, StreamSettings
+from worker.store.stream.stream_reader import StreamReader
+from worker.store.stream.stream_settings import StreamSettings
 from worker.store.stream.trimmer import Trimmer
 
 

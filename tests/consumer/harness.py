@@ -30,7 +30,8 @@ from worker.store.cache.binding_table import BindingTable
 from worker.store.cache.document_writer import CacheSettings, DocumentWriter
 from worker.store.client import Client, create_client
 from worker.store.stream.lease import Lease
-from worker.store.stream.stream_reader import StreamReader, StreamSettings
+from worker.store.stream.stream_reader import StreamReader
+from worker.store.stream.stream_settings import StreamSettings
 from worker.store.stream.trimmer import Trimmer
 
 

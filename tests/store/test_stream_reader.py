@@ -12,7 +12,8 @@ from tests.waiting import wait_until
 from worker.core.stream_entry import DeadEntry, Entry, PendingEntry
 from worker.errors import ConfigurationError, GroupMissing, UnusableEntry
 from worker.store.client import Client, create_client
-from worker.store.stream.stream_reader import StreamProducer, StreamReader, StreamSettings
+from worker.store.stream.stream_reader import StreamProducer, StreamReader
+from worker.store.stream.stream_settings import StreamSettings
 
 
 @asynccontextmanager

@@ -1,4 +1,4 @@
-"""How far a backfill has come, kept beside the stream it fills: both change in one step."""
+"""The checkpoint of a backfill, which changes in one step with the stream it fills."""
 
 import secrets
 from collections.abc import Mapping, Sequence
@@ -15,11 +15,11 @@ TTL_S: Final = 86_400
 
 _SCOPE: Final = b"scope"
 DONE: Final = 0
-"""How far a conversation has come whose every message was read."""
+"""The checkpoint of a conversation whose every message was read."""
 
 
 class BackfillScope(Struct, frozen=True):
-    """What a backfill is asked for: the days back, or one conversation; `since_s` is Unix time."""
+    """The range of a backfill: days back, or one conversation; `since_s` is Unix time."""
 
     days: float | None
     conversation: int | None
@@ -27,7 +27,7 @@ class BackfillScope(Struct, frozen=True):
 
 
 class BackfillCheckpoint:
-    """The backfill of one instance; there is one at a time, which a later one goes on with."""
+    """The checkpoint of one instance, which has one backfill at a time."""
 
     def __init__(self, client: Client, stream: str, instance: str) -> None:
         self._client = client
@@ -35,16 +35,16 @@ class BackfillCheckpoint:
         self._key = backfill_key(stream, instance)
 
     async def begin(self, scope: BackfillScope) -> tuple[BackfillScope, dict[int, int]]:
-        """Go on where an interrupted backfill of the same scope stopped, else begin anew.
+        """Resume an interrupted backfill of the same scope, else start a new one.
 
-        Returns the scope as it was first begun, and for each conversation that was read: the
-        lowest message id reached, or `DONE`.
+        Returns the scope as it was first started and, for each conversation, the lowest message id
+        reached or `DONE`.
         """
         async with translate_errors(self._client):
-            held = await self._client.hgetall(self._key)
-            before = _scope(held.pop(_SCOPE, b""))
+            saved = await self._client.hgetall(self._key)
+            before = _scope(saved.pop(_SCOPE, b""))
             if before and (before.days, before.conversation) == (scope.days, scope.conversation):
-                return before, {int(number): int(at) for number, at in held.items()}
+                return before, {int(number): int(at) for number, at in saved.items()}
             async with self._client.pipeline(transaction=True) as pipeline:
                 pipeline.delete(self._key)
                 pipeline.hset(self._key, _SCOPE.decode(), msgspec.json.encode(scope))
@@ -53,9 +53,9 @@ class BackfillCheckpoint:
         return scope, {}
 
     async def snapshot_id(self) -> str:
-        """Return an id for entries of what is asked for now.
+        """Return a unique id for entries of what Chatwoot returns from now on.
 
-        It is just below any that the server will give from now on, and like no other.
+        It is lower than every id that the server will give.
         """
         async with translate_errors(self._client):
             seconds, micros = await self._client.time()
@@ -65,7 +65,7 @@ class BackfillCheckpoint:
     async def put(
         self, entries: Sequence[Mapping[str, bytes]], display_id: int, reached: int
     ) -> None:
-        """Add entries to the stream, and note how far their conversation has come, in one step."""
+        """Add entries to the stream and save their conversation's checkpoint in one step."""
         async with (
             translate_errors(self._client),
             self._client.pipeline(transaction=True) as pipeline,
@@ -77,7 +77,7 @@ class BackfillCheckpoint:
             await pipeline.execute()
 
     async def add(self, entries: Sequence[Mapping[str, bytes]]) -> None:
-        """Add entries to the stream, and note nothing."""
+        """Add entries to the stream without a checkpoint."""
         async with (
             translate_errors(self._client),
             self._client.pipeline(transaction=False) as pipeline,
@@ -87,7 +87,7 @@ class BackfillCheckpoint:
             await pipeline.execute()
 
     async def end(self) -> None:
-        """Forget all of it: the next backfill begins anew."""
+        """Delete the checkpoint: the next backfill starts from the beginning."""
         async with translate_errors(self._client):
             await self._client.delete(self._key)
 

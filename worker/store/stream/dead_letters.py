@@ -7,38 +7,25 @@ from typing import Final
 
 import msgspec
 
+from worker.core.cache_keys import dead_key
 from worker.core.stream_entry import BuryResult, DeadEntry
 from worker.store.client import Client, load_script
 from worker.store.stream.batch_size import split
 from worker.store.stream.stream_errors import stream_errors
+from worker.store.stream.stream_settings import StreamSettings
 
 _MAX_FIELDS: Final = 1000
 """More would overflow the stack of the server's Lua."""
 
 
 class DeadLetterStream:
-    """The dead letters of one stream, written by one consumer of one group.
+    """The dead letters of one stream, written by one consumer and limited by the settings."""
 
-    Limited to `max_entries` and to an age of `retention_s` seconds.
-    """
-
-    def __init__(
-        self,
-        client: Client,
-        key: str,
-        *,
-        stream: str,
-        group: str,
-        consumer: str,
-        max_entries: int,
-        retention_s: float,
-    ) -> None:
+    def __init__(self, client: Client, settings: StreamSettings) -> None:
         self._client = client
-        self._key = key
-        self._stream = stream
-        self._group = group
-        self._consumer = consumer
-        self._limits = (max_entries, round(retention_s))
+        self._settings = settings
+        self._keys = (settings.key, dead_key(settings.key))
+        self._limits = (settings.dead_max_entries, round(settings.dead_retention_s))
         self._bury = load_script(client, __file__, "bury_entries")
 
     async def bury(self, dead_entries: Sequence[DeadEntry]) -> BuryResult:
@@ -54,13 +41,13 @@ class DeadLetterStream:
         return (await self._bury_part([])).dropped
 
     async def _bury_part(self, dead_entries: Sequence[DeadEntry]) -> BuryResult:
-        arguments: list[bytes | str | int] = [self._group, *self._limits]
+        arguments: list[bytes | str | int] = [self._settings.group, *self._limits]
         for dead_entry in dead_entries:
             fields = self._fields(dead_entry)
             arguments += (dead_entry.entry.id, 2 * len(fields))
             arguments += chain.from_iterable(fields.items())
-        async with stream_errors(self._client, self._stream):
-            acked, dropped = await self._bury([self._stream, self._key], arguments)
+        async with stream_errors(self._client, self._settings.key):
+            acked, dropped = await self._bury(self._keys, arguments)
         return BuryResult(acked, dropped)
 
     def _fields(self, dead_entry: DeadEntry) -> dict[bytes, bytes]:
@@ -68,11 +55,11 @@ class DeadLetterStream:
         return {
             **_limited(entry.fields),
             b"_id": entry.fields.get(b"_id", entry.id),
-            b"_stream": self._stream.encode(),
+            b"_stream": self._settings.key.encode(),
             b"_reason": dead_entry.error.reason.encode(),
             b"_error": str(dead_entry.error).encode(),
             b"_attempts": str(entry.attempts).encode(),
-            b"_consumer": self._consumer.encode(),
+            b"_consumer": self._settings.consumer.encode(),
             b"_at": datetime.now(UTC).isoformat(timespec="milliseconds").encode(),
         }
 

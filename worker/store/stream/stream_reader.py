@@ -2,14 +2,12 @@
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter
 from typing import Any, Final
 
 from redis.exceptions import ResponseError
 
-from worker.core.cache_keys import dead_key
 from worker.core.stream_entry import Entry, PendingEntry
 from worker.core.stream_keys import StreamKeys
 from worker.errors import RedisUnavailable
@@ -19,6 +17,7 @@ from worker.store.stream.consumer_group import ConsumerGroup
 from worker.store.stream.dead_letters import DeadLetterStream
 from worker.store.stream.lease import Lease
 from worker.store.stream.stream_errors import stream_errors
+from worker.store.stream.stream_settings import StreamSettings
 
 _GREATEST_ID: Final = f"{2**64 - 1}-{2**64 - 2}"
 
@@ -27,19 +26,6 @@ _IMPOSSIBLE_ID: Final = "0-0"
 _ONE_FIELD: Final = 2
 
 _attempts = attrgetter("attempts")
-
-
-@dataclass(frozen=True, slots=True)
-class StreamSettings:
-    """Stream, group and consumer, and the limits of reads and dead letters."""
-
-    key: str
-    group: str
-    consumer: str
-    batch_size: int = 200
-    block_s: float = 2.0
-    dead_max_entries: int = 10_000
-    dead_retention_s: float = 2_592_000
 
 
 class StreamReader:
@@ -60,15 +46,7 @@ class StreamReader:
         self._may_unblock = True
         self.reclaim_lease = Lease(writer, StreamKeys(settings.key, settings.group).lease("sweep"))
         self.group = ConsumerGroup(writer, settings.key, settings.group, settings.consumer)
-        self.dead_letters = DeadLetterStream(
-            writer,
-            dead_key(settings.key),
-            stream=settings.key,
-            group=settings.group,
-            consumer=settings.consumer,
-            max_entries=settings.dead_max_entries,
-            retention_s=settings.dead_retention_s,
-        )
+        self.dead_letters = DeadLetterStream(writer, settings)
         self.create_group = self.group.create
         self.consumer_idle_ms = self.group.consumer_idle_ms
         self.bury = self.dead_letters.bury
