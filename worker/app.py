@@ -44,6 +44,7 @@ from worker.reads.api_keys import ApiKeys
 from worker.reads.read_request import ROOT
 from worker.reads.reads_api import ReadsApp
 from worker.settings import RedisUri, Settings, redis_uri
+from worker.store.admin.bot_contact_purge import BotPurge
 from worker.store.client import Client, create_client
 from worker.store.stream.stream_reader import StreamProducer
 from worker.web import socket_activation
@@ -302,11 +303,16 @@ class _Worker:
         for period_s, task in self._maintenance:
             tasks.start_soon(run_periodically, period_s, task)
         if self._backends.bot_purge and self._maintenance:
-            tasks.start_soon(purge_twice, self._backends.bot_purge)
+            tasks.start_soon(self._purge_bot_contact, self._backends.bot_purge)
         if self._relay:
             tasks.start_soon(self._relay.run)
         if self._notifier.alive_every_s:
             tasks.start_soon(run_periodically, self._notifier.alive_every_s, self._feed_watchdog)
+
+    async def _purge_bot_contact(self, purge: BotPurge) -> None:
+        # Not earlier: a wrong password ends the worker first, with one line.
+        await self._consumer.started.wait()
+        await purge_twice(purge)
 
     async def _feed_watchdog(self) -> None:
         if not self._health.stalled():

@@ -105,7 +105,7 @@ class StatusCollector:
             stream=_stream_status(stream, now) if stream else None,
             rates=await self._rates(before, now, stream),
             consumers=await self._consumers(now) if stream and stream.group else (),
-            dead=await self._inspector.letters(),
+            dead=await self._inspector.dead_letters(),
             instances=_instances(usage, await self._last_events(), now),
             instances_estimated=usage.is_estimate,
             spool=self._spool(),

@@ -39,7 +39,7 @@ _Known = tuple[EntryState, ChatwootEvent, Envelope]
 class DocumentCache(Protocol):
     """Where documents are written: Redis, or memory alone."""
 
-    async def write(self, drafts: Sequence[PendingWrite], version: bytes | None) -> WriteResult:
+    async def write(self, writes: Sequence[PendingWrite], version: bytes | None, /) -> WriteResult:
         """Write documents and return the outcome of each; raises `BindingsChanged`."""
 
 

@@ -11,7 +11,7 @@ from worker.store.stream.consumer_group import ConsumerGroup
 
 log = structlog.get_logger()
 
-_LINES_S: Final = 60.0
+_LOG_EVERY_S: Final = 60.0
 
 
 class GroupMeasurement:
@@ -21,7 +21,7 @@ class GroupMeasurement:
         self._group = group
         self._metrics = metrics
         self._gap_behind: bytes | None = None
-        self._throttle = LogThrottle(_LINES_S)
+        self._throttle = LogThrottle(_LOG_EVERY_S)
 
     async def run(self) -> None:
         """Measure once."""

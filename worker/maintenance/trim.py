@@ -13,7 +13,7 @@ from worker.store.stream.trimmer import Trimmer
 log = structlog.get_logger()
 
 _HOURLY_S: Final = 3600.0
-_LINES_S: Final = 60.0
+_LOG_EVERY_S: Final = 60.0
 
 
 class StreamTrimming:
@@ -24,7 +24,7 @@ class StreamTrimming:
         self._lease = lease
         self._metrics = metrics
         self._blocked = LogThrottle(_HOURLY_S)
-        self._lost = LogThrottle(_LINES_S)
+        self._lost = LogThrottle(_LOG_EVERY_S)
 
     async def run(self) -> None:
         """Trim until nothing is left to trim."""

@@ -150,7 +150,7 @@ class StreamInspector:
                 found = await pipeline.execute()
         return sum(1 for entries in found if not entries)
 
-    async def letters(self, at_most: int = NEWEST) -> DeadLetterInfo:
+    async def dead_letters(self, at_most: int = NEWEST) -> DeadLetterInfo:
         """Count the dead letters, and the reasons of the newest."""
         dead = dead_key(self._key)
         async with self._errors():

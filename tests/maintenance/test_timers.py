@@ -1,10 +1,12 @@
-"""Beside the loop: measured, trimmed and counted, by one worker for all."""
+"""Maintenance: measured, trimmed and counted, by one worker for all."""
 
+import re
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import cast
 
+from prometheus_client.exposition import generate_latest
 from structlog.testing import capture_logs
 
 from tests import events
@@ -171,6 +173,8 @@ async def test_measures_the_stream(rig: Harness) -> None:
     await rig.maintenance.measure()
     await rig.maintenance.show_server()
     await rig.maintenance.drop_old_letters()
+    (server,) = generate_latest(rig.metrics.registry).decode().split("redis_server_info{")[1:]
+    assert re.match(r'server="(redis|valkey)",version="\d', server)
 
     assert rig.count("stream_pending_entries") == 1
     assert rig.count("stream_oldest_pending_timestamp_seconds") > 1_700_000_000
