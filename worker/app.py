@@ -1,14 +1,14 @@
-"""The composition root: builds everything, starts the tasks, stops them in order. Read this first.
+"""The composition root: builds all parts, starts the tasks, stops them in order. Read this first.
 
-An entry's way from here: `consumer.loop` reads it, `consumer.processor` settles it with the
-help of `core`, which decides, and `store`, which speaks to Redis. There it is acknowledged.
+`consumer.loop` reads entries; `consumer.processor` writes their effect by the rules of `core`
+through `store`, and acknowledges them.
 """
 
 import resource
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -20,11 +20,11 @@ from anyio.abc import TaskGroup
 from starlette.types import ASGIApp
 
 from worker import __version__, backends
-from worker.backends import EntrySource
+from worker.backends import EntrySource, PeriodicTask
 from worker.chatwoot.account_clients import AccountClients
 from worker.chatwoot.read_through import ReadThrough
 from worker.consumer.instance_resolver import InstanceResolver
-from worker.consumer.loop import Consumer, ConsumerSettings
+from worker.consumer.loop import Consumer
 from worker.consumer.null_consumer import NullConsumer
 from worker.consumer.periodic import run_periodically
 from worker.consumer.processor import BatchProcessor
@@ -36,7 +36,6 @@ from worker.ingest.spool.spool_relay import SpoolRelay
 from worker.ingest.webhook import PATH, webhook_app
 from worker.ingest.webhook_auth import WebhookPolicy, is_loopback
 from worker.maintenance.bot_purge import purge_twice
-from worker.maintenance.tasks import MEASURE_S, SLOW_INTERVAL_S, Maintenance
 from worker.ops.health import Health
 from worker.ops.metrics import Metrics
 from worker.ops.notify import Notifier
@@ -46,6 +45,7 @@ from worker.reads.api_keys import ApiKeys
 from worker.reads.read_request import ROOT
 from worker.reads.reads_api import ReadsApp
 from worker.settings import RedisUri, Settings, redis_uri
+from worker.store.admin.bot_contact_purge import BotPurge
 from worker.store.client import Client, create_client
 from worker.store.stream.stream_reader import StreamProducer
 from worker.web import connection_limit, socket_activation
@@ -55,12 +55,12 @@ from worker.web.server import PortName, Report, addresses, bind, bound_port, ser
 log = structlog.get_logger()
 
 _GRACE_S: Final = 5.0
-"""How long a request in hand may take once the worker has drained; a webhook needs 4 s at most."""
+"""How long a running request may take once the worker has drained; a webhook needs at most 4 s."""
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoints:
-    """Where a worker listens: the URLs of webhook and reads (None when off), and the ops port's."""
+    """The URLs at which a worker listens; None where webhook or reads are off."""
 
     webhook: str | None
     reads: str | None
@@ -74,20 +74,19 @@ async def run(
     *,
     consume: bool = True,
 ) -> None:
-    """Work until SIGTERM, SIGINT or a closed terminal.
+    """Run until SIGTERM, SIGINT or a closed terminal, then settle entries in flight in time.
 
-    What is in hand is settled within the shutdown time-out.
-    Without `consume` only reads are served: no group is joined, and no webhook taken.
+    Without `consume` only reads are served: no group is joined, and no webhook is accepted.
 
-    Raises `ConfigurationError` and `PermissionRefused`, in a group when tasks run already.
+    Raises `ConfigurationError` and `PermissionRefused`, in a group once tasks are running.
     """
     if not consume:
         settings = _to_read_only(settings)
     notifier = Notifier.from_environment(environ)
-    held = socket_activation.take(environ)
-    settings = _listening(settings, held)
-    ops = held.get("ops") or bind(settings.ops_host, settings.ops_port, name="OPS")
-    public = held.get("http")
+    sockets = socket_activation.take(environ)
+    settings = _with_addresses(settings, sockets)
+    ops = sockets.get("ops") or bind(settings.ops_host, settings.ops_port, name="OPS")
+    public = sockets.get("http")
     if settings.webhook_enabled or settings.reads_enabled:
         public = public or bind(settings.http_host, settings.http_port, name="HTTP")
     elif public:
@@ -96,8 +95,8 @@ async def run(
             " CHATWOOT_CACHE_WEBHOOK_ENABLED=true or CHATWOOT_CACHE_HTTP_API_KEY, or stop and"
             " disable its .socket unit"
         )
-    with anyio.open_signal_receiver(*_ending_signals()) as signals:
-        async with _own_servers(settings):
+    with anyio.open_signal_receiver(*_stop_signals()) as signals:
+        async with _embedded_servers(settings):
             worker = _Worker(settings, notifier, ops, public, consume=consume)
             try:
                 await worker.run(signals, on_started)
@@ -105,13 +104,13 @@ async def run(
                 await worker.close()
 
 
-def _listening(settings: Settings, held: Mapping[str, socket.socket]) -> Settings:
-    """Return the settings with the addresses of the sockets that we were handed, which decide."""
+def _with_addresses(settings: Settings, sockets: Mapping[str, socket.socket]) -> Settings:
+    """Return the settings with the addresses of inherited sockets, which take precedence."""
     update: dict[str, str | int] = {}
-    for name, sock in held.items():
+    for name, sock in sockets.items():
         host, port, *_ = sock.getsockname()
-        stated = addresses(getattr(settings, f"{name}_host"), getattr(settings, f"{name}_port"))
-        if (host, port) not in stated:
+        configured = addresses(getattr(settings, f"{name}_host"), getattr(settings, f"{name}_port"))
+        if (host, port) not in configured:
             prefix = f"CHATWOOT_CACHE_{name.upper()}"
             log.warning(
                 "socket.address_mismatch",
@@ -136,16 +135,16 @@ def _to_read_only(settings: Settings) -> Settings:
     return settings.model_copy(update={"webhook_enabled": False})
 
 
-def _ending_signals() -> Iterator[signal.Signals]:
+def _stop_signals() -> Iterator[signal.Signals]:
     yield from (signal.SIGTERM, signal.SIGINT)
-    # Whoever started us under nohup wants us to outlive the terminal.
+    # A worker that was started under nohup outlives its terminal.
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         yield signal.SIGHUP
 
 
 @asynccontextmanager
-async def _own_servers(settings: Settings) -> AsyncIterator[None]:
-    """Run the servers of our own that the settings name, for as long as the block lasts."""
+async def _embedded_servers(settings: Settings) -> AsyncIterator[None]:
+    """Run the embedded servers that the settings name."""
     async with AsyncExitStack() as stack:
         for uri in {u.get_secret_value() for u in settings.uris}:
             if uri.startswith(embedded_server.SCHEME):
@@ -156,7 +155,7 @@ async def _own_servers(settings: Settings) -> AsyncIterator[None]:
 
 
 class _Worker:
-    """Everything one process runs, wired."""
+    """All parts of one process."""
 
     def __init__(
         self,
@@ -169,40 +168,40 @@ class _Worker:
     ) -> None:
         self._settings = settings
         self._notifier = notifier
-        self._ops = ops
-        self._public = public
+        self._ops_socket = ops
+        self._public_socket = public
         self._clients: list[Client] = []
         self._stop_serving = anyio.Event()
         self._metrics = Metrics(__version__, settings.metrics_max_instances)
 
-        self._tiers = backends.build(settings, self._connect, self._metrics)
+        self._backends = backends.build(settings, self._connect, self._metrics)
         self._reads: ReadsApp | None = None
         self._accounts = AccountClients(settings, timeout_s=settings.read_through_timeout_s)
         if settings.reads_enabled:
             self._reads = ReadsApp(
-                _keyring(settings),
-                self._tiers.reader,
+                _api_keys(settings),
+                self._backends.reader,
                 self._metrics,
-                through=self._build_through() if self._can_read_through() else None,
+                through=self._build_read_through() if self._can_read_through() else None,
             )
-        self._upkeep: Maintenance | None = None
+        self._maintenance: Sequence[PeriodicTask] = ()
         self._consumer: Consumer | NullConsumer
         if consume:
-            source = self._tiers.source()
+            source = self._backends.source()
             self._consumer = self._build_consumer(source)
-            self._upkeep = Maintenance(source.charges, self._metrics)
+            self._maintenance = source.maintenance
         else:
-            self._consumer = NullConsumer(self._tiers.reader)
+            self._consumer = NullConsumer(self._backends.reader)
         self._producer = StreamProducer(self._connect(settings.stream_uri), settings.stream_key)
         self._spool = _spool(settings) if settings.webhook_enabled else None
-        self._spooling = (
+        self._relay = (
             SpoolRelay(self._spool, self._producer, self._metrics) if self._spool else None
         )
-        self._policy = webhook_policy(settings)
+        self._webhook_policy = webhook_policy(settings)
         self._health = Health(
             self._consumer,
-            [self._producer if consume else self._tiers.reader, *self._tiers.ready],
-            rejecting=self._policy.closed if settings.webhook_enabled else None,
+            [self._producer if consume else self._backends.reader, *self._backends.ready],
+            rejecting=self._webhook_policy.closed if settings.webhook_enabled else None,
             probe_spool=self._spool.probe if self._spool else None,
         )
 
@@ -214,68 +213,65 @@ class _Worker:
     def _can_read_through(self) -> bool:
         return self._accounts.is_configured and not self._settings.local_only
 
-    def _build_through(self) -> ReadThrough:
+    def _build_read_through(self) -> ReadThrough:
         settings = self._settings
         return ReadThrough(
             settings,
             self._accounts,
-            self._tiers.reader,
+            self._backends.reader,
             cache=self._connect(settings.cache_uri),
             stream=self._connect(settings.stream_uri),
         )
 
     def _build_consumer(self, source: EntrySource) -> Consumer:
         settings = self._settings
-        directory = InstanceResolver(
-            self._tiers.table,
+        resolver = InstanceResolver(
+            self._backends.bindings,
             operator=settings.instances,
             from_inbox_name=settings.instance_from_inbox_name,
             clock=time.monotonic,
         )
-        settler = BatchProcessor(
+        processor = BatchProcessor(
             source.stream,
-            self._tiers.cache,
-            directory,
+            self._backends.cache,
+            resolver,
             self._metrics,
             max_document_bytes=settings.max_document_bytes,
         )
         return Consumer(
             source.stream,
-            settler,
-            source.ledger,
+            processor,
             self._metrics,
-            ConsumerSettings(
-                name=settings.consumer_name,
-                max_attempts=settings.stream_max_attempts,
-                reclaim_after_s=settings.stream_reclaim_after_s,
-            ),
+            name=settings.consumer_name,
+            max_attempts=settings.stream_max_attempts,
+            reclaim_after_s=settings.stream_reclaim_after_s,
         )
 
     async def run(
         self, signals: AsyncIterator[signal.Signals], on_started: Callable[[Endpoints], None]
     ) -> None:
-        """Serve and consume until a signal, then drain; probes are served until that is done."""
-        async with self._spool_open(), anyio.create_task_group() as servers:
+        """Serve and consume until a signal, then drain; probes are answered until the end."""
+        async with self._open_spool(), anyio.create_task_group() as servers:
             await self._serve(servers)
-            async with anyio.create_task_group() as beside:
-                beside.start_soon(self._drain_on, signals, servers.cancel_scope)
-                beside.start_soon(self._announce, on_started)
-                if self._tiers.tracking:
-                    beside.start_soon(self._tiers.tracking.run)
-                self._start_upkeep(beside)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._drain_on, signals, servers.cancel_scope)
+                tasks.start_soon(self._announce, on_started)
+                if self._backends.tracking:
+                    tasks.start_soon(self._backends.tracking.run)
+                self._start_timers(tasks)
                 await self._consumer.run()
-                beside.cancel_scope.cancel()
+                tasks.cancel_scope.cancel()
             self._stop_serving.set()
 
     async def close(self) -> None:
-        """Give every connection back."""
+        """Close every connection."""
         await self._accounts.close()
         for client in self._clients:
             await client.aclose()
 
     @asynccontextmanager
-    async def _spool_open(self) -> AsyncIterator[None]:
-        """Keep the spool, if there is one, for as long as anything may be written to it."""
+    async def _open_spool(self) -> AsyncIterator[None]:
+        """Keep the spool open, if there is one."""
         if self._spool is None:
             yield
             return
@@ -291,12 +287,11 @@ class _Worker:
     async def _serve(self, servers: TaskGroup) -> None:
         open_files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         bounds = connection_limit.bounds(open_files)
-        await self._serve_port(
-            servers, "ops", ops_app(self._health, self._metrics), self._ops, Limits(bounds.ops)
-        )
-        if self._public:
+        probes = ops_app(self._health, self._metrics)
+        await self._serve_port(servers, "ops", probes, self._ops_socket, Limits(bounds.ops))
+        if self._public_socket:
             limits = Limits(bounds.public)
-            await self._serve_port(servers, "http", self._public_app(), self._public, limits)
+            await self._serve_port(servers, "http", self._public_app(), self._public_socket, limits)
 
     async def _serve_port(
         self, servers: TaskGroup, name: PortName, app: ASGIApp, sock: socket.socket, limits: Limits
@@ -318,42 +313,43 @@ class _Worker:
         webhook = None
         if settings.webhook_enabled:
             webhook = webhook_app(
-                self._policy, self._producer, self._metrics, refuge=self._spooling
+                self._webhook_policy, self._producer, self._metrics, refuge=self._relay
             )
         return public_app(webhook, self._reads)
 
-    def _start_upkeep(self, beside: TaskGroup) -> None:
-        if self._upkeep:
-            beside.start_soon(run_periodically, MEASURE_S, self._upkeep.measure)
-            beside.start_soon(run_periodically, MEASURE_S, self._upkeep.trim)
-            beside.start_soon(run_periodically, SLOW_INTERVAL_S, self._upkeep.retire)
-            beside.start_soon(run_periodically, SLOW_INTERVAL_S, self._upkeep.drop_old_letters)
-            beside.start_soon(run_periodically, SLOW_INTERVAL_S, self._upkeep.identify_server)
-        if self._tiers.bot_purge and self._upkeep:
-            beside.start_soon(purge_twice, self._tiers.bot_purge)
-        if self._spooling:
-            beside.start_soon(self._spooling.run)
+    def _start_timers(self, tasks: TaskGroup) -> None:
+        for period_s, task in self._maintenance:
+            tasks.start_soon(run_periodically, period_s, task)
+        if self._backends.bot_purge and self._maintenance:
+            tasks.start_soon(self._purge_bot_contact, self._backends.bot_purge)
+        if self._relay:
+            tasks.start_soon(self._relay.run)
         if self._notifier.alive_every_s:
-            beside.start_soon(run_periodically, self._notifier.alive_every_s, self._feed_watchdog)
+            tasks.start_soon(run_periodically, self._notifier.alive_every_s, self._feed_watchdog)
+
+    async def _purge_bot_contact(self, purge: BotPurge) -> None:
+        # Not earlier: a wrong password ends the worker first, with one line.
+        await self._consumer.started.wait()
+        await purge_twice(purge)
 
     async def _feed_watchdog(self) -> None:
         if not self._health.stalled():
             self._notifier.alive()
 
     async def _announce(self, on_started: Callable[[Endpoints], None]) -> None:
-        """Say that we are ready once Redis was tried: a wrong password ends us before that."""
+        """Report readiness after the first attempt on Redis, which ends the worker if refused."""
         await self._consumer.started.wait()
         self._notifier.ready()
-        settings, public = self._settings, self._public
+        settings, public = self._settings, self._public_socket
         url = _url(settings.http_host, public) if public else ""
         webhook = url + PATH.decode() if settings.webhook_enabled else None
         reads = url + ROOT.decode() if settings.reads_enabled else None
-        on_started(Endpoints(webhook, reads, ops=_url(settings.ops_host, self._ops)))
+        on_started(Endpoints(webhook, reads, ops=_url(settings.ops_host, self._ops_socket)))
 
     async def _drain_on(
         self, signals: AsyncIterator[signal.Signals], everything: anyio.CancelScope
     ) -> None:
-        """Stop reading at the first signal; whatever is not done in time is cancelled."""
+        """Stop consuming at the first signal; cancel what is not done within the time-out."""
         number = await anext(signals)
         log.info("worker.stopping", signal=number.name)
         self._health.draining = True
@@ -365,7 +361,7 @@ class _Worker:
 
 
 def webhook_policy(settings: Settings) -> WebhookPolicy:
-    """Return what the settings say about posting; raises `ConfigurationError`."""
+    """Return who may post webhooks by the settings; raises `ConfigurationError`."""
     token = settings.webhook_token
     return WebhookPolicy(
         secrets={
@@ -378,7 +374,7 @@ def webhook_policy(settings: Settings) -> WebhookPolicy:
     )
 
 
-def _keyring(settings: Settings) -> ApiKeys:
+def _api_keys(settings: Settings) -> ApiKeys:
     api_key = settings.http_api_key
     return ApiKeys(
         api_key.get_secret_value() if api_key else None,

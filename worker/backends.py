@@ -1,22 +1,27 @@
-"""Where documents are: in Redis, with memory in front of it or without, or in memory alone."""
+"""Builds where documents are kept: in Redis, with or without local memory, or in memory alone."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
-from worker.consumer.instance_resolver import BindingTable
-from worker.consumer.loop import Book, EntryStream
-from worker.consumer.loss_counter import LossCounter
+from worker.consumer.entry_stream import EntryStream
+from worker.consumer.instance_resolver import BindingStore
 from worker.consumer.processor import DocumentCache
 from worker.core.cache_keys import CacheKeys
 from worker.core.stream_keys import StreamKeys
-from worker.maintenance.tasks import MaintenanceDeps
+from worker.maintenance import FAST_S, SLOW_S
+from worker.maintenance.dead_letter_retention import drop_old_dead_letters
+from worker.maintenance.measure import GroupMeasurement
+from worker.maintenance.retire_consumers import retire_consumers
+from worker.maintenance.server_info import show_server
+from worker.maintenance.trim import StreamTrimming
 from worker.ops.health import Pingable
 from worker.ops.metrics import Metrics
 from worker.settings import RedisUri, Settings
 from worker.store.admin.bot_contact_purge import BotPurge
-from worker.store.cache import binding_table
+from worker.store.cache.binding_table import BindingTable
 from worker.store.cache.document_reader import DocumentReader, redis_reader
 from worker.store.cache.document_writer import CacheSettings, DocumentWriter
 from worker.store.cache.keyspace import Keyspace
@@ -25,35 +30,39 @@ from worker.store.cache.memory_bindings import MemoryBindings
 from worker.store.cache.memory_documents import MemoryDocuments
 from worker.store.cache.tracking import Tracking
 from worker.store.client import Client
-from worker.store.stream.groupless import GrouplessStream, NullGroup
+from worker.store.stream.groupless import GrouplessStream
 from worker.store.stream.lease import Lease
-from worker.store.stream.stream_reader import StreamReader, StreamSettings
+from worker.store.stream.stream_reader import StreamReader
+from worker.store.stream.stream_settings import StreamSettings
 from worker.store.stream.trimmer import Trimmer
 
 
 class ClientFactory(Protocol):
-    """Makes a client that is closed at the end."""
+    """Creates clients and closes them at shutdown."""
 
     def __call__(self, uri: RedisUri, *, block_s: float = 0.0) -> Client:
-        """Return a client of its own."""
+        """Return a new client."""
+
+
+PeriodicTask = tuple[float, Callable[[], Awaitable[None]]]
+"""A period in seconds, and what runs in it."""
 
 
 @dataclass(frozen=True, slots=True)
 class EntrySource:
-    """What is consumed, and what is looked after beside it."""
+    """The stream to consume, and its maintenance."""
 
     stream: EntryStream
-    ledger: Book
-    charges: MaintenanceDeps
+    maintenance: Sequence[PeriodicTask]
 
 
 @dataclass(frozen=True, slots=True)
 class Backends:
-    """What reads and writes documents; `ready` are those without whom nothing can be read."""
+    """What reads and writes documents; without those in `ready` nothing can be read."""
 
     source: Callable[[], EntrySource]
     cache: DocumentCache
-    table: BindingTable
+    bindings: BindingStore
     reader: DocumentReader
     ready: Sequence[Pingable] = ()
     bot_purge: BotPurge | None = None
@@ -61,7 +70,7 @@ class Backends:
 
 
 def build(settings: Settings, connect: ClientFactory, metrics: Metrics) -> Backends:
-    """Build what the settings say; nothing connects yet."""
+    """Build the backends that the settings choose, without connecting."""
     return (
         _in_memory(settings, connect, metrics)
         if settings.local_only
@@ -70,7 +79,7 @@ def build(settings: Settings, connect: ClientFactory, metrics: Metrics) -> Backe
 
 
 def _in_redis(settings: Settings, connect: ClientFactory, metrics: Metrics) -> Backends:
-    of = CacheSettings(
+    cache_settings = CacheSettings(
         prefix=settings.cache_redis_prefix_key,
         ttl_s=settings.cache_redis_ttl,
         conversation_messages=settings.conversation_messages,
@@ -79,18 +88,20 @@ def _in_redis(settings: Settings, connect: ClientFactory, metrics: Metrics) -> B
     local = tracking = None
     if settings.cache_local_enabled and settings.reads_enabled:
         local = LocalCache(settings.local_max_bytes, settings.cache_local_ttl)
-        tracking = Tracking(connect(settings.cache_uri), CacheKeys(of.prefix).root, local)
+        tracking = Tracking(
+            connect(settings.cache_uri), CacheKeys(cache_settings.prefix).root, local
+        )
         metrics.local_cache_entries.set_function(local.__len__)
     return Backends(
-        source=lambda: _group(settings, connect, metrics),
-        cache=DocumentWriter(client, of),
-        table=binding_table.BindingTable(client, of),
-        # On a client of its own: readers do not wait behind a batch, nor writers behind them.
-        reader=redis_reader(connect(settings.cache_uri), of.prefix, local),
+        source=lambda: _group_source(settings, connect, metrics),
+        cache=DocumentWriter(client, cache_settings),
+        bindings=BindingTable(client, cache_settings),
+        # With its own client: reads do not wait behind a batch, nor writes behind reads.
+        reader=redis_reader(connect(settings.cache_uri), cache_settings.prefix, local),
         tracking=tracking,
         bot_purge=BotPurge(
-            binding_table.BindingTable(client, of),
-            Keyspace(client, of.prefix),
+            BindingTable(client, cache_settings),
+            Keyspace(client, cache_settings.prefix),
             connect(settings.stream_uri),
             settings.stream_key,
             settings.stream_group,
@@ -98,7 +109,7 @@ def _in_redis(settings: Settings, connect: ClientFactory, metrics: Metrics) -> B
     )
 
 
-def _group(settings: Settings, connect: ClientFactory, metrics: Metrics) -> EntrySource:
+def _group_source(settings: Settings, connect: ClientFactory, metrics: Metrics) -> EntrySource:
     key, group = settings.stream_key, settings.stream_group
     client = connect(settings.stream_uri)
     stream = StreamReader(
@@ -121,21 +132,24 @@ def _group(settings: Settings, connect: ClientFactory, metrics: Metrics) -> Entr
         retention_s=settings.stream_retention_s,
         max_entries=settings.stream_max_entries,
     )
-    ledger = LossCounter(stream.group, metrics)
     lease = Lease(client, StreamKeys(key, group).lease("upkeep"))
-    charges = MaintenanceDeps(stream.group, ledger, trimmer, stream.letters, lease, stream)
-    return EntrySource(stream, ledger, charges)
+    maintenance: list[PeriodicTask] = [
+        (FAST_S, GroupMeasurement(stream.group, metrics).run),
+        (FAST_S, StreamTrimming(trimmer, lease, metrics).run),
+        (SLOW_S, partial(retire_consumers, stream.group, lease)),
+        (SLOW_S, partial(drop_old_dead_letters, stream.dead_letters, metrics)),
+        (SLOW_S, partial(show_server, client, metrics)),
+    ]
+    return EntrySource(stream, maintenance)
 
 
 def _in_memory(settings: Settings, connect: ClientFactory, metrics: Metrics) -> Backends:
-    of = CacheSettings(
+    cache_settings = CacheSettings(
         prefix=settings.cache_redis_prefix_key,
         ttl_s=math.ceil(settings.cache_local_ttl),
         conversation_messages=settings.conversation_messages,
     )
     client = connect(settings.stream_uri)
-    onlooker = NullGroup(client, settings.stream_key)
-    charges = MaintenanceDeps(onlooker, onlooker, onlooker, onlooker, onlooker, onlooker)
     stream = GrouplessStream(
         connect(settings.stream_uri, block_s=settings.stream_block_s),
         client,
@@ -144,18 +158,26 @@ def _in_memory(settings: Settings, connect: ClientFactory, metrics: Metrics) -> 
         block_s=settings.stream_block_s,
         since_s=settings.cache_local_ttl,
     )
-    table = MemoryBindings()
+    bindings = MemoryBindings()
     memory = MemoryDocuments(
-        of,
+        cache_settings,
         settings.local_max_bytes,
-        accounts=table.accounts,
+        accounts=bindings.accounts,
         is_whole=lambda: stream.is_caught_up,
     )
     metrics.local_cache_entries.set_function(memory.__len__)
+
+    async def measure_length() -> None:
+        metrics.stream_length.set(await stream.length())
+
+    maintenance: list[PeriodicTask] = [
+        (FAST_S, measure_length),
+        (SLOW_S, partial(show_server, client, metrics)),
+    ]
     return Backends(
-        source=lambda: EntrySource(stream, onlooker, charges),
+        source=lambda: EntrySource(stream, maintenance),
         cache=memory,
-        table=table,
-        reader=DocumentReader(memory, of.prefix),
+        bindings=bindings,
+        reader=DocumentReader(memory, cache_settings.prefix),
         ready=(memory,),
     )

@@ -9,6 +9,7 @@ import structlog
 from tests import events
 from tests.cli.conftest import Program, settled
 from tests.consumer.harness import Harness, harnessed
+from worker.consumer.batch import Batch
 from worker.core.binding_rules import Bindings
 from worker.store.cache.binding_table import BindingTable
 from worker.store.cache.document_writer import CacheSettings
@@ -46,13 +47,15 @@ async def test_a_batch_that_was_resolved_before_the_move_is_resolved_anew(
     idle_rig: Harness, prefix: str
 ) -> None:
     """However long a worker held it: an outage, a stopped process."""
-    rig, settler = idle_rig, idle_rig.consumer._settler
+    rig, processor = idle_rig, idle_rig.consumer._processor
     table = BindingTable(rig.client, CacheSettings(prefix))
     await table.put(Bindings.of_operator({"3/12": "loja-aurora"}))
     await rig.add(events.message(2))
-    batch = await settler.prepare(await rig.stream.read())
+    batch = Batch(await rig.stream.read())
+    await processor.prepare(batch)
     await table.put(Bindings.of_operator({"3/12": "nova"}))
-    await settler.settle(batch)
+    await processor.write(batch)
+    await processor.settle(batch)
 
     assert await rig.documents.message("nova", 2)
     assert await rig.documents.message("loja-aurora", 2) is None

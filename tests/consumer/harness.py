@@ -1,10 +1,11 @@
-"""A consumer and its upkeep on a real server, wired as in production."""
+"""A consumer and its maintenance on a real server, wired as in production."""
 
 import contextlib
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import anyio
@@ -14,19 +15,23 @@ from tests import events
 from tests.reading import Documents
 from tests.waiting import wait_until
 from worker.consumer.instance_resolver import InstanceResolver
-from worker.consumer.loop import Consumer, ConsumerSettings
-from worker.consumer.loss_counter import LossCounter
+from worker.consumer.loop import Consumer
 from worker.consumer.processor import BatchProcessor, DocumentCache
 from worker.core.coalescer import WriteResult
 from worker.core.documents import PendingWrite
 from worker.core.stream_keys import StreamKeys
-from worker.maintenance.tasks import Maintenance, MaintenanceDeps
+from worker.maintenance.dead_letter_retention import drop_old_dead_letters
+from worker.maintenance.measure import GroupMeasurement
+from worker.maintenance.retire_consumers import retire_consumers
+from worker.maintenance.server_info import show_server
+from worker.maintenance.trim import StreamTrimming
 from worker.ops.metrics import Metrics
 from worker.store.cache.binding_table import BindingTable
 from worker.store.cache.document_writer import CacheSettings, DocumentWriter
 from worker.store.client import Client, create_client
 from worker.store.stream.lease import Lease
-from worker.store.stream.stream_reader import StreamReader, StreamSettings
+from worker.store.stream.stream_reader import StreamReader
+from worker.store.stream.stream_settings import StreamSettings
 from worker.store.stream.trimmer import Trimmer
 
 
@@ -38,23 +43,14 @@ class Harness:
     stream: StreamReader
     documents: Documents
     consumer: Consumer
-    ledger: LossCounter
     metrics: Metrics
     key: str
     max_entries: int | None
-    upkeep: Maintenance = field(init=False)
+    maintenance: "HarnessMaintenance" = field(init=False)
     born: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
-        charges = MaintenanceDeps(
-            self.stream.group,
-            self.ledger,
-            Trimmer(self.client, self.key, "g", retention_s=3600, max_entries=self.max_entries),
-            self.stream.letters,
-            Lease(self.client, StreamKeys(self.key, "g").lease("upkeep")),
-            self.stream,
-        )
-        self.upkeep = Maintenance(charges, self.metrics)
+        self.maintenance = HarnessMaintenance(self)
 
     async def add(self, body: Any, **fields: str | bytes) -> bytes:
         payload = body if isinstance(body, bytes) else events.encode(body)
@@ -104,6 +100,20 @@ class Harness:
         return {name: count for name, count in counts.items() if count}
 
 
+class HarnessMaintenance:
+    """The timers' tasks, each run by hand."""
+
+    def __init__(self, rig: Harness) -> None:
+        group, metrics = rig.stream.group, rig.metrics
+        lease = Lease(rig.client, StreamKeys(rig.key, "g").lease("upkeep"))
+        trimmer = Trimmer(rig.client, rig.key, "g", retention_s=3600, max_entries=rig.max_entries)
+        self.measure = GroupMeasurement(group, metrics).run
+        self.trim = StreamTrimming(trimmer, lease, metrics).run
+        self.retire = partial(retire_consumers, group, lease)
+        self.drop_old_letters = partial(drop_old_dead_letters, rig.stream.dead_letters, metrics)
+        self.show_server = partial(show_server, rig.client, metrics)
+
+
 @asynccontextmanager
 async def harnessed(  # noqa: PLR0913 - what a test may want to vary
     uri: str,
@@ -124,31 +134,31 @@ async def harnessed(  # noqa: PLR0913 - what a test may want to vary
     metrics = Metrics("0", 200)
     async with create_client(uri, block_s=0.05) as reader, create_client(uri) as own:
         stream = StreamReader(reader, own, settings)
-        directory = InstanceResolver(
+        resolver = InstanceResolver(
             BindingTable(own, of),
             operator=instances or {},
             from_inbox_name=True,
             clock=time.monotonic,
         )
-        settler = BatchProcessor(
+        processor = BatchProcessor(
             stream,
             cache or DocumentWriter(own, of),
-            directory,
+            resolver,
             metrics,
             max_document_bytes=max_document_bytes,
         )
-        ledger = LossCounter(stream.group, metrics)
         loop = Consumer(
             stream,
-            settler,
-            ledger,
+            processor,
             metrics,
-            ConsumerSettings(consumer, max_attempts, reclaim_after_s),
+            name=consumer,
+            max_attempts=max_attempts,
+            reclaim_after_s=reclaim_after_s,
         )
         # By hand: what this user may not do is for the consumer to find out.
         with contextlib.suppress(ResponseError):
             await own.xgroup_create(key, "g", "0", mkstream=True)
-        yield Harness(own, stream, Documents(own, prefix), loop, ledger, metrics, key, max_entries)
+        yield Harness(own, stream, Documents(own, prefix), loop, metrics, key, max_entries)
 
 
 class Fragile:

@@ -1,11 +1,13 @@
 """Who else uses our consumer name is told from how long the server saw it idle."""
 
 from collections.abc import Iterable
+from typing import cast
 
 import pytest
 
 from worker.consumer import consumer_name
 from worker.consumer.consumer_name import ensure_unique
+from worker.consumer.entry_stream import EntryStream
 from worker.consumer.retry import Retry
 from worker.errors import ConfigurationError, RedisUnavailable
 from worker.ops.metrics import Metrics
@@ -78,7 +80,8 @@ async def test_a_name_that_nobody_uses_any_more_is_free(
     clock = Clock()
     monkeypatch.setattr(consumer_name, "time", clock)
 
-    await ensure_unique(Seen(clock, used_at, outages_at), Waiting(clock), "worker-1")
+    seen = Seen(clock, used_at, outages_at)
+    await ensure_unique(cast("EntryStream", seen), Waiting(clock), "worker-1")
 
 
 async def test_answers_that_take_ever_longer_are_no_use(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,7 +89,7 @@ async def test_answers_that_take_ever_longer_are_no_use(monkeypatch: pytest.Monk
     monkeypatch.setattr(consumer_name, "time", clock)
 
     seen = Seen(clock, [-0.1], delays=[0.0, 0.2, 0.4, 0.6, 0.8])
-    await ensure_unique(seen, Waiting(clock), "worker-1")
+    await ensure_unique(cast("EntryStream", seen), Waiting(clock), "worker-1")
 
 
 @pytest.mark.parametrize("outages_at", [[], [0.2]])
@@ -97,5 +100,6 @@ async def test_a_name_that_a_heartbeat_keeps_is_taken(
     monkeypatch.setattr(consumer_name, "time", clock)
     beats = [consumer_name.HEARTBEAT_S * number for number in range(-1, 20)]
 
+    seen = cast("EntryStream", Seen(clock, beats, outages_at))
     with pytest.raises(ConfigurationError, match="CHATWOOT_CACHE_STREAM_CONSUMER"):
-        await ensure_unique(Seen(clock, beats, outages_at), Waiting(clock), "worker-1")
+        await ensure_unique(seen, Waiting(clock), "worker-1")

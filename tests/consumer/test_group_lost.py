@@ -11,7 +11,7 @@ async def test_resumes_where_a_destroyed_group_was(rig: Harness) -> None:
         for number in range(1, 6):
             await rig.add(events.message(number))
         await wait_until(rig.is_idle, "the first are settled")
-        await rig.upkeep.measure()
+        await rig.maintenance.measure()
         await rig.client.xgroup_destroy(rig.key, "g")
         await rig.add(events.message(6))
         await wait_until(lambda: rig.count("stream_group_recreations_total"), "the group is new")
@@ -30,7 +30,7 @@ async def test_a_group_destroyed_in_the_middle_of_a_batch_loses_nothing(
     async with harnessed(redis_uri, prefix, cache=gate) as rig, rig.running():
         await rig.add(events.message(1))
         await wait_until(lambda: gate.waiting, "the batch is in hand")
-        await rig.upkeep.measure()
+        await rig.maintenance.measure()
         await rig.client.xgroup_destroy(rig.key, "g")
         await wait_until(lambda: rig.count("stream_group_recreations_total"), "the group is new")
         gate.open.set()
@@ -46,7 +46,7 @@ async def test_a_deleted_streams_loss_is_counted(redis_uri: str, prefix: str) ->
             await gone.add(events.message(number))
         await gone.stream.read()
     async with harnessed(redis_uri, prefix, consumer="here") as here:
-        await here.upkeep.measure()
+        await here.maintenance.measure()
         await here.client.delete(here.key)
         await here.add(events.message(3))
         await here.consume()
@@ -75,7 +75,7 @@ async def test_what_is_in_hand_is_not_lost_with_its_stream(redis_uri: str, prefi
     async with harnessed(redis_uri, prefix, cache=gate) as rig, rig.running():
         await rig.add(events.message(1))
         await wait_until(lambda: gate.waiting, "it is in hand")
-        await rig.upkeep.measure()
+        await rig.maintenance.measure()
         await rig.client.delete(rig.key)
         await wait_until(lambda: rig.count("stream_group_recreations_total"), "the group is new")
         gate.open.set()

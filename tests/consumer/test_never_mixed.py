@@ -98,7 +98,8 @@ class World:
         rig = await stack.enter_async_context(
             harnessed(self.uri, self.prefix, consumer=f"w{self.is_running}", batch_size=3)
         )
-        batch = await rig.consumer._settler.prepare(await rig.stream.read())
+        batch = Batch(await rig.stream.read())
+        await rig.consumer._processor.prepare(batch)
         self.held.append((stack, rig, batch))
 
     async def remove(self) -> None:
@@ -106,7 +107,8 @@ class World:
         while self.held:
             stack, rig, batch = self.held.pop()
             async with stack:
-                await rig.consumer._settler.settle(batch)
+                await rig.consumer._processor.write(batch)
+                await rig.consumer._processor.settle(batch)
 
     async def bind(self, inbox: str, instance: str | None) -> None:
         async with create_client(self.uri) as client:

@@ -92,7 +92,7 @@ async def test_what_a_crashed_sweeper_held_is_swept_by_others_soon(
     async with harnessed(redis_uri, prefix, consumer="gone") as gone:
         await gone.add(events.message(1))
         await gone.stream.read()
-        assert await gone.stream.sweeping.hold(0.5)
+        assert await gone.stream.reclaim_lease.hold(0.5)
     async with harnessed(redis_uri, prefix, consumer="here", reclaim_after_s=0.1) as here:
         started = time.monotonic()
         await here.consume()
@@ -117,7 +117,7 @@ async def test_a_sweep_goes_past_what_it_may_not_take(redis_uri: str, prefix: st
         async with harnessed(redis_uri, prefix, consumer="here", reclaim_after_s=0.5) as here:
 
             async def is_taken() -> bool:
-                await gone.stream.keep(young)
+                await gone.stream.reset_idle(young)
                 return here.count("entries_read_total", source="reclaimed") > 0
 
             async with here.running():

@@ -38,6 +38,7 @@ AT_START = {
     "stream_trimmed_entries_total": 1,
     "stream_trim_held_back": 1,
     "stream_lost_entries_total": 4,
+    "stream_gaps_total": 1,
     "stream_group_recreations_total": 1,
     "redis_up": 1,
     "redis_errors_total": len(UNAVAILABLE_KINDS),

@@ -1,15 +1,15 @@
-"""The group on a real server: where it resumes, what it lost, who is in it."""
+"""The group on a real server: where it resumes, its lag, who is in it."""
 
 from collections.abc import AsyncIterator
 
 import pytest
 
 from tests.waiting import wait_until
-from worker.core.group_stats import GroupStats, LossState, count_unread, lag
+from worker.core.group_stats import GroupStats
 from worker.core.stream_keys import StreamKeys
 from worker.errors import GroupMissing
 from worker.store.client import Client, create_client
-from worker.store.stream.consumer_group import ConsumerGroup, NewGroup
+from worker.store.stream.consumer_group import ConsumerGroup, CreatedGroup
 from worker.store.stream.lease import Lease
 
 
@@ -39,10 +39,10 @@ async def left(client: Client, key: str) -> list[bytes]:
 
 
 async def measured(group: ConsumerGroup) -> GroupStats:
-    """Look as upkeep does."""
-    figures, losses = await group.look()
-    assert await group.remember(figures, losses, instead_of=losses)
-    return figures
+    """Measure as the timer does."""
+    stats = await group.stats()
+    await group.save(stats)
+    return stats
 
 
 def text(entry_id: bytes) -> str:
@@ -54,14 +54,14 @@ async def test_the_position_is_below_what_is_pending(
 ) -> None:
     """Everything up to it is settled; nothing pending is."""
     ids = await add(client, prefix, 4)
-    assert (await group.figures()).position == b"0-0"
+    assert (await group.stats()).position == b"0-0"
     await read(client, prefix, 3, ack=1)
-    figures = await group.figures()
+    stats = await group.stats()
 
-    assert ids[0] <= figures.position < ids[1]
-    assert (figures.pending, figures.oldest_pending) == (2, ids[1])
+    assert ids[0] <= stats.position < ids[1]
+    assert (stats.pending, stats.oldest_pending) == (2, ids[1])
     await client.xack(prefix, "g", *ids)
-    assert (await group.figures()).position == ids[2]
+    assert (await group.stats()).position == ids[2]
 
 
 async def test_a_destroyed_group_resumes_where_it_was(
@@ -75,7 +75,7 @@ async def test_a_destroyed_group_resumes_where_it_was(
     assert 0 < await client.ttl(key) <= 7 * 86_400
     await client.xgroup_destroy(prefix, "g")
 
-    assert await group.create() == NewGroup(position, again=True, lost=0)
+    assert await group.create() == CreatedGroup(position, again=True, lost=0)
     assert await group.create() is None
     assert await left(client, prefix) == ids[2:]
     assert await client.ttl(key) > 0
@@ -92,10 +92,10 @@ async def test_a_group_that_resumes_still_knows_its_lag(
     await client.xgroup_destroy(prefix, "g")
     await group.create()
 
-    figures = await group.figures()
-    assert lag(figures, None) == (None if figures.added is None else 2)
+    stats = await group.stats()
+    assert stats.lag == (None if stats.added is None else 2)
     await left(client, prefix)
-    assert lag(await group.figures(), None) == 0
+    assert (await group.stats()).lag == 0
 
 
 @pytest.mark.parametrize("lost", ["stream", "everything"])
@@ -122,10 +122,10 @@ async def test_another_stream_is_read_from_its_start(
 async def test_a_new_group_is_no_recreation(redis_uri: str, prefix: str) -> None:
     async with create_client(redis_uri) as own:
         group = ConsumerGroup(own, prefix, "g", "c")
-        assert await group.create() == NewGroup("0-0", again=False, lost=0)
+        assert await group.create() == CreatedGroup("0-0", again=False, lost=0)
         await own.delete(prefix)
 
-        assert await group.create() == NewGroup("0-0", again=True, lost=0)
+        assert await group.create() == CreatedGroup("0-0", again=True, lost=0)
 
 
 async def test_a_position_outlives_its_worker(
@@ -139,65 +139,90 @@ async def test_a_position_outlives_its_worker(
     async with create_client(redis_uri) as own:
         created = await ConsumerGroup(own, prefix, "g", "other").create()
 
-    assert created == NewGroup(text(ids[0]), again=True, lost=0)
+    assert created == CreatedGroup(text(ids[0]), again=True, lost=0)
 
 
 async def test_a_missing_group_is_said(group: ConsumerGroup, client: Client, prefix: str) -> None:
     await client.xgroup_destroy(prefix, "g")
     with pytest.raises(GroupMissing):
-        await group.figures()
+        await group.stats()
     with pytest.raises(GroupMissing):
         await group.retire(0)
 
 
-async def test_entries_trimmed_unread_are_counted_once(
+async def test_a_gap_is_seen_until_the_group_reads_beyond_it(
     group: ConsumerGroup, client: Client, prefix: str
 ) -> None:
     """On each line of servers: those that mend their count, those that do not, those without."""
-    lost: list[int] = []
+    gaps: list[int | None] = []
 
-    async def look() -> int | None:
-        figures, losses = await group.look()
-        shown = lag(figures, losses)
-        count, new = count_unread(figures, losses)
-        assert await group.remember(figures, new, instead_of=losses)
-        lost.append(count)
-        return shown
+    async def measure() -> int | None:
+        stats = await measured(group)
+        gaps.append(stats.unread_gap)
+        return stats.lag
 
-    counts = (await group.figures()).added is not None
-    await look()
+    counts = (await group.stats()).added is not None
+    await measure()
     await add(client, prefix, 10)
     await read(client, prefix, 3, ack=3)
-    assert await look() == (7 if counts else None)
+    assert await measure() == (7 if counts else None)
     await client.xtrim(prefix, maxlen=4, approximate=False)
-    assert await look() == 4
-    assert await look() == 4
+    assert await measure() == 4
+    assert await measure() == 4
     await read(client, prefix, 9, ack=9)
-    assert await look() == 0
+    assert await measure() == 0
     await add(client, prefix, 10)
     await client.xtrim(prefix, maxlen=5, approximate=False)
-    assert await look() == 5
+    assert await measure() == 5
     await read(client, prefix, 1, ack=1)
-    assert await look() in (4, None)
+    assert await measure() in (4, None)
     await read(client, prefix, 9, ack=9)
-    assert await look() == 0
+    assert await measure() == 0
     # Trimming what was read is no loss.
     await client.xtrim(prefix, maxlen=1, approximate=False)
-    assert await look() == 0
+    assert await measure() == 0
 
-    assert lost == ([0, 0, 3, 0, 0, 5, 0, 0, 0] if counts else [0] * 9)
+    known, unknown = [0, 0, 3, 3, 0, 5, 0, 0, 0], [None, 0, None, None, 0, None, 0, 0, 0]
+    assert gaps == (known if counts else unknown)
 
 
-async def test_of_two_that_saw_one_loss_one_counts(group: ConsumerGroup) -> None:
-    """Whoever comes second is told that its look was out of date."""
-    figures, losses = await group.look()
-    assert await group.remember(figures, LossState(3, b"1-0", mends=True), instead_of=losses)
-    assert not await group.remember(figures, LossState(3), instead_of=losses)
-    assert (await group.look())[1] == LossState(3, b"1-0", mends=True)
-    assert not await group.remember(
-        figures, LossState(), instead_of=LossState(3, b"1-0", mends=False)
-    )
-    assert await group.remember(figures, LossState(), instead_of=LossState(3, b"1-0", mends=True))
+async def test_a_group_that_somebody_else_created_ahead_is_set_back(
+    group: ConsumerGroup, redis_uri: str, client: Client, prefix: str
+) -> None:
+    """As with `$`, while no worker ran: to where we were, though a measurement came first."""
+    ids = await add(client, prefix, 4)
+    await read(client, prefix, 2, ack=2)
+    await measured(group)
+    await client.xgroup_destroy(prefix, "g")
+    await client.xgroup_create(prefix, "g", "$")
+    async with create_client(redis_uri) as own:
+        another = ConsumerGroup(own, prefix, "g", "c")
+        await measured(another)
+        created = await another.create()
+        assert created == CreatedGroup(text(ids[1]), again=True, lost=0, set_back_from=text(ids[3]))
+        assert await another.create() is None
+
+    assert await left(client, prefix) == ids[2:]
+
+
+@pytest.mark.parametrize("has_position", [True, False])
+async def test_a_group_that_somebody_set_stays_where_consumers_read_or_no_position_is_known(
+    redis_uri: str, client: Client, prefix: str, *, has_position: bool
+) -> None:
+    """An operator may skip entries, and create the group before the first worker starts."""
+    await add(client, prefix, 3)
+    async with create_client(redis_uri) as own:
+        group = ConsumerGroup(own, prefix, "g", "c")
+        if has_position:
+            await group.create()
+            await read(client, prefix, 1, ack=1)
+            await measured(group)
+            await client.xgroup_setid(prefix, "g", "$")
+        else:
+            await client.xgroup_create(prefix, "g", "$")
+
+        assert await ConsumerGroup(own, prefix, "g", "c").create() is None
+    assert await left(client, prefix) == []
 
 
 async def test_what_went_before_the_group_existed_is_not_its_loss(
@@ -208,12 +233,14 @@ async def test_what_went_before_the_group_existed_is_not_its_loss(
     async with create_client(redis_uri) as own:
         group = ConsumerGroup(own, prefix, "g", "c")
         await group.create()
-        figures = await group.figures()
-        lost, losses = count_unread(figures, None)
-        assert (lost, lag(figures, losses)) == (0, 4)
+        await read(client, prefix, 1)
+        stats = await measured(group)
+        counts = stats.added is not None
+        assert stats.lag in ((3, None) if counts else (None,))
+        assert stats.unread_gap == 0
         await left(client, prefix)
-        lost, _ = count_unread(await group.figures(), losses)
-        assert lost == 0
+        stats = await measured(group)
+        assert (stats.unread_gap, stats.lag) == (0, 0)
 
 
 async def test_entries_deleted_one_by_one_make_the_lag_unknown_or_right(
@@ -224,7 +251,8 @@ async def test_entries_deleted_one_by_one_make_the_lag_unknown_or_right(
     await read(client, prefix, 1, ack=1)
     await client.xdel(prefix, ids[2])
 
-    assert lag(await group.figures(), LossState()) in (None, 3)
+    await group.save(await group.stats())
+    assert (await group.stats()).lag in (None, 3)
 
 
 async def test_dead_consumers_are_retired_and_no_others(

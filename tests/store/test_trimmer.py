@@ -8,7 +8,6 @@ import pytest
 
 from worker.errors import GroupMissing
 from worker.store.client import Client, create_client
-from worker.store.stream.consumer_group import ConsumerGroup
 from worker.store.stream.trimmer import Trimmed, Trimmer
 
 
@@ -132,26 +131,6 @@ async def test_beyond_the_limit_unread_ones_go_too_and_are_counted(
         for _ in range(600):
             await client.xadd(key, {"p": "x"})
         assert await trimmer.trim() == Trimmed(500, 500, None)
-
-
-async def test_how_many_were_trimmed_is_kept_beside_the_stream(
-    redis_uri: str, client: Client, key: str
-) -> None:
-    """Whether by age, by node or by number, and read or not; the ledger need not guess then."""
-    async with create_client(redis_uri) as own:
-        group = ConsumerGroup(own, key, "g", "c")
-        await group.remember(*await group.look(), instead_of=None)
-        await add_old(client, key, 150)
-        await settle(client, key, 151)
-        async with trimming(redis_uri, key, max_entries=4) as trimmer:
-            while (await trimmer.trim()).entries:
-                pass
-            assert (await group.figures()).trimmed == 149
-            for _ in range(10):
-                await client.xadd(key, {"p": "x"})
-            assert await trimmer.trim() == Trimmed(7, 6, None)
-
-        assert (await group.figures()).trimmed == 156
 
 
 async def test_an_id_beyond_64_bits_of_a_double_is_compared_exactly(

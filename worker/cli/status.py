@@ -55,9 +55,9 @@ def run(arguments: argparse.Namespace, loaded: LoadedSettings) -> int:
 async def _once(loaded: LoadedSettings, arguments: argparse.Namespace) -> None:
     async with AsyncExitStack() as stack:
         observer = await _observer(loaded, stack)
-        await observer.check()
+        await observer.sample()
         await anyio.sleep(_LOOK_S)
-        overview = await observer.look()
+        overview = await observer.report()
     if arguments.json:
         _print_json(overview)
     else:
@@ -86,10 +86,10 @@ async def _looks(
         try:
             async with AsyncExitStack() as stack:
                 observer = await _observer(loaded, stack)
-                await observer.check()
+                await observer.sample()
                 await anyio.sleep(min(_LOOK_S, every_s))
                 while True:
-                    yield await observer.look()
+                    yield await observer.report()
                     await anyio.sleep(every_s)
         except RedisUnavailable as error:
             yield error

@@ -1,4 +1,4 @@
-"""How an installation stands at one moment: what `status` shows."""
+"""Collects the state of an installation for `status`."""
 
 import math
 import time
@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from worker.core.binding_rules import BindingResolver, Bindings
-from worker.core.stream_entry import entry_time_s
 from worker.core.tooling.last_activity import last_activity
 from worker.ingest.spool.spool_database import SpoolFigures, read_figures
 from worker.settings import Settings
@@ -17,12 +16,13 @@ from worker.store.cache.binding_table import BindingTable
 from worker.store.cache.document_writer import CacheSettings
 from worker.store.client import Client
 
-_COUNTED_AFRESH_S: Final = 10.0
+_USAGE_S: Final = 10.0
+"""How long a count of the cache's keys is used."""
 
 
 @dataclass(frozen=True, slots=True)
 class StreamRates:
-    """Events a second between two looks: put on the stream, and read by the group."""
+    """Entries per second between two samples: added to the stream, and read by the group."""
 
     added_per_s: float
     read_per_s: float | None
@@ -30,7 +30,7 @@ class StreamRates:
 
 @dataclass(frozen=True, slots=True)
 class ConsumerStatus:
-    """A consumer of the group, and what it has in hand; times in seconds."""
+    """A consumer of the group and its pending entries; times in seconds."""
 
     name: str
     pending: int
@@ -40,7 +40,7 @@ class ConsumerStatus:
 
 @dataclass(frozen=True, slots=True)
 class InstanceStatus:
-    """How much the cache holds of an instance, and how long ago its last event came."""
+    """Documents of an instance, and the age of its last event in seconds."""
 
     name: str
     messages: int
@@ -50,7 +50,7 @@ class InstanceStatus:
 
 @dataclass(frozen=True, slots=True)
 class StreamStatus:
-    """Stream and group; times in seconds, None where there is nothing or nobody knows."""
+    """Stream and group; ages in seconds, None where there is nothing or it is unknown."""
 
     length: int
     last_entry_s: float | None
@@ -62,7 +62,7 @@ class StreamStatus:
 
 @dataclass(frozen=True, slots=True)
 class StatusReport:
-    """Everything on one screen."""
+    """Everything that `status` shows; `at` is Unix time."""
 
     at: float
     stream: StreamStatus | None
@@ -74,93 +74,73 @@ class StatusReport:
     spool: SpoolFigures | None
 
 
-@dataclass(frozen=True, slots=True)
-class _Look:
-    at: float
-    view: StreamInfo | None
-
-
 class StatusCollector:
-    """Looks again and again; from the second look on there are rates."""
+    """Collects reports; from the second sample on they have rates."""
 
     def __init__(self, settings: Settings, stream: Client, cache: Client) -> None:
         self._settings = settings
         self._cache = cache
-        self._census = StreamInspector(stream, settings.stream_key, settings.stream_group)
+        self._inspector = StreamInspector(stream, settings.stream_key, settings.stream_group)
         of = CacheSettings(
             prefix=settings.cache_redis_prefix_key,
             ttl_s=settings.cache_redis_ttl,
             conversation_messages=settings.conversation_messages,
         )
         self._bindings = BindingTable(cache, of)
-        self._before: _Look | None = None
-        self._counted: tuple[float, CacheUsage] | None = None
+        self._sampled: tuple[float, StreamInfo | None] | None = None
+        self._usage: tuple[float, CacheUsage] | None = None
 
-    async def check(self) -> None:
-        """Only remember how the stream stands, for the rates of the next look."""
-        self._before = _Look(time.time(), await self._census.stream())
+    async def sample(self) -> None:
+        """Sample the stream for the rates of the next report."""
+        self._sampled = time.time(), await self._inspector.stream()
 
-    async def look(self) -> StatusReport:
-        """Look at everything."""
-        view = await self._census.stream()
-        now = time.time()
-        rates = await self._rates(_Look(now, view))
-        counted = await self._count(now)
+    async def report(self) -> StatusReport:
+        """Return the state of everything."""
+        before = self._sampled
+        await self.sample()
+        now, stream = self._sampled or (time.time(), None)
+        usage = await self._cache_usage(now)
         return StatusReport(
             at=now,
-            stream=self._position(view, now),
-            rates=rates,
-            consumers=await self._consumers(view, now),
-            dead=await self._census.letters(),
-            instances=_instances(counted, await self._last_events(), now),
-            instances_estimated=counted.is_estimate,
+            stream=_stream_status(stream, now) if stream else None,
+            rates=await self._rates(before, now, stream),
+            consumers=await self._consumers(now) if stream and stream.group else (),
+            dead=await self._inspector.dead_letters(),
+            instances=_instances(usage, await self._last_events(), now),
+            instances_estimated=usage.is_estimate,
             spool=self._spool(),
         )
 
-    def _position(self, view: StreamInfo | None, now: float) -> StreamStatus | None:
-        if view is None:
+    async def _rates(
+        self, before: tuple[float, StreamInfo | None] | None, now: float, stream: StreamInfo | None
+    ) -> StreamRates | None:
+        if before is None or before[1] is None or stream is None:
             return None
-        group = view.group(self._settings.stream_group)
-        lag = group.lag if group else None
-        if group and lag is None and group.position == view.last:
-            lag = 0
-        return StreamStatus(
-            length=view.length,
-            last_entry_s=_age_s(view.last if view.length else None, now),
-            position=group.position if group else None,
-            lag=lag,
-            pending=group.pending if group else 0,
-            oldest_pending_s=_age_s(group.oldest_pending if group else None, now),
-        )
-
-    async def _rates(self, look: _Look) -> StreamRates | None:
-        before, self._before = self._before, look
-        if before is None or before.view is None or look.view is None:
-            return None
-        seconds = max(look.at - before.at, 0.001)
-        read = _read_between(before.view, look.view, self._settings.stream_group)
-        added = await self._added_between(before.view, look.view)
+        seconds = max(now - before[0], 0.001)
+        read = _read_between(before[1], stream)
+        added = await self._added_between(before[1], stream)
         return StreamRates(added / seconds, None if read is None else read / seconds)
 
     async def _added_between(self, before: StreamInfo, after: StreamInfo) -> int:
         if before.added is None or after.added is None:
-            return await self._census.count_after(before.last)
+            return await self._inspector.count_after(before.last_id)
         return max(0, after.added - before.added)
 
-    async def _count(self, now: float) -> CacheUsage:
-        if self._counted is None or now - self._counted[0] > _COUNTED_AFRESH_S:
-            counted = await measure_usage(self._cache, self._settings.cache_redis_prefix_key)
-            self._counted = now, counted
-        return self._counted[1]
+    async def _cache_usage(self, now: float) -> CacheUsage:
+        if self._usage is None or now - self._usage[0] > _USAGE_S:
+            usage = await measure_usage(self._cache, self._settings.cache_redis_prefix_key)
+            self._usage = now, usage
+        return self._usage[1]
 
-    async def _consumers(self, view: StreamInfo | None, now: float) -> tuple[ConsumerStatus, ...]:
-        if view is None or view.group(self._settings.stream_group) is None:
-            return ()
+    async def _consumers(self, now: float) -> tuple[ConsumerStatus, ...]:
         return tuple(
             ConsumerStatus(
-                found.name, found.pending, _age_s(found.oldest_pending, now), found.idle_s
+                consumer.name,
+                consumer.pending,
+                _age_s(consumer.oldest_pending_s, now),
+                consumer.idle_s,
             )
-            for found in await self._census.consumers()
+            for consumer in await self._inspector.consumers()
         )
 
     async def _last_events(self) -> Mapping[str, int]:
@@ -170,41 +150,53 @@ class StatusCollector:
             bindings.overruled_by(operator),
             from_inbox_name=self._settings.instance_from_inbox_name,
         )
-        return last_activity(await self._census.newest(), resolver)
+        return last_activity(await self._inspector.newest(), resolver)
 
     def _spool(self) -> SpoolFigures | None:
         directory = self._settings.webhook_spool_dir
         return (read_figures(directory) or SpoolFigures(0, 0)) if directory else None
 
 
-def _read_between(before: StreamInfo, after: StreamInfo, name: str) -> int | None:
-    was, now = before.group(name), after.group(name)
-    if was is None or now is None or was.entries_read is None or now.entries_read is None:
+def _stream_status(stream: StreamInfo, now: float) -> StreamStatus:
+    group = stream.group
+    return StreamStatus(
+        length=stream.length,
+        last_entry_s=_age_s(stream.last_entry_s, now),
+        position=group.delivered.decode() if group else None,
+        lag=group.lag if group else None,
+        pending=group.pending if group else 0,
+        oldest_pending_s=_age_s(group.oldest_pending_s, now) if group else None,
+    )
+
+
+def _read_between(before: StreamInfo, after: StreamInfo) -> int | None:
+    was, now = before.group, after.group
+    if was is None or now is None or was.read is None or now.read is None:
         return None
-    return max(0, now.entries_read - was.entries_read)
+    return max(0, now.read - was.read)
 
 
 def _instances(
-    counted: CacheUsage, lately: Mapping[str, int], now: float
+    usage: CacheUsage, last_events: Mapping[str, int], now: float
 ) -> tuple[InstanceStatus, ...]:
-    scale = counted.scale
+    scale = usage.scale
     found = [
         InstanceStatus(
             name,
-            messages=round(scale * counted.kinds.get(name, {}).get("message", 0)),
-            conversations=round(scale * counted.kinds.get(name, {}).get("conversation", 0)),
-            last_event_s=max(0.0, now - lately[name] / 1000) if name in lately else None,
+            messages=round(scale * usage.kinds.get(name, {}).get("message", 0)),
+            conversations=round(scale * usage.kinds.get(name, {}).get("conversation", 0)),
+            last_event_s=max(0.0, now - last_events[name] / 1000) if name in last_events else None,
         )
-        for name in {*counted.kinds, *lately}
+        for name in {*usage.kinds, *last_events}
     ]
     return tuple(sorted(found, key=_recency))
 
 
 def _recency(instance: InstanceStatus) -> tuple[float, str]:
-    """The most recent first, in whole seconds so that busy ones keep their places; then by name."""
+    """Sort by age in whole seconds, so that busy instances keep their places, then by name."""
     last_s = instance.last_event_s
     return (math.inf if last_s is None else last_s // 1, instance.name)
 
 
-def _age_s(entry_id: str | None, now: float) -> float | None:
-    return None if entry_id is None else max(0.0, now - entry_time_s(entry_id.encode()))
+def _age_s(at: float | None, now: float) -> float | None:
+    return None if at is None else max(0.0, now - at)

@@ -1,4 +1,4 @@
-"""A batch on its way: its entries as cases, each of which gets its outcome."""
+"""A batch of entries and the outcome of each."""
 
 from collections.abc import Sequence
 
@@ -12,30 +12,33 @@ from worker.errors import UnusableEntry
 
 
 class EntryState(Struct, gc=False):
-    """An entry on its way to its outcome; `outcome` is set once that is known.
+    """What is known of an entry; `outcome` is None until it is settled.
 
-    `discard` says that the entry must not stay on the stream once it is settled.
+    With `discard` the entry is deleted from the stream once it is settled.
     """
 
     entry: Entry
-    said: Envelope | None = None
+    envelope: Envelope | None = None
     event: ChatwootEvent | None = None
-    address: Destination | None = None
-    parts: tuple[Contribution, ...] = ()
+    destination: Destination | None = None
+    contributions: tuple[Contribution, ...] = ()
     outcome: Outcome | UnusableEntry | None = None
     discard: bool = False
 
 
 class Batch(Struct, gc=False):
-    """Entries, decoded and folded; `written` is set once the cache has their drafts.
+    """Entries that are settled together.
 
-    `version` is that of the bindings that they were resolved by, `took_s` the time to write them.
-    An entry that was trimmed from the stream has no case.
+    `states` and `writes` are set by preparing, `written` and `write_s` (seconds) by writing.
+    An entry that was trimmed from the stream has no state.
+    `bindings_version` is that of the bindings by which the entries were resolved.
+    `failed` is set when a defect of this program stopped a step.
     """
 
     entries: Sequence[Entry]
-    cases: Sequence[EntryState]
-    drafts: Sequence[PendingWrite]
-    version: bytes | None = None
+    states: Sequence[EntryState] = ()
+    writes: Sequence[PendingWrite] = ()
+    bindings_version: bytes | None = None
     written: WriteResult | None = None
-    took_s: float = 0.0
+    write_s: float = 0.0
+    failed: bool = False

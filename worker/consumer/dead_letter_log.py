@@ -1,4 +1,4 @@
-"""What is said of entries that were buried: why, and the command that would let them in."""
+"""Log lines of dead entries: the reason, and the command that lets such entries in."""
 
 from typing import Final
 
@@ -13,7 +13,7 @@ from worker.ops.metrics import Metrics
 log = structlog.get_logger()
 
 _ANY_INSTANCE: Final = "INSTANCE"
-"""Where only the operator can know the name."""
+"""Placeholder for a name that only the operator knows."""
 
 _OTHER_INSTALLATION: Final = (
     "of another Chatwoot on this Redis? Then give its worker another CACHE_REDIS_PREFIX_KEY"
@@ -21,58 +21,50 @@ _OTHER_INSTALLATION: Final = (
 
 
 class DeadLetterLog:
-    """One line a minute for each cause, however many entries it buries; conflicts are counted."""
+    """Logs one line a minute for each cause; counts conflicts."""
 
-    def __init__(self, metrics: Metrics | None = None) -> None:
+    def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
         self._throttle = LogThrottle(60.0)
 
     def report(self, entry: Entry, error: UnusableEntry) -> None:
-        """Say that an entry was buried, unless its cause was named within the minute."""
+        """Log a buried entry, unless its cause was logged within the last minute."""
         details: dict[str, object] = {"reason": error.reason, "error": str(error)}
         cause: tuple[object, ...] = (error.reason,)
         if isinstance(error, UnknownInbox):
             cause = (error.reason, error.inbox)
-            details |= {"inbox": error.inbox, "allow": _placing(error)}
+            command = bind_command(error.inbox, error.allow or _ANY_INSTANCE)
+            details |= {"inbox": error.inbox, "allow": _then_replay(command, error)}
         if isinstance(error, BindingConflict):
             cause = (error.reason, error.inbox, error.instance)
-            details |= _sides(error)
-            if self._metrics:
-                self._metrics.count_conflict(error.inbox, error.instance, error.bound)
-        count = self._throttle.ready(cause)
-        if count is not None:
-            log.warning("entry.buried", id=entry.id.decode(), suppressed=count, **details)
+            details |= _conflict_details(error)
+            self._metrics.count_conflict(error.inbox, error.instance, error.bound)
+        suppressed = self._throttle.ready(cause)
+        if suppressed is not None:
+            log.warning("entry.buried", id=entry.id.decode(), suppressed=suppressed, **details)
 
 
-def _placing(error: UnknownInbox) -> str:
-    return _then_replay(bind_command(error.inbox, error.allow or _ANY_INSTANCE), error)
-
-
-def _sides(error: BindingConflict) -> dict[str, object]:
-    """Name both sides, and what would let the one in."""
+def _conflict_details(error: BindingConflict) -> dict[str, object]:
+    """Name both sides of a conflict and the commands that let the entry in."""
     details: dict[str, object] = {
         "inbox": error.inbox,
         "instance": error.instance,
         "bound": error.bound,
     }
     if error.instance is None:
-        return details | {"allow": "nothing: see to the secrets in CHATWOOT_CACHE_WEBHOOK_SECRETS"}
+        return details | {"allow": "nothing: check the secrets in CHATWOOT_CACHE_WEBHOOK_SECRETS"}
     if error.fixed:
-        return details | {"allow": _settings(error)}
+        change = (
+            f"change CHATWOOT_CACHE_INSTANCES, which binds {error.bound!r}, restart the workers, "
+            f"then: chatwoot-cache dead replay --reason {error.reason}"
+        )
+        return details | {"allow": change}
     commands = [f"chatwoot-cache bindings drop {inbox}" for inbox in error.release]
     commands.append(bind_command(error.inbox, error.allow or _ANY_INSTANCE))
     return details | {
         "allow": _then_replay(" && ".join(commands), error),
         "otherwise": _OTHER_INSTALLATION,
     }
-
-
-def _settings(error: BindingConflict) -> str:
-    """Say that only the settings can change what the settings bind."""
-    return (
-        f"change CHATWOOT_CACHE_INSTANCES, which binds {error.bound!r}, restart the workers, then: "
-        f"chatwoot-cache dead replay --reason {error.reason}"
-    )
 
 
 def _then_replay(command: str, error: UnusableEntry) -> str:

@@ -1,135 +1,108 @@
-"""What is pending already: ours at a start or in doubt, at times anybody's that is long idle."""
+"""Recovery of pending entries: our own at a start or after a lost reply, others' once idle."""
 
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Final, Protocol
+from typing import Final
 
+from worker.consumer.entry_stream import EntryStream
 from worker.consumer.retry import Retry, jitter
 from worker.core.stream_entry import DeadEntry, DeliverySource, Entry, PendingEntry
 from worker.errors import UnusableEntry
 
 SUSPECT_ATTEMPTS: Final = 2
-"""An entry handed out more often than this is settled alone, so that it harms no neighbour."""
-
-
-class Turn(Protocol):
-    """What only one worker of the group does at a time."""
-
-    async def hold(self, ttl_s: float) -> bool:
-        """Take the turn for so long, or keep it; False when another worker has it."""
-
-    async def release(self) -> None:
-        """Let others have it at once."""
-
-
-class PendingEntries(Protocol):
-    """The group's list of pending entries."""
-
-    @property
-    def sweeping(self) -> Turn:
-        """Who takes over what others left idle."""
-
-    async def pending(self, after: bytes, *, idle_s: float | None = None) -> list[PendingEntry]:
-        """Return a batch of what is pending behind an id: ours, or what has long been idle."""
-
-    async def claim(self, pending: Sequence[PendingEntry], *, idle_s: float = 0.0) -> list[Entry]:
-        """Take pending entries in hand once more."""
-
-
-class Taker(Protocol):
-    """Who settles what is taken up."""
-
-    async def take(self, entries: Sequence[Entry], source: DeliverySource) -> None:
-        """Settle entries that were just handed out to us."""
-
-    async def bury(self, letter: DeadEntry) -> None:
-        """Settle one entry as dead, without trying it."""
+"""An entry with at least this many attempts is settled alone, so that it harms no other."""
 
 
 class PendingRecovery:
-    """Takes up what is pending. It must not be called while anything is in hand.
+    """Recovers pending entries. It must not run while entries are in flight.
 
-    `own_pending_unknown` is set where a read failed: the server may have done it, and then what it
-    handed out is pending under our name, and no read for new entries gives it again.
+    `own_pending_unknown` is set when a read failed: if the server executed it, its entries are
+    pending under our name, and no read for new entries returns them again.
     """
 
     def __init__(
         self,
-        stream: PendingEntries,
-        taker: Taker,
-        patience: Retry,
+        stream: EntryStream,
+        retry: Retry,
         *,
+        settle: Callable[[Sequence[Entry], DeliverySource], Awaitable[None]],
+        bury: Callable[[DeadEntry], Awaitable[None]],
         max_attempts: int,
         reclaim_after_s: float,
     ) -> None:
         self._stream = stream
-        self._taker = taker
-        self._patience = patience
+        self._retry = retry
+        self._settle = settle
+        self._bury = bury
         self._max_attempts = max_attempts
         self._reclaim_after_s = reclaim_after_s
-        self._sweep_at = time.monotonic()
+        self._lease = stream.reclaim_lease
+        self._reclaim_at = time.monotonic() if self._lease else math.inf
         self.own_pending_unknown = True
 
     @property
     def is_due(self) -> bool:
-        """Whether there may be something to take up now."""
-        return self.own_pending_unknown or time.monotonic() >= self._sweep_at
+        """Whether there may be entries to recover now."""
+        return self.own_pending_unknown or time.monotonic() >= self._reclaim_at
 
-    async def take_up_what_is_due(self) -> None:
-        """Settle what is pending: ours at first and when in doubt, at times anybody's."""
+    async def run_due(self) -> None:
+        """Settle our own pending entries where unknown, else reclaim others' when it is time."""
         if self.own_pending_unknown:
             self.own_pending_unknown = False
-            await self._take_up("own")
-        elif self.is_due:
-            await self._take_up("reclaimed")
-            await self._patience.call(self._stream.sweeping.release)
+            await self._recover("own")
+        elif self._lease and self.is_due:
+            await self._recover("reclaimed")
+            await self._retry.call(self._lease.release)
             # Not all workers at once, and often enough to be late by a fraction only.
-            self._sweep_at = time.monotonic() + self._reclaim_after_s / 4 * jitter()
+            self._reclaim_at = time.monotonic() + self._reclaim_after_s / 4 * jitter()
 
-    async def _take_up(self, source: DeliverySource) -> None:
-        """Settle what is pending, least tried first: our own, or anybody's that is long idle.
+    async def _recover(self, source: DeliverySource) -> None:
+        """Settle pending entries page by page, suspects last.
 
-        Nothing is in hand meanwhile, so what of ours is idle was left by a defect or a lost reply.
+        Nothing is in flight meanwhile, so our own idle entries were left by a defect or a lost
+        reply.
         """
         idle_s = None if source == "own" else self._reclaim_after_s
         after = b"0-0"
-        while not self._patience.stop.is_set():
-            if source == "reclaimed" and not await self._is_our_turn():
+        while not self._retry.stop.is_set():
+            if source == "reclaimed" and not await self._hold_lease():
                 return
-            page = await self._patience.call(partial(self._stream.pending, after, idle_s=idle_s))
+            page = await self._retry.call(partial(self._stream.pending, after, idle_s=idle_s))
             if not page:
                 return
             after = page[-1].id
-            fresh = [p for p in page if p.attempts < SUSPECT_ATTEMPTS]
+            fresh = [entry for entry in page if entry.attempts < SUSPECT_ATTEMPTS]
             if fresh:
-                await self._taker.take(await self._claim(fresh, idle_s), source)
+                await self._settle(await self._claim(fresh, idle_s), source)
             for suspect in sorted(set(page) - set(fresh), key=lambda p: (p.attempts, p.id)):
-                await self._take_up_suspect(suspect, source, idle_s)
+                await self._recover_suspect(suspect, source, idle_s)
 
-    async def _is_our_turn(self) -> bool:
-        """Sweep alone, or leave it to the worker that does; a crashed one blocks nobody for long.
+    async def _hold_lease(self) -> bool:
+        """Return whether this worker reclaims; another one that crashed blocks it only briefly.
 
-        Two at once would do no harm, since entries are taken only once they are idle.
+        Two at once would do no harm, since only idle entries are claimed.
         """
-        ttl_s = self._reclaim_after_s / 2
-        return await self._patience.call(partial(self._stream.sweeping.hold, ttl_s))
+        if self._lease is None:
+            return False
+        return await self._retry.call(partial(self._lease.hold, self._reclaim_after_s / 2))
 
     async def _claim(self, pending: Sequence[PendingEntry], idle_s: float | None) -> list[Entry]:
-        return await self._patience.call(partial(self._stream.claim, pending, idle_s=idle_s or 0.0))
+        return await self._retry.call(partial(self._stream.claim, pending, idle_s=idle_s or 0.0))
 
-    async def _take_up_suspect(
+    async def _recover_suspect(
         self, suspect: PendingEntry, source: DeliverySource, idle_s: float | None
     ) -> None:
-        """Try an entry alone that may have killed us, or bury it when that was tried enough."""
+        """Settle alone an entry that may have killed a worker; bury it after enough attempts."""
         claimed = await self._claim([suspect], idle_s)
-        # It was alone on every attempt beyond the second, whatever the limit says.
+        # It was alone in every attempt after the second, whatever the limit is.
         if suspect.attempts < max(self._max_attempts, SUSPECT_ATTEMPTS + 1):
-            await self._taker.take(claimed, source)
+            await self._settle(claimed, source)
             return
         error = UnusableEntry("max_attempts", f"tried {suspect.attempts} times, alone at last")
         for entry in claimed:
             if entry.fields:
-                await self._patience.call(partial(self._taker.bury, DeadEntry(entry, error)))
+                await self._retry.call(partial(self._bury, DeadEntry(entry, error)))
             else:
-                await self._taker.take([entry], source)
+                await self._settle([entry], source)

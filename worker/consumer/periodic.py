@@ -16,10 +16,10 @@ _HOURLY_S: Final = 3600.0
 
 
 async def run_periodically(period_s: float, task: Callable[[], Awaitable[None]]) -> None:
-    """Do a task at once and then in every period; while Redis is away it is left out.
+    """Run a task at once and then in every period; skip it while Redis is unavailable.
 
-    The consumer reports outages; a second voice would only double its lines.
-    What a server cannot answer at all (INFO may be switched off) is logged once an hour.
+    Outages are reported by the consumer. What a server cannot answer at all (INFO may be switched
+    off) is logged once an hour.
     """
     failures = LogThrottle(_HOURLY_S)
     while True:

@@ -1,7 +1,7 @@
-"""One batch, from entries to outcomes: decode, resolve, fold, write, then bury or ack.
+"""The steps of a batch: prepare (decode, resolve, coalesce), write, settle (bury, acknowledge).
 
-An outcome is a value. Entries are acknowledged in one place, `Settler.close`,
-and only once their effect is in the cache, or in the dead letters, or nowhere on purpose.
+Entries are acknowledged in one place, `BatchProcessor.settle`, once their effect is in the cache,
+they are in the dead letters, or their event is one that is not cached.
 """
 
 import time
@@ -12,12 +12,13 @@ import structlog
 
 from worker.consumer.batch import Batch, EntryState
 from worker.consumer.batch_metrics import BatchMetrics
+from worker.consumer.entry_stream import EntryStream
 from worker.consumer.instance_resolver import InstanceResolver
 from worker.core import bot_contact, chatwoot_event, stream_entry as entries
 from worker.core.chatwoot_event import ChatwootEvent, Destination
 from worker.core.coalescer import Coalescer, WriteOutcome, WriteResult
 from worker.core.documents import Document, Outcome, PendingWrite, encode
-from worker.core.stream_entry import BuryResult, DeadEntry, Entry, Envelope
+from worker.core.stream_entry import DeadEntry, Entry, Envelope
 from worker.errors import BindingsChanged, PermissionRefused, UnusableEntry
 from worker.ops.logs import LogThrottle
 from worker.ops.metrics import Metrics
@@ -27,156 +28,135 @@ log = structlog.get_logger()
 _HOURLY_S: Final = 3600.0
 _GROWTH: Final = 4
 _ENVELOPE_BYTES: Final = 4096
-"""What a document may hold beyond its payload, whose numbers may grow as they are written anew
-(1e15): a payload small enough by both need not be measured."""
+"""A document may hold this much besides its payload, whose numbers may grow by `_GROWTH` when they
+are written again (1e15): a payload that is small enough by both is not measured."""
 
 
 _Known = tuple[EntryState, ChatwootEvent, Envelope]
-"""A case whose event was decoded, and is one that we cache."""
-
-
-class Acknowledger(Protocol):
-    """Where entries are settled."""
-
-    async def ack(self, ids: Sequence[bytes]) -> int:
-        """Acknowledge entries; returns how many were pending."""
-
-    async def bury(self, letters: Sequence[DeadEntry]) -> BuryResult:
-        """Move entries to the dead letters, which acknowledges them."""
-
-    async def delete(self, ids: Sequence[bytes]) -> None:
-        """Delete entries from the stream; raises `PermissionRefused` where that is not allowed."""
+"""An entry whose event was decoded and is one that is cached."""
 
 
 class DocumentCache(Protocol):
-    """Where documents are written."""
+    """Where documents are written: Redis, or memory alone."""
 
-    async def write(self, drafts: Sequence[PendingWrite], version: bytes | None) -> WriteResult:
-        """Write drafts, and say what became of each; raises `BindingsChanged`."""
+    async def write(self, writes: Sequence[PendingWrite], version: bytes | None, /) -> WriteResult:
+        """Write documents and return the outcome of each; raises `BindingsChanged`."""
 
 
 class BatchProcessor:
-    """Gives every entry of a batch its outcome."""
+    """Gives every entry of a batch its outcome. Each step may be repeated with the same batch."""
 
     def __init__(
         self,
-        stream: Acknowledger,
+        stream: EntryStream,
         cache: DocumentCache,
-        directory: InstanceResolver,
+        resolver: InstanceResolver,
         metrics: Metrics,
         *,
         max_document_bytes: int,
     ) -> None:
         self._stream = stream
         self._cache = cache
-        self._directory = directory
+        self._resolver = resolver
         self._metrics = metrics
-        self._tally = BatchMetrics(metrics)
+        self._batch_metrics = BatchMetrics(metrics)
         self._max_document_bytes = max_document_bytes
         self._refusals = LogThrottle(_HOURLY_S)
 
-    async def prepare(self, entries: Sequence[Entry]) -> Batch:
-        """Decode, resolve and fold entries, which may take place while others are written."""
-        cases = [_open(entry) for entry in entries if entry.fields]
-        known = list(_known(cases))
+    async def prepare(self, batch: Batch) -> None:
+        """Decode, resolve and coalesce entries; may run while another batch is written."""
+        states = [_decode(entry) for entry in batch.entries if entry.fields]
+        known = list(_known(states))
         await self._resolve(known)
-        return Batch(entries, cases, self._fold(known).writes, self._directory.version)
+        writes = self._coalesce(known)
+        # Set together, and only now: an outage in between leaves the batch as it was.
+        batch.states, batch.writes = states, writes
+        batch.bindings_version = self._resolver.version
 
-    async def settle(self, batch: Batch) -> bool:
-        """Settle all entries of a batch: write, then close."""
-        return await self.write(batch) and await self.close(batch)
-
-    async def write(self, batch: Batch) -> bool:
-        """Give every entry its outcome, with its effect in the cache.
-
-        May be called again with the same batch: every step is idempotent.
-        """
+    async def write(self, batch: Batch) -> None:
+        """Write the documents and give every entry its outcome."""
         started = time.perf_counter()
         while batch.written is None:
             try:
-                batch.written = await self._cache.write(batch.drafts, batch.version)
+                batch.written = await self._cache.write(batch.writes, batch.bindings_version)
             except BindingsChanged:
-                self._directory.invalidate()
-                anew = await self.prepare(batch.entries)
-                batch.cases, batch.drafts, batch.version = anew.cases, anew.drafts, anew.version
-        for case in batch.cases:
-            if case.outcome is None:
-                case.outcome = _verdict(case, batch.written.outcomes)
-        batch.took_s = time.perf_counter() - started
-        return True
+                self._resolver.invalidate()
+                await self.prepare(batch)
+        for state in batch.states:
+            if state.outcome is None:
+                state.outcome = _outcome(state, batch.written.outcomes)
+        batch.write_s = time.perf_counter() - started
 
-    async def close(self, batch: Batch) -> bool:
-        """Bury or acknowledge what was written, or raise and leave it pending.
-
-        May take place while others are written, and be called again with the same batch.
-        """
+    async def settle(self, batch: Batch) -> None:
+        """Bury or acknowledge the entries of a written batch; may run while another is written."""
         started = time.perf_counter()
-        await self._close(batch)
-        self._tally.count(batch)
-        took_s = batch.took_s + time.perf_counter() - started
-        self._metrics.batch_duration_seconds.observe(took_s)
-        return True
+        dead_entries = [
+            DeadEntry(state.entry, state.outcome)
+            for state in batch.states
+            if isinstance(state.outcome, UnusableEntry)
+        ]
+        if dead_entries:
+            await self._bury(dead_entries)
+        dead = {dead_entry.entry.id for dead_entry in dead_entries}
+        await self._acknowledge([entry.id for entry in batch.entries if entry.id not in dead])
+        await self._delete([state.entry.id for state in batch.states if state.discard])
+        trimmed = len(batch.entries) - len(batch.states)
+        self._metrics.stream_lost_entries.labels(reason="trimmed_pending").inc(trimmed)
+        self._batch_metrics.count(batch)
+        settle_s = time.perf_counter() - started
+        self._metrics.batch_duration_seconds.observe(batch.write_s + settle_s)
 
-    async def bury(self, letter: DeadEntry) -> None:
-        """Settle one entry as dead, without trying it; one that must not be kept is deleted."""
-        if _is_about_bot(letter.entry):
-            await self._acknowledge([letter.entry.id])
-            await self._delete([letter.entry.id])
+    async def bury(self, dead_entry: DeadEntry) -> None:
+        """Settle one entry as dead without trying it; one that must not be kept is deleted."""
+        if _is_about_bot(dead_entry.entry):
+            await self._acknowledge([dead_entry.entry.id])
+            await self._delete([dead_entry.entry.id])
             return
-        await self._bury([letter])
-        self._tally.count_dead(letter.entry, letter.error)
+        await self._bury([dead_entry])
+        self._batch_metrics.count_dead(dead_entry.entry, dead_entry.error)
 
     def invalidate_bindings(self) -> None:
-        """Read the bindings anew before the next batch: what took the group may have taken them."""
-        self._directory.invalidate()
+        """Read the bindings again before the next batch: they may be gone with the group."""
+        self._resolver.invalidate()
 
     async def _resolve(self, known: Sequence[_Known]) -> None:
-        answers = await self._directory.resolve([(event, said) for _, event, said in known])
-        for (case, _, _), answer in zip(known, answers, strict=True):
-            if isinstance(answer, Destination):
-                case.address = answer
+        events = [(event, envelope) for _, event, envelope in known]
+        resolutions = await self._resolver.resolve(events)
+        for (state, _, _), resolution in zip(known, resolutions, strict=True):
+            if isinstance(resolution, Destination):
+                state.destination = resolution
             else:
-                case.outcome = answer or Outcome.IGNORED
+                state.outcome = resolution or Outcome.IGNORED
 
-    def _fold(self, known: Sequence[_Known]) -> Coalescer:
-        fold = Coalescer()
-        for case, event, said in known:
-            if case.address is None:
+    def _coalesce(self, known: Sequence[_Known]) -> Sequence[PendingWrite]:
+        coalescer = Coalescer()
+        for state, event, envelope in known:
+            if state.destination is None:
                 continue
-            message, conversation = chatwoot_event.build_documents(event, said, case.address)
+            message, conversation = chatwoot_event.build_documents(
+                event, envelope, state.destination
+            )
             documents = (conversation,) if message is None else (message, conversation)
-            if self._too_large(said, documents):
+            if self._is_too_large(envelope, documents):
                 limit = self._max_document_bytes
-                case.outcome = UnusableEntry("too_large", f"a document would exceed {limit} bytes")
+                state.outcome = UnusableEntry("too_large", f"a document would exceed {limit} bytes")
             else:
-                case.parts = tuple([fold.add(document, said.ms) for document in documents])
-        return fold
+                state.contributions = tuple(
+                    [coalescer.add(document, envelope.ms) for document in documents]
+                )
+        return coalescer.writes
 
-    def _too_large(self, said: Envelope, documents: Sequence[Document]) -> bool:
+    def _is_too_large(self, envelope: Envelope, documents: Sequence[Document]) -> bool:
         limit = self._max_document_bytes
-        if _GROWTH * len(said.payload) + _ENVELOPE_BYTES <= limit:
+        if _GROWTH * len(envelope.payload) + _ENVELOPE_BYTES <= limit:
             return False
         return any(len(encode(document)) > limit for document in documents)
-
-    async def _close(self, batch: Batch) -> None:
-        """Bury what is dead, and acknowledge the rest."""
-        cases = batch.cases
-        letters = [
-            DeadEntry(c.entry, c.outcome) for c in cases if isinstance(c.outcome, UnusableEntry)
-        ]
-        if letters:
-            await self._bury(letters)
-        dead = {letter.entry.id for letter in letters}
-        await self._acknowledge([e.id for e in batch.entries if e.id not in dead])
-        await self._delete([case.entry.id for case in cases if case.discard])
-        trimmed = len(batch.entries) - len(cases)
-        self._metrics.stream_lost_entries.labels(reason="trimmed_pending").inc(trimmed)
 
     async def _acknowledge(self, ids: Sequence[bytes]) -> None:
         self._metrics.entries_acked.inc(await self._stream.ack(ids))
 
     async def _delete(self, ids: Sequence[bytes]) -> None:
-        """Delete settled entries that must not be kept; where that is refused, say so."""
+        """Delete settled entries that must not be kept; log where that is refused."""
         if not ids:
             return
         try:
@@ -190,49 +170,48 @@ class BatchProcessor:
                     "worker's user the rights that `chatwoot-cache acl worker` prints",
                 )
 
-    async def _bury(self, letters: Sequence[DeadEntry]) -> None:
-        buried = await self._stream.bury(letters)
+    async def _bury(self, dead_entries: Sequence[DeadEntry]) -> None:
+        buried = await self._stream.bury(dead_entries)
         self._metrics.entries_acked.inc(buried.acked)
         self._metrics.stream_lost_entries.labels(reason="dead_dropped").inc(buried.dropped)
 
 
-def _open(entry: Entry) -> EntryState:
-    """Decode one entry."""
-    case = EntryState(entry)
+def _decode(entry: Entry) -> EntryState:
+    state = EntryState(entry)
     if _is_about_bot(entry):
-        case.outcome, case.discard = Outcome.IGNORED, True
-        return case
+        state.outcome, state.discard = Outcome.IGNORED, True
+        return state
     try:
-        case.said = entries.read_envelope(entry)
-        case.event = chatwoot_event.decode_event(case.said.payload)
+        state.envelope = entries.read_envelope(entry)
+        state.event = chatwoot_event.decode_event(state.envelope.payload)
     except UnusableEntry as error:
-        case.outcome = error.detached()
-        return case
-    if case.event is None:
-        case.outcome = Outcome.IGNORED
-    return case
+        state.outcome = error.detached()
+        return state
+    if state.event is None:
+        state.outcome = Outcome.IGNORED
+    return state
 
 
 def _is_about_bot(entry: Entry) -> bool:
     return bot_contact.is_about_bot(entry.fields.get(b"payload", b""))
 
 
-def _known(cases: Sequence[EntryState]) -> Iterator[_Known]:
-    """Yield the cases that have no verdict yet."""
-    for case in cases:
-        if case.outcome is None and case.event is not None and case.said is not None:
-            yield case, case.event, case.said
+def _known(states: Sequence[EntryState]) -> Iterator[_Known]:
+    """Yield the entries that have no outcome yet."""
+    for state in states:
+        if state.outcome is None and state.event is not None and state.envelope is not None:
+            yield state, state.event, state.envelope
 
 
-def _verdict(case: EntryState, answers: Sequence[WriteOutcome]) -> Outcome | UnusableEntry:
-    """Settle a case by what became of its documents: the worst counts."""
+def _outcome(state: EntryState, outcomes: Sequence[WriteOutcome]) -> Outcome | UnusableEntry:
+    """Return the outcome of an entry by those of its documents: the worst counts."""
     outcome = Outcome.STALE
-    for part in case.parts:
-        answer = answers[part.write]
-        if answer == "wrong_type":
+    for contribution in state.contributions:
+        written = outcomes[contribution.write]
+        if written == "wrong_type":
             return UnusableEntry(
                 "wrong_type", "a key of the document holds a value of another type"
             )
-        if answer == "applied" and part.added:
+        if written == "applied" and contribution.added:
             outcome = Outcome.APPLIED
     return outcome

@@ -1,4 +1,4 @@
-"""The one retry: a step is done again and again while Redis is away, and nothing else is begun."""
+"""The consumer's retry: a step is repeated while Redis is unavailable."""
 
 import random
 import time
@@ -20,13 +20,14 @@ _BACKOFF_S: Final = (0.1, 0.2, 0.4, 0.8, 1.6, 2.0)
 
 
 class Stopped(Exception):
-    """Told to stop while Redis was away."""
+    """The worker was told to stop while Redis was unavailable."""
 
 
 class Retry:
-    """Waits for Redis; `outage` says why it cannot be used now, `progressed_at` that we live on.
+    """Repeats steps until they succeed.
 
-    `first_attempt` is set by the first outage, and by whoever knows that all goes well.
+    `progressed_at` is when a step last began, by the monotonic clock. `first_attempt` is set by the
+    first outage, and by the caller once all goes well. `stop` ends waiting.
     """
 
     def __init__(
@@ -35,89 +36,88 @@ class Retry:
         self._metrics = metrics
         self._on_group_missing = on_group_missing
         self._throttle = LogThrottle(10.0)
-        self._troubles: dict[object, RedisUnavailable] = {}
-        self._over = anyio.Event()
-        self._is_said = False
+        self._outages: dict[object, RedisUnavailable] = {}
+        self._healthy = anyio.Event()
+        self._is_reported = False
         self.stop = anyio.Event()
         self.first_attempt = anyio.Event()
         self.progressed_at = time.monotonic()
 
     @property
     def outage(self) -> RedisUnavailable | None:
-        """Why Redis cannot be used now, None when it can."""
-        return next(iter(self._troubles.values()), None)
+        """Why Redis is unavailable, None when it is not."""
+        return next(iter(self._outages.values()), None)
 
     async def call(self, step: Callable[[], Awaitable[T]]) -> T:
-        """Do a step until it succeeds; raises `Stopped` when told to stop while it cannot.
+        """Repeat a step until it succeeds; raises `Stopped` when told to stop meanwhile.
 
-        When the consumer group is missing, that is mended before the step is done again.
+        When the consumer group is missing, it is created before the step is repeated.
         """
-        tries = 0
-        trying = object()
+        failures = 0
+        call = object()
         try:
             while True:
                 self.progressed_at = time.monotonic()
                 try:
                     result = await step()
                 except GroupMissing as error:
-                    self._say("group.lost", "group", error=str(error))
+                    self._report("group.lost", "group", error=str(error))
                     await self._on_group_missing()
                     if self.stop.is_set():
                         raise Stopped from None
                 except RedisUnavailable as error:
-                    self._troubles[trying] = error
-                    await self._wait(error, tries)
-                    tries += 1
+                    self._outages[call] = error
+                    await self._back_off(error, failures)
+                    failures += 1
                 else:
-                    self._recovered(trying)
+                    self._report_recovery(self._end_outage(call))
                     return result
         finally:
-            self._leave(trying)
+            self._end_outage(call)
 
     async def wait_until_healthy(self) -> None:
-        """Return once no step is being tried again."""
-        while self._troubles:
-            await self._over.wait()
+        """Return once no step is being repeated."""
+        while self._outages:
+            await self._healthy.wait()
 
     async def pause(self, seconds: float) -> bool:
-        """Wait, no longer than until told to stop; says whether that came."""
+        """Wait, but not longer than until told to stop; returns whether that happened."""
         with anyio.move_on_after(seconds):
             await self.stop.wait()
         return self.stop.is_set()
 
-    async def _wait(self, error: RedisUnavailable, tries: int) -> None:
+    async def _back_off(self, error: RedisUnavailable, failures: int) -> None:
         self.first_attempt.set()
         self._metrics.redis_up.set(0)
         self._metrics.redis_errors.labels(kind=error.kind).inc()
-        if self._say("redis.unavailable", error.kind, kind=error.kind, error=str(error)):
-            self._is_said = True
-        if await self.pause(_BACKOFF_S[min(tries, len(_BACKOFF_S) - 1)] * jitter()):
+        if self._report("redis.unavailable", error.kind, kind=error.kind, error=str(error)):
+            self._is_reported = True
+        if await self.pause(_BACKOFF_S[min(failures, len(_BACKOFF_S) - 1)] * jitter()):
             raise Stopped
 
-    def _recovered(self, trying: object) -> None:
-        outage = self._leave(trying)
-        if self._troubles:
-            return
-        self._metrics.redis_up.set(1)
-        if outage is not None and self._is_said:
-            self._is_said = False
-            log.info("redis.recovered", after=outage.kind)
-
-    def _leave(self, trying: object) -> RedisUnavailable | None:
-        """Take back what trouble a step had, however it ended, and let go on who waited for it."""
-        outage = self._troubles.pop(trying, None)
-        if outage is not None and not self._troubles:
-            self._over.set()
-            self._over = anyio.Event()
+    def _end_outage(self, call: object) -> RedisUnavailable | None:
+        """Remove a call's outage, if it had one, and wake those that wait for the last one."""
+        outage = self._outages.pop(call, None)
+        if outage is not None and not self._outages:
+            self._healthy.set()
+            self._healthy = anyio.Event()
         return outage
 
-    def _say(self, event: str, cause: str, **details: str) -> bool:
-        count = self._throttle.ready(cause)
-        if count is not None:
-            log.warning(event, suppressed=count, **details)
-        return count is not None
+    def _report_recovery(self, outage: RedisUnavailable | None) -> None:
+        if self._outages:
+            return
+        self._metrics.redis_up.set(1)
+        if outage is not None and self._is_reported:
+            self._is_reported = False
+            log.info("redis.recovered", after=outage.kind)
+
+    def _report(self, event: str, cause: str, **details: str) -> bool:
+        suppressed = self._throttle.ready(cause)
+        if suppressed is not None:
+            log.warning(event, suppressed=suppressed, **details)
+        return suppressed is not None
 
 
 def jitter() -> float:
-    """Return a factor around 1, so that not all workers do the same at once."""
+    """Return a random factor between 0.8 and 1.2, so that workers do not act at the same time."""
     return random.uniform(0.8, 1.2)  # noqa: S311 - nothing to guess here

@@ -1,14 +1,16 @@
-"""When the bot contact's documents are purged: at the start, and once more an hour later.
+"""Purges documents of Evolution's bot contact at the start, and once more an hour later.
 
-A worker of an earlier release may go on writing them while the workers are replaced one by one.
+Until all workers are replaced, one of an earlier release may go on writing them.
 """
 
-from typing import Final, Protocol
+from typing import Final
 
 import anyio
 import structlog
 
 from worker.errors import GroupMissing, PermissionRefused, RedisUnavailable
+from worker.ops.logs import error_site
+from worker.store.admin.bot_contact_purge import BotPurge
 
 log = structlog.get_logger()
 
@@ -17,33 +19,10 @@ AGAIN_AFTER_S: Final = 3600.0
 _RETRY_S: Final = 10.0
 
 
-class Purged(Protocol):
-    """How much was deleted."""
-
-    @property
-    def documents(self) -> int:
-        """Documents of the cache."""
-
-    @property
-    def entries(self) -> int:
-        """Entries of the stream."""
-
-    @property
-    def dead_letters(self) -> int:
-        """Dead letters."""
-
-
-class BotPurge(Protocol):
-    """What deletes them."""
-
-    async def run(self) -> Purged:
-        """Delete all of them; may be repeated."""
-
-
 async def purge_twice(purge: BotPurge, *, again_after_s: float = AGAIN_AFTER_S) -> None:
-    """Purge now and once more later; while Redis is unavailable, each is tried again.
+    """Purge now and once more later; each is retried while Redis is unavailable.
 
-    Where the worker's user lacks the rights, that is logged, and readers refuse the documents.
+    An error is logged and does not end the worker: readers refuse the documents all the same.
     """
     try:
         await _purge(purge)
@@ -56,6 +35,8 @@ async def purge_twice(purge: BotPurge, *, again_after_s: float = AGAIN_AFTER_S) 
             hint="pairing codes that an earlier release cached stay until they expire: give the "
             "worker's user the rights that `chatwoot-cache acl worker` prints, and restart",
         )
+    except Exception as error:  # noqa: BLE001 - a failed purge must not end the worker
+        log.error("bot_contact.purge_failed", error=error_site(error))
 
 
 async def _purge(purge: BotPurge) -> None:
@@ -65,11 +46,6 @@ async def _purge(purge: BotPurge) -> None:
         except (RedisUnavailable, GroupMissing):
             await anyio.sleep(_RETRY_S)
             continue
-        if any((purged.documents, purged.entries, purged.dead_letters)):
-            log.warning(
-                "bot_contact.purged",
-                documents=purged.documents,
-                entries=purged.entries,
-                dead_letters=purged.dead_letters,
-            )
+        if any(purged):
+            log.warning("bot_contact.purged", **purged._asdict())
         return

@@ -310,9 +310,14 @@ class Metrics:
         )
         self.stream_lost_entries = self._counter(
             "stream_lost_entries",
-            "Entries lost before they were settled, by reason; each is counted by one worker. "
-            "trimmed_unread and group_recreated are estimates.",
+            "Entries gone before they were settled, by reason; each is counted by one worker. "
+            "All but group_recreated are exact; trimmed_unread is what the workers trimmed.",
             reason=("trimmed_pending", "trimmed_unread", "group_recreated", "dead_dropped"),
+        )
+        self.stream_gaps = self._counter(
+            "stream_gaps",
+            "How often entries that the group had still to read were found gone, whoever trimmed "
+            "them. Each worker counts: use max, not sum.",
         )
         self.stream_group_recreations = self._counter(
             "stream_group_recreations", "How often the consumer group was missing and recreated."

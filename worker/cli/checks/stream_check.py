@@ -39,7 +39,7 @@ async def waiting(subject: CheckContext) -> CheckResult:
 
 async def letters(subject: CheckContext) -> CheckResult:
     """Events that are not in the cache."""
-    found = await subject.census.letters()
+    found = await subject.census.dead_letters()
     if not found.total:
         return ok("none")
     reasons = ", ".join(f"{reason} {count}" for reason, count in found.by_reason.items())

@@ -17,7 +17,14 @@ INVALIDATIONS: Final = "__redis__:invalidate"
 _CONNECTION: Final = ("ping", "select", "client|setname")
 _STREAM: Final = (
     *("xadd", "xack", "xpending", "xclaim", "xreadgroup", "xrange", "xlen", "xtrim"),
-    *("xgroup|create", "xgroup|delconsumer", "xinfo|groups", "xinfo|consumers", "xinfo|stream"),
+    *(
+        "xgroup|create",
+        "xgroup|setid",
+        "xgroup|delconsumer",
+        "xinfo|groups",
+        "xinfo|consumers",
+        "xinfo|stream",
+    ),
     *("client|id", "client|unblock", "info"),  # end a blocking read at shutdown; log the server
 )
 _CACHE: Final = (

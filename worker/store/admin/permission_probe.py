@@ -38,6 +38,7 @@ def of_stream(key: str, group: str) -> Iterator[Command]:
     yield ("XPENDING", key, _NO_SUCH)
     yield ("XCLAIM", key, _NO_SUCH, _NO_SUCH, 0, "0-0")
     yield ("XGROUP", "CREATE", key, group, "no id")
+    yield ("XGROUP", "SETID", key, _NO_SUCH, "0-0")
     yield ("XGROUP", "DELCONSUMER", key, _NO_SUCH, _NO_SUCH)
     yield ("XINFO", "STREAM", key)
     yield ("XINFO", "GROUPS", key)
@@ -55,12 +56,14 @@ def of_stream(key: str, group: str) -> Iterator[Command]:
     yield ("EXPIRE", absent, 1)
     yield ("HMGET", absent, "field")
     yield ("HSET", absent, "field", "value", "field")
-    # Like the record of a spool, but of none.
-    unrecorded = spool_key(key, _NO_SUCH)
-    yield ("GET", unrecorded)
-    yield ("SET", unrecorded, "", "XX", "EX", 1)
-    yield ("EXPIRE", unrecorded, 1)
+    yield from _on_spool_record(spool_key(key, _NO_SUCH))
     yield from _scripts()
+
+
+def _on_spool_record(absent: str) -> Iterator[Command]:
+    yield ("GET", absent)
+    yield ("SET", absent, "", "XX", "EX", 1)
+    yield ("EXPIRE", absent, 1)
 
 
 def of_cache(keys: CacheKeys) -> Iterator[Command]:

@@ -51,7 +51,7 @@ class StreamAdmin:
             if not rows:
                 return
             entries = [Entry(entry_id, fields) for entry_id, fields in rows]
-            batch_size.learn(entries)
+            batch_size.observe(entries)
             yield entries
             first = b"(" + rows[-1][0]
 

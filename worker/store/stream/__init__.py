@@ -1,4 +1,4 @@
-"""The stream: reading as a member of a group, adding, trimming, dead letters.
+"""The stream: reading in a group, adding, trimming, dead letters; scripts lie beside their callers.
 
-Scripts lie beside their callers.
+May import `settings` and `core`.
 """

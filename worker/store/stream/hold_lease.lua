@@ -1,9 +1,9 @@
--- Takes, renews or releases a lease: a key that names its holder and expires by itself.
+-- Takes, renews or releases a lease: a key that names its holder and expires.
 --
 -- KEYS[1]  the lease
--- ARGV[1]  who asks            ARGV[2]  milliseconds to hold it; 0 releases it
+-- ARGV[1]  the caller's token  ARGV[2]  milliseconds to hold it; 0 releases it
 --
--- Answers 1 when the lease is held by who asked, or was until now.
+-- Returns 1 when the caller holds the lease, or held it until now.
 
 local holder = redis.call('GET', KEYS[1])
 if holder and holder ~= ARGV[1] then

@@ -1,4 +1,4 @@
-"""A lease: what one worker of a group does for all, at most one at a time."""
+"""A lease: lets one worker of a group do a task for all."""
 
 import secrets
 from typing import Final
@@ -7,7 +7,7 @@ from worker.store.client import Client, load_script, translate_errors
 
 
 class Lease:
-    """A key that names its holder and expires by itself, so that no crash blocks the others."""
+    """A key that names its holder and expires, so that a crash does not block other workers."""
 
     def __init__(self, client: Client, key: str) -> None:
         self._client = client
@@ -16,11 +16,11 @@ class Lease:
         self._script = load_script(client, __file__, "hold_lease")
 
     async def hold(self, ttl_s: float) -> bool:
-        """Take the lease for so long, or renew it; False when another worker holds it."""
+        """Take or renew the lease for `ttl_s` seconds; False when another worker holds it."""
         return await self._run(max(1, round(ttl_s * 1000)))
 
     async def release(self) -> None:
-        """Let others have the lease at once; one that is not ours stays."""
+        """Give the lease up; one that another worker holds stays."""
         await self._run(0)
 
     async def _run(self, ttl_ms: int) -> bool:

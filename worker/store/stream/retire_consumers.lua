@@ -1,11 +1,11 @@
--- Deletes consumers that died long ago. One with pending entries stays: they would go with it.
--- Looking and deleting are one step, or a consumer could be handed an entry between them.
+-- Deletes consumers that were idle for long and have no pending entries, which would go with them.
+-- In one step, or a consumer could be handed an entry in between.
 --
 -- KEYS[1]  the stream
 -- ARGV[1]  the consumer group  ARGV[2]  our own name, which stays
--- ARGV[3]  milliseconds without a sign of life
+-- ARGV[3]  milliseconds of idle time
 --
--- Answers how many were deleted.
+-- Returns how many were deleted.
 
 local retired = 0
 for _, row in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])) do
@@ -13,8 +13,8 @@ for _, row in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])) do
     for i = 1, #row, 2 do
         consumer[row[i]] = row[i + 1]
     end
-    local is_dead = consumer.pending == 0 and consumer.idle >= tonumber(ARGV[3])
-    if is_dead and consumer.name ~= ARGV[2] then
+    local is_idle = consumer.pending == 0 and consumer.idle >= tonumber(ARGV[3])
+    if is_idle and consumer.name ~= ARGV[2] then
         redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], consumer.name)
         retired = retired + 1
     end

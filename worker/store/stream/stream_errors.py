@@ -1,4 +1,4 @@
-"""The edge to Redis for all that concerns the stream."""
+"""Translation of Redis errors of commands on the stream."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,7 +11,7 @@ from worker.store.client import Client, translate_errors
 
 @asynccontextmanager
 async def stream_errors(client: Client, key: str) -> AsyncIterator[None]:
-    """Turn Redis' errors into ours, and say so where a key holds something else than a stream."""
+    """Translate errors; raises `ConfigurationError` where a key holds no stream."""
     async with translate_errors(client):
         try:
             yield

@@ -1,25 +1,23 @@
-"""The stream: reading as a member of a group, and adding."""
+"""A stream: reading as a consumer of a group, and adding."""
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from itertools import groupby
 from operator import attrgetter
 from typing import Any, Final
 
 from redis.exceptions import ResponseError
 
-from worker.core.cache_keys import dead_key
-from worker.core.stream_entry import BuryResult, DeadEntry, Entry, PendingEntry, SpoolPosition
+from worker.core.stream_entry import Entry, PendingEntry, SpoolPosition
 from worker.core.stream_keys import SPOOL_RECORD_S, StreamKeys, spool_key
 from worker.errors import RedisUnavailable
 from worker.store.client import Client, load_script
 from worker.store.stream.batch_size import AdaptiveBatchSize
-from worker.store.stream.consumer_group import ConsumerGroup, NewGroup
+from worker.store.stream.consumer_group import ConsumerGroup
 from worker.store.stream.dead_letters import DeadLetterStream
 from worker.store.stream.lease import Lease
-from worker.store.stream.server_identity import identify
 from worker.store.stream.stream_errors import stream_errors
+from worker.store.stream.stream_settings import StreamSettings
 
 _GREATEST_ID: Final = f"{2**64 - 1}-{2**64 - 2}"
 
@@ -30,80 +28,57 @@ _ONE_FIELD: Final = 2
 _attempts = attrgetter("attempts")
 
 
-@dataclass(frozen=True, slots=True)
-class StreamSettings:
-    """Which stream, as whom, and how much at a time; times in seconds."""
-
-    key: str
-    group: str
-    consumer: str
-    batch_size: int = 200
-    block_s: float = 2.0
-    dead_max_entries: int = 10_000
-    dead_retention_s: float = 2_592_000
-
-
 class StreamReader:
     """One stream, read as one consumer of one group.
 
-    `reader` is used for nothing but blocking reads, so that no other command waits behind them.
+    `reader` is used for blocking reads only, so that no other command waits behind them.
     """
 
     def __init__(self, reader: Client, writer: Client, settings: StreamSettings) -> None:
         self._reader = reader
         self._writer = writer
-        self._of = settings
-        self._portion = AdaptiveBatchSize(settings.batch_size)
+        self._key = settings.key
+        self._group = settings.group
+        self._consumer = settings.consumer
+        self._block_ms = max(1, round(settings.block_s * 1000))
+        self._batch_size = AdaptiveBatchSize(settings.batch_size)
         self._reader_id: int | None = None
         self._may_unblock = True
-        self.sweeping = Lease(writer, StreamKeys(settings.key, settings.group).lease("sweep"))
+        self.reclaim_lease = Lease(writer, StreamKeys(settings.key, settings.group).lease("sweep"))
         self.group = ConsumerGroup(writer, settings.key, settings.group, settings.consumer)
-        self.letters = DeadLetterStream(
-            writer,
-            dead_key(settings.key),
-            stream=settings.key,
-            group=settings.group,
-            consumer=settings.consumer,
-            max_entries=settings.dead_max_entries,
-            retention_s=settings.dead_retention_s,
-        )
-        # One pass from the reply to entries: the library's own makes three.
+        self.dead_letters = DeadLetterStream(writer, settings)
+        self.create_group = self.group.create
+        self.consumer_idle_ms = self.group.consumer_idle_ms
+        self.bury = self.dead_letters.bury
+        # Converts the reply in one pass; the library makes three.
         reader.set_response_callback("XREADGROUP", _entries)
 
-    async def create_group(self) -> NewGroup | None:
-        """Create stream and group where they are missing; None when the group exists."""
-        return await self.group.create()
+    async def heartbeat(self) -> None:
+        """Reset our consumer's idle time, which a read without result does not before Redis 7.2.
 
-    async def keep_name(self) -> None:
-        """Be seen as a living consumer: servers before 7.2 notice no read that brings nothing.
-
-        Reads our pending entries behind the greatest id there can be, so none and without effect.
+        Reads our pending entries behind the greatest possible id, so none and without effect.
         """
-        async with stream_errors(self._writer, self._of.key):
+        async with self._errors():
             await self._writer.xreadgroup(
-                self._of.group, self._of.consumer, {self._of.key: _GREATEST_ID}, count=1
+                self._group, self._consumer, {self._key: _GREATEST_ID}, count=1
             )
-
-    async def consumer_idle_ms(self) -> int | None:
-        """Return how long our consumer name has not been used, None when it never was."""
-        return await self.group.consumer_idle_ms()
 
     async def read(self) -> list[Entry]:
-        """Return the next entries, as many as a batch holds; none when none came in time."""
-        async with self._shrinking(), stream_errors(self._reader, self._of.key):
-            await self._learn_id()
+        """Return the next entries, at most a batch; none when none came within `block_s`."""
+        async with self._shrinking(), stream_errors(self._reader, self._key):
+            await self._fetch_reader_id()
             entries: list[Entry] = await self._reader.xreadgroup(
-                self._of.group,
-                self._of.consumer,
-                {self._of.key: ">"},
-                count=self._portion.count,
-                block=max(1, round(self._of.block_s * 1000)),
+                self._group,
+                self._consumer,
+                {self._key: ">"},
+                count=self._batch_size.count,
+                block=self._block_ms,
             )
-        self._portion.learn(entries)
+        self._batch_size.observe(entries)
         return entries
 
-    async def _learn_id(self) -> None:
-        """Ask which connection of the server's our reads have, so that one can be unblocked."""
+    async def _fetch_reader_id(self) -> None:
+        """Fetch the id of the connection that reads, which `unblock` needs."""
         if self._reader_id is None and self._may_unblock:
             try:
                 self._reader_id = await self._reader.client_id()
@@ -111,81 +86,76 @@ class StreamReader:
                 self._may_unblock = False
 
     async def pending(self, after: bytes, *, idle_s: float | None = None) -> list[PendingEntry]:
-        """Return a batch of what is pending under our name, in order, behind the id `after`.
+        """Return a batch of our pending entries, in order, behind the id `after`.
 
-        With `idle_s`: under anybody's name, and not handed out for that many seconds.
+        With `idle_s`: of any consumer's that have been idle for that many seconds.
         """
-        async with stream_errors(self._writer, self._of.key):
+        async with self._errors():
             rows = await self._writer.xpending_range(
-                self._of.key,
-                self._of.group,
+                self._key,
+                self._group,
                 min=b"(" + after,
                 max="+",
-                count=self._portion.count,
-                consumername=self._of.consumer if idle_s is None else None,
+                count=self._batch_size.count,
+                consumername=self._consumer if idle_s is None else None,
                 idle=None if idle_s is None else round(idle_s * 1000),
             )
         return [PendingEntry(row["message_id"], row["times_delivered"]) for row in rows]
 
     async def claim(self, pending: Sequence[PendingEntry], *, idle_s: float = 0.0) -> list[Entry]:
-        """Take pending entries in hand once more, which is one more attempt for each.
+        """Take over pending entries, which counts as one more attempt for each.
 
-        May be repeated where the reply was lost: that is the same attempt still.
-        One that somebody took within `idle_s` seconds is left out.
-        One that was trimmed from the stream meanwhile comes without fields.
+        Repeated after a lost reply, it is still the same attempt. An entry that another worker took
+        within `idle_s` seconds is left out. One that was trimmed meanwhile has no fields.
         """
         fields_of: dict[bytes, dict[bytes, bytes]] = {}
-        async with self._shrinking(), stream_errors(self._writer, self._of.key):
+        async with self._shrinking(), self._errors():
             for attempts, some in groupby(sorted(pending, key=_attempts), _attempts):
                 reply = await self._writer.xclaim(
-                    self._of.key,
-                    self._of.group,
-                    self._of.consumer,
+                    self._key,
+                    self._group,
+                    self._consumer,
                     round(idle_s * 1000),
-                    [p.id for p in some],
+                    [entry.id for entry in some],
                     retrycount=attempts + 1,
                 )
                 fields_of |= dict(reply)
-            missing = [p.id for p in pending if not fields_of.get(p.id)]
+            missing = [entry.id for entry in pending if not fields_of.get(entry.id)]
             fields_of |= {entry_id: {} for entry_id in await self._trimmed(missing)}
         entries = [
-            Entry(p.id, fields_of[p.id], p.attempts + 1) for p in pending if p.id in fields_of
+            Entry(entry.id, fields_of[entry.id], entry.attempts + 1)
+            for entry in pending
+            if entry.id in fields_of
         ]
-        self._portion.learn(entries)
+        self._batch_size.observe(entries)
         return entries
 
     async def _trimmed(self, ids: Sequence[bytes]) -> list[bytes]:
-        """Return those of the entries that the stream does not hold any more."""
+        """Return those of the entries that are gone from the stream."""
         if not ids:
             return []
         async with self._writer.pipeline(transaction=False) as pipeline:
             for entry_id in ids:
-                pipeline.xrange(self._of.key, entry_id, entry_id)
+                pipeline.xrange(self._key, entry_id, entry_id)
             found = await pipeline.execute()
-        return [entry_id for entry_id, held in zip(ids, found, strict=True) if not held]
+        return [entry_id for entry_id, rows in zip(ids, found, strict=True) if not rows]
 
-    async def keep(self, ids: Sequence[bytes]) -> None:
-        """Keep entries in hand from being taken by others: they count as handed out just now."""
+    async def reset_idle(self, ids: Sequence[bytes]) -> None:
+        """Reset the idle time of pending entries, so that no other worker takes them over."""
         if not ids:
             return
-        async with stream_errors(self._writer, self._of.key):
+        async with self._errors():
             await self._writer.xclaim(
-                self._of.key, self._of.group, self._of.consumer, 0, list(ids), idle=0, justid=True
+                self._key, self._group, self._consumer, 0, list(ids), idle=0, justid=True
             )
 
-    async def give_back(self, entries: Sequence[Entry], *, idle_s: float = 0.0) -> None:
-        """Let this attempt on entries not count: they were handed out, and not tried.
-
-        They count as idle for `idle_s` seconds, so that others take them no later than that.
-        """
-        async with (
-            stream_errors(self._writer, self._of.key),
-            self._writer.pipeline(transaction=False) as pipeline,
-        ):
+    async def release(self, entries: Sequence[Entry], *, idle_s: float = 0.0) -> None:
+        """Undo this attempt on entries and count them as idle for `idle_s` seconds."""
+        async with self._errors(), self._writer.pipeline(transaction=False) as pipeline:
             for entry in entries:
-                # By hand: the library leaves RETRYCOUNT 0 out.
+                # The library omits RETRYCOUNT 0.
                 pipeline.execute_command(
-                    *("XCLAIM", self._of.key, self._of.group, self._of.consumer, 0, entry.id),
+                    *("XCLAIM", self._key, self._group, self._consumer, 0, entry.id),
                     *("IDLE", round(idle_s * 1000)),
                     *("RETRYCOUNT", entry.attempts - 1, "JUSTID"),
                     parse_justid=True,
@@ -195,47 +165,41 @@ class StreamReader:
     async def unblock(self) -> bool:
         """Let a read that waits return with nothing.
 
-        False when no read waits, or where CLIENT is no right of ours, as with some providers.
+        False when no read waits, or where the user may not run CLIENT, as with some providers.
         """
         if self._reader_id is None:
             return False
-        async with stream_errors(self._writer, self._of.key):
+        async with self._errors():
             try:
                 return bool(await self._writer.client_unblock(self._reader_id))
             except ResponseError:
                 self._reader_id, self._may_unblock = None, False
                 return False
 
-    @asynccontextmanager
-    async def _shrinking(self) -> AsyncIterator[None]:
-        """Ask for less where a reply does not come."""
-        try:
-            yield
-        except RedisUnavailable:
-            self._portion.shrink()
-            self._reader_id = None
-            raise
-
     async def ack(self, ids: Sequence[bytes]) -> int:
         """Acknowledge entries; returns how many were pending."""
         if not ids:
             return 0
-        async with stream_errors(self._writer, self._of.key):
-            return int(await self._writer.xack(self._of.key, self._of.group, *ids))
-
-    async def bury(self, letters: Sequence[DeadEntry]) -> BuryResult:
-        """Move entries to the dead letters and acknowledge them, each in one step."""
-        return await self.letters.bury(letters)
+        async with self._errors():
+            return int(await self._writer.xack(self._key, self._group, *ids))
 
     async def delete(self, ids: Sequence[bytes]) -> None:
         """Delete entries from the stream."""
-        async with stream_errors(self._writer, self._of.key):
-            await self._writer.xdel(self._of.key, *ids)
+        async with self._errors():
+            await self._writer.xdel(self._key, *ids)
 
-    async def server(self) -> tuple[str, str]:
-        """Return the server's name and version."""
-        async with stream_errors(self._writer, self._of.key):
-            return await identify(self._writer)
+    @asynccontextmanager
+    async def _shrinking(self) -> AsyncIterator[None]:
+        """Request less, and fetch the connection's id again, after a reply did not arrive."""
+        try:
+            yield
+        except RedisUnavailable:
+            self._batch_size.shrink()
+            self._reader_id = None
+            raise
+
+    def _errors(self) -> AbstractAsyncContextManager[None]:
+        return stream_errors(self._writer, self._key)
 
 
 class StreamProducer:
@@ -297,7 +261,7 @@ class StreamProducer:
 
 
 def _entries(reply: Any, **_options: Any) -> list[Entry]:
-    """Return the entries of the one stream in a reply, which is empty when there are none."""
+    """Return the entries of a reply of one stream."""
     if not reply:
         return []
     # RESP3 answers with a map, RESP2 with pairs.
@@ -306,7 +270,7 @@ def _entries(reply: Any, **_options: Any) -> list[Entry]:
 
 
 def _pairs(fields: list[bytes] | None) -> dict[bytes, bytes]:
-    """Return names and values as the wire has them; nothing for an entry that was trimmed."""
+    """Return fields from names and values in turn; none for an entry that was trimmed."""
     if fields and len(fields) == _ONE_FIELD:
         return {fields[0]: fields[1]}
     return dict(zip(fields[::2], fields[1::2], strict=True)) if fields else {}

@@ -1,14 +1,12 @@
--- Trims entries that every group of the stream has acknowledged and that are older than the
--- retention; beyond the most entries allowed, also younger ones, and at last unacknowledged ones.
--- Deciding and trimming are one step. One step trims a bounded number: call until it trims none.
+-- Trims entries that every group has acknowledged and that are older than the retention; beyond the
+-- maximum number of entries also younger ones, and finally unacknowledged ones.
+-- One call trims a limited number: call until it trims none.
 --
--- KEYS[1]  the stream          KEYS[2]  the hash that keeps the group's position
+-- KEYS[1]  the stream
 -- ARGV[1]  the consumer group  ARGV[2]  seconds an entry is kept
--- ARGV[3]  most entries kept, 0 for no limit          ARGV[4]  most entries trimmed in one step
+-- ARGV[3]  most entries kept, 0 for no limit          ARGV[4]  most entries trimmed in one call
 --
--- The hash counts what is trimmed: known here, it needs no estimate.
---
--- Answers: entries trimmed; those of them that our group had not read; the other group that
+-- Returns: entries trimmed; those of them that our group had not read; the other group that
 -- keeps entries beyond the retention because it has not acknowledged them, '' when none does.
 
 local key, group, step = KEYS[1], ARGV[1], tonumber(ARGV[4])
@@ -27,7 +25,8 @@ local function is_less(a, b)
     return a_ms < b_ms
 end
 
--- The least id that a group still needs; the last one it settled is kept, as a witness.
+-- The least id that a group still needs; the last one it settled is kept, as the witness of
+-- create_group.lua.
 local needed, needed_by, delivered = nil, '', nil
 for _, row in ipairs(redis.call('XINFO', 'GROUPS', key)) do
     local of = {}
@@ -59,26 +58,17 @@ if is_less(needed, oldest) then
     oldest = needed
 end
 
-local function trim(...)
-    local trimmed = redis.call('XTRIM', key, ...)
-    local kept = redis.call('HMGET', KEYS[2], 'id', 'trimmed')
-    if kept[1] and trimmed > 0 then
-        redis.call('HSET', KEYS[2], 'trimmed', (kept[2] or 0) + trimmed)
-    end
-    return trimmed
-end
-
--- Copies the entries, so it is asked for few of them.
+-- XRANGE copies the entries, so few of them are counted at a time.
 local function count(last, at_most)
     return #redis.call('XRANGE', key, '-', last, 'COUNT', at_most)
 end
 
--- Whole nodes first, which is cheap and can be bounded; then what is left of one, by its number:
--- within a node Redis 6.2 compares ids cut to 32 bits, and would take young ones for old.
-local trimmed = trim('MINID', '~', oldest, 'LIMIT', step)
+-- Whole nodes first, which is cheap and can be limited; then the rest of a node by number: within
+-- a node Redis 6.2 compares ids cut to 32 bits, and would trim young entries.
+local trimmed = redis.call('XTRIM', key, 'MINID', '~', oldest, 'LIMIT', step)
 if trimmed == 0 and oldest ~= '0-0' then
     local old = count('(' .. oldest, step / 10)
-    trimmed = old > 0 and trim('MAXLEN', redis.call('XLEN', key) - old) or 0
+    trimmed = old > 0 and redis.call('XTRIM', key, 'MAXLEN', redis.call('XLEN', key) - old) or 0
 end
 
 local excess = most > 0 and math.min(redis.call('XLEN', key) - most, step / 10) or 0
@@ -86,4 +76,4 @@ if trimmed > 0 or excess <= 0 then
     return {trimmed, 0, held_by}
 end
 local read = delivered == '0-0' and 0 or count(delivered, excess)
-return {trim('MAXLEN', redis.call('XLEN', key) - excess), excess - read, held_by}
+return {redis.call('XTRIM', key, 'MAXLEN', redis.call('XLEN', key) - excess), excess - read, held_by}

@@ -1,19 +1,18 @@
-"""Trimming: entries that nobody needs any more leave the stream."""
+"""Trimming of the stream."""
 
 from typing import Final
 
 from msgspec import Struct
 
-from worker.core.stream_keys import StreamKeys
 from worker.store.client import Client, load_script
 from worker.store.stream.stream_errors import stream_errors
 
 _STEP: Final = 5000
-"""Most entries trimmed by one call: the server does nothing else meanwhile."""
+"""Most entries trimmed in one call, which blocks the server."""
 
 
 class Trimmed(Struct, frozen=True, gc=False):
-    """What a step trimmed; `unread` of it our group had not read.
+    """Entries trimmed in one call; `unread` of them our group had not read.
 
     `held_by` names another group that keeps entries beyond the retention, if one does.
     """
@@ -24,7 +23,7 @@ class Trimmed(Struct, frozen=True, gc=False):
 
 
 class Trimmer:
-    """Trims one stream on behalf of one group; `max_entries` None keeps any number."""
+    """Trims one stream for one group; `max_entries` None keeps any number."""
 
     def __init__(
         self,
@@ -37,15 +36,14 @@ class Trimmer:
     ) -> None:
         self._client = client
         self._stream = stream
-        self._keys = (stream, StreamKeys(stream, group).position)
         self._arguments = (group, round(retention_s), max_entries or 0, _STEP)
         self._trim = load_script(client, __file__, "trim_stream")
 
     async def trim(self) -> Trimmed:
-        """Trim a bounded number of entries, so that it may have to be called again.
+        """Trim a limited number of entries; call again until it trims none.
 
-        None that a group has not acknowledged, unless the stream holds more than `max_entries`.
+        Entries that a group has not acknowledged stay, unless there are more than `max_entries`.
         """
         async with stream_errors(self._client, self._stream):
-            entries, unread, held_by = await self._trim(self._keys, self._arguments)
+            entries, unread, held_by = await self._trim([self._stream], self._arguments)
         return Trimmed(entries, unread, held_by.decode(errors="replace") or None)
