@@ -180,7 +180,7 @@ def test_goes_on_where_it_stopped_and_begins_anew_after_it_ended(
     chatwoot.fault = fail
     said = command("backfill", "loja")
     assert said.code == 1
-    assert "the same command again goes on from here" in said.err
+    assert "run the same command again to continue" in said.err
     assert "answers 401" in said.err
     before = len(stream())
     assert 0 < before < 200
@@ -227,7 +227,7 @@ def test_a_conversation_that_is_deleted_meanwhile_is_passed_over(
 
     said = command("backfill", "loja")
     assert said.code == 0
-    assert "1 conversations were gone meanwhile" in said.out
+    assert "Skipped 1 conversation, deleted in Chatwoot" in said.out
     assert ids(stream()) == [2001]
 
 
@@ -252,7 +252,7 @@ def test_what_does_not_pass_ends_it_with_a_line(
 
 def test_says_what_is_not_known(command: Command) -> None:
     said = command("backfill", "outra")
-    assert (said.code, "no inbox is bound to instance 'outra'" in said.err) == (2, True)
+    assert (said.code, "instance 'outra' is not known: known are 'loja'" in said.err) == (2, True)
 
     Path("connect.env").unlink()
     said = command("backfill", "loja")

@@ -129,7 +129,7 @@ def test_two_instances_for_one_inbox_are_told_and_left_alone(
 
     assert said.code == 1
     assert "instances 'norte' and 'sul' use this one inbox" in said.out
-    assert "Not bound: 3/12. The worker binds such an inbox by its own name" in said.out
+    assert "Not bound: 3/12. The worker binds such an inbox by its name" in said.out
     assert bindings() == {}
     assert chatwoot.webhooks[3] == []
 

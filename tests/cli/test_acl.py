@@ -118,7 +118,6 @@ async def test_the_operator_does_all_of_theirs(
     monkeypatch.setenv("CACHE_REDIS_URI", operator)
     for arguments in (
         "bindings set 3/12 nova",
-        "bindings drop 3/12",
         "bindings list",
         "dead list",
         "dead replay",
@@ -126,6 +125,7 @@ async def test_the_operator_does_all_of_theirs(
         "audit",
         "purge nova --contact 551 --everywhere --yes",
         "purge nova --yes",
+        "bindings drop 3/12",
     ):
         done = await program(*arguments.split())
         assert (done.code, done.err) == (0, ""), arguments

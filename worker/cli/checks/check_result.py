@@ -1,4 +1,4 @@
-"""What a check found: how bad it is, in a sentence, and what to do about it."""
+"""The result of a check."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,7 +8,7 @@ Level = Literal["ok", "warning", "problem", "unknown"]
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """One sentence for a person; `advice` is what to do, where there is something."""
+    """A finding in one sentence; `advice` is what to do about it."""
 
     level: Level
     says: str
@@ -16,12 +16,12 @@ class CheckResult:
 
 
 def ok(says: str) -> CheckResult:
-    """All is well."""
+    """Nothing to do."""
     return CheckResult("ok", says)
 
 
 def warning(says: str, advice: str) -> CheckResult:
-    """It works, and may cost something one day."""
+    """It works, but may fail or lose events under some conditions."""
     return CheckResult("warning", says, advice)
 
 
@@ -31,5 +31,5 @@ def problem(says: str, advice: str) -> CheckResult:
 
 
 def unknown(says: str, advice: str | None = None) -> CheckResult:
-    """It cannot be told."""
+    """The check could not be made."""
     return CheckResult("unknown", says, advice)

@@ -3,8 +3,8 @@
 import time
 from typing import Final
 
-from worker.cli.checks.check_context import CheckContext
 from worker.cli.checks.check_result import CheckResult, ok, problem, unknown, warning
+from worker.cli.context import CheckContext
 from worker.cli.formatting import format_seconds
 from worker.core.stream_entry import entry_time_s
 from worker.store.admin.stream_info import GroupInfo, StreamInfo
@@ -18,7 +18,7 @@ _NOT_YET: Final = "there is no stream yet: the worker makes it, and a producer f
 
 async def position(subject: CheckContext) -> CheckResult:
     """How far the group has read, and whether anybody reads on."""
-    view = await subject.census.stream()
+    view = await subject.inspector.stream()
     if view is None:
         return ok(_NOT_YET)
     group = view.group(subject.settings.stream_group)
@@ -32,14 +32,14 @@ async def position(subject: CheckContext) -> CheckResult:
 
 async def trimming(subject: CheckContext) -> CheckResult:
     """Whether somebody trims the stream ahead of the group."""
-    view = await subject.census.stream()
+    view = await subject.inspector.stream()
     group = view.group(subject.settings.stream_group) if view else None
     if view is None or group is None:
         return ok("nothing is lost")
     advice = (
         "a producer trims too early: take MAXLEN and MINID out of its XADD, or give them more room"
     )
-    gone = await subject.census.pending_gone() if group.pending else 0
+    gone = await subject.inspector.pending_gone() if group.pending else 0
     if gone:
         return problem(f"{gone} entries were trimmed before they were acknowledged", advice)
     read = 0 if group.position == "0-0" else group.entries_read
@@ -53,7 +53,7 @@ async def trimming(subject: CheckContext) -> CheckResult:
 
 async def others(subject: CheckContext) -> CheckResult:
     """Whether another group keeps entries on the stream."""
-    view = await subject.census.stream()
+    view = await subject.inspector.stream()
     now = time.time()
     slow = {
         group.name: now - at
@@ -74,7 +74,7 @@ async def others(subject: CheckContext) -> CheckResult:
 
 
 async def _judge(subject: CheckContext, group: GroupInfo, view: StreamInfo) -> CheckResult:
-    consumers = await subject.census.consumers()
+    consumers = await subject.inspector.consumers()
     active = [consumer for consumer in consumers if consumer.idle_s < _ACTIVE_S]
     readers = f"{len(active)} of {len(consumers)} consumers active"
     says = f"{_behind(view, group)}, {group.pending} pending, {readers}"

@@ -1,1 +1,1 @@
-"""Rules that only commands and the purge use: rights, audit, scope of a purge, dead letters."""
+"""Rules that only commands and purges use: ACL, audit, purge scope, dead letters."""

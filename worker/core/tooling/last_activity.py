@@ -1,4 +1,4 @@
-"""When each instance last had an event, told by the newest entries of the stream."""
+"""When each instance last had an event, from the newest entries of the stream."""
 
 from collections.abc import Iterable
 
@@ -9,27 +9,19 @@ from worker.errors import UnusableEntry
 
 
 def last_activity(entries: Iterable[Entry], resolver: BindingResolver) -> dict[str, int]:
-    """Return the Unix milliseconds of each instance's newest event among these.
+    """Return the Unix milliseconds of each instance's newest event among the entries.
 
-    Judged as the worker does; an entry that belongs to no instance says nothing here.
+    Resolves instances as the worker does; an entry that belongs to no instance is skipped.
     """
-    found: dict[str, int] = {}
-    for one in entries:
-        told = _tell(one, resolver)
-        if told is not None:
-            instance, ms = told
-            found[instance] = max(ms, found.get(instance, 0))
-    return found
-
-
-def _tell(one: Entry, resolver: BindingResolver) -> tuple[str, int] | None:
-    try:
-        said = stream_entry.read_envelope(one)
-        event = chatwoot_event.decode_event(said.payload)
-        belongs = None if event is None else resolver.resolve(event, said)
-    except UnusableEntry:
-        return None
-    # A claim is what a worker will bind, unless somebody else does before.
-    if belongs is None or not isinstance(belongs, BindingClaim | chatwoot_event.Destination):
-        return None
-    return belongs.instance, said.ms
+    newest: dict[str, int] = {}
+    for entry in entries:
+        try:
+            envelope = stream_entry.read_envelope(entry)
+            event = chatwoot_event.decode_event(envelope.payload)
+            target = None if event is None else resolver.resolve(event, envelope)
+        except UnusableEntry:
+            continue
+        # A claim is a binding that a worker will make.
+        if isinstance(target, BindingClaim | chatwoot_event.Destination):
+            newest[target.instance] = max(envelope.ms, newest.get(target.instance, 0))
+    return newest

@@ -1,4 +1,4 @@
-"""What of an instance is to be forgotten: all of it, one conversation, or one contact."""
+"""What a purge deletes of an instance: all of it, one conversation, or one contact."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from worker.core.tooling.entry_summary import EntrySummary
 
 @dataclass(frozen=True, slots=True)
 class PurgeScope:
-    """A part of one instance; all of it where neither conversation nor contact is stated."""
+    """A part of one instance; all of it without a conversation and a contact."""
 
     instance: str
     conversation_id: int | None = None
@@ -20,9 +20,9 @@ class PurgeScope:
 
     @classmethod
     def of(cls, instance: str, conversation_id: int | None, contact: str | None) -> "PurgeScope":
-        """Return what somebody means; `contact` is a JID, or a phone number however written.
+        """Return the scope; `contact` is a JID, or a phone number in any notation.
 
-        Never a number's other form in Brazil, which may be another person's.
+        The other form of a Brazilian number is left out: it may be another person's.
         """
         text = contact if contact and "@" in contact else digits_of(contact or "")
         names = lookup_names(text).own if text else ()
@@ -30,31 +30,32 @@ class PurgeScope:
 
     @property
     def is_all(self) -> bool:
-        """Whether nothing narrows it."""
+        """Whether it is the whole instance."""
         return self.conversation_id is None and not self.contact
 
     def has_conversation(self, conversation: Conversation) -> bool:
-        """Say whether a conversation is part of it."""
-        return conversation.id == self.conversation_id or self._is(conversation.contact)
+        """Say whether a conversation is in the scope."""
+        return conversation.id == self.conversation_id or self._has_contact(conversation.contact)
 
     def has_message(self, message: Message, conversations: Collection[int]) -> bool:
-        """Say whether a message is part of it: as one of these conversations, or by its sender."""
-        if message.conversation_id in conversations:
-            return True
-        who = message.sender
-        return who is not None and self._is(
-            Contact(identifier=who.identifier, phone_number=who.phone_number)
+        """Say whether a message is in the scope, by its sender or as one of these conversations."""
+        sender = message.sender
+        return message.conversation_id in conversations or (
+            sender is not None
+            and self._has_contact(
+                Contact(identifier=sender.identifier, phone_number=sender.phone_number)
+            )
         )
 
     def has_entry(
-        self, trace: EntrySummary, bindings: Bindings, conversations: Collection[int] = ()
+        self, entry: EntrySummary, bindings: Bindings, conversations: Collection[int] = ()
     ) -> bool:
-        """Say whether an entry is about it."""
-        if trace.belongs_to(bindings) != self.instance:
+        """Say whether an entry is in the scope, by itself or as one of these conversations."""
+        if entry.belongs_to(bindings) != self.instance:
             return False
-        if self.is_all or not self.contact.isdisjoint(trace.contacts):
+        if self.is_all or not self.contact.isdisjoint(entry.contacts):
             return True
-        return trace.conversation_id in {self.conversation_id, *conversations} - {None}
+        return entry.conversation_id in {self.conversation_id, *conversations} - {None}
 
-    def _is(self, contact: Contact | None) -> bool:
+    def _has_contact(self, contact: Contact | None) -> bool:
         return not self.contact.isdisjoint(aliases(contact))
