@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import redis.asyncio
+from hypothesis import is_hypothesis_test
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
@@ -18,10 +19,15 @@ _SERVER_UNDER_TEST = os.environ.pop("CHATWOOT_CACHE_TEST_SERVER", None)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark every test that needs a server, so that `-m server` selects them."""
+    """Mark tests that need a server, for `-m server`, and those that measure no coverage.
+
+    Properties repeat what examples have covered, and take twice as long while they are traced.
+    """
     for item in items:
         if "server_binary" in getattr(item, "fixturenames", ()):
             item.add_marker("server")
+        if is_hypothesis_test(getattr(item, "obj", None)):
+            item.add_marker("no_cover")
 
 
 @pytest.fixture(scope="session")

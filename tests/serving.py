@@ -4,12 +4,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import anyio
 from anyio.abc import SocketStream
 from starlette.types import ASGIApp
 
-from worker.web.server import HEADERS_S, bind, bound_port, serve
+from worker.web.http_protocol import Limits
+from worker.web.server import Report, bind, bound_port, serve
 
 
 @dataclass(frozen=True)
@@ -33,12 +35,14 @@ class Served:
 
 @asynccontextmanager
 async def served(
-    app: ASGIApp, *, grace_s: float = 1.0, headers_s: float = HEADERS_S
+    app: ASGIApp, *, grace_s: float = 1.0, report: Report | None = None, **limits: Any
 ) -> AsyncIterator[Served]:
-    """Serve on a free port until the end of the block."""
+    """Serve on a free port until the end of the block; `limits` are fields of `Limits`."""
     sock = bind("127.0.0.1", 0, name="HTTP")
     server = Served(bound_port(sock), anyio.Event(), anyio.Event())
-    serving = partial(serve, app, sock, stop=server.stop, grace_s=grace_s, headers_s=headers_s)
+    serving = partial(
+        serve, app, sock, stop=server.stop, grace_s=grace_s, limits=Limits(**limits), report=report
+    )
 
     async def until_stopped(*, task_status: anyio.abc.TaskStatus[None]) -> None:
         await serving(task_status=task_status)

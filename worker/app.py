@@ -4,6 +4,7 @@ An entry's way from here: `consumer.loop` reads it, `consumer.processor` settles
 help of `core`, which decides, and `store`, which speaks to Redis. There it is acknowledged.
 """
 
+import resource
 import signal
 import socket
 import time
@@ -47,8 +48,9 @@ from worker.reads.reads_api import ReadsApp
 from worker.settings import RedisUri, Settings, redis_uri
 from worker.store.client import Client, create_client
 from worker.store.stream.stream_reader import StreamProducer
-from worker.web import socket_activation
-from worker.web.server import addresses, bind, bound_port, serve
+from worker.web import connection_limit, socket_activation
+from worker.web.http_protocol import Limits
+from worker.web.server import PortName, Report, addresses, bind, bound_port, serve
 
 log = structlog.get_logger()
 
@@ -284,15 +286,29 @@ class _Worker:
             self._spool.close()
 
     async def _serve(self, servers: TaskGroup) -> None:
-        apps: list[tuple[ASGIApp, socket.socket]] = [
-            (ops_app(self._health, self._metrics), self._ops)
-        ]
+        open_files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        bounds = connection_limit.bounds(open_files)
+        await self._serve_port(
+            servers, "ops", ops_app(self._health, self._metrics), self._ops, Limits(bounds.ops)
+        )
         if self._public:
-            apps.append((self._public_app(), self._public))
-        for app, sock in apps:
-            await servers.start(
-                partial(serve, app, sock, stop=self._stop_serving, grace_s=_GRACE_S)
+            limits = Limits(bounds.public)
+            await self._serve_port(servers, "http", self._public_app(), self._public, limits)
+
+    async def _serve_port(
+        self, servers: TaskGroup, name: PortName, app: ASGIApp, sock: socket.socket, limits: Limits
+    ) -> None:
+        await servers.start(
+            partial(
+                serve,
+                app,
+                sock,
+                stop=self._stop_serving,
+                grace_s=_GRACE_S,
+                limits=limits,
+                report=Report(self._metrics, name),
             )
+        )
 
     def _public_app(self) -> ASGIApp:
         settings = self._settings

@@ -104,6 +104,25 @@ async def test_a_worker_does_all_its_work_with_its_rights(
     assert place.reasons() == ["instance_conflict", "bad_json"]
 
 
+async def test_a_worker_brings_its_spool_back_with_its_rights(
+    place: Place, granted: Any, tmp_path: Path
+) -> None:
+    """The record of a spool is a key beside the stream, of which others are not ours."""
+    uri = await granted("worker")
+    spooling = {"CHATWOOT_CACHE_WEBHOOK_SPOOL_DIR": str(tmp_path / "spool")}
+    async with running(tmp_path, settings(place, uri) | spooling) as worker:
+        place.redis.config_set("maxmemory", "1")
+        assert worker.post(events.encode(events.message(1))).status_code == 200
+        assert place.length() == 0
+        place.redis.config_set("maxmemory", "0")
+        await wait_until(lambda: place.length() == 1, "it comes to the stream", timeout_s=10)
+        assert "NOPERM" not in worker.log
+    (record,) = place.redis.scan_iter("*:spool:*")
+    assert record.startswith(f"{STREAM}:spool:".encode())
+    with redis.Redis.from_url(uri) as user, pytest.raises(redis.exceptions.NoPermissionError):
+        user.set("my x *:spool:y", "")
+
+
 async def test_the_operator_does_all_of_theirs(
     place: Place,
     granted: Any,

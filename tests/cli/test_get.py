@@ -48,7 +48,7 @@ async def test_an_unknown_instance_is_named_as_such(idle_rig: Harness, program: 
 
     assert (none.code, none.err) == (
         1,
-        "chatwoot-cache: instance 'lja' is not known: no inbox is bound to any instance yet\n",
+        "chatwoot-cache: instance 'lja' is not known: no inbox is bound to an instance\n",
     )
 
 

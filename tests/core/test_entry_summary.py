@@ -94,7 +94,7 @@ def test_nothing_that_an_entry_holds_stops_its_reading(
     fields = {b"payload": payload, b"instance": instance, b"account": account}
     letter = DeadLetter(b"1-1", {**fields, b"_more": instance, b"_id": account})
 
-    summarize_entry(fields).instances(BOUND)
+    summarize_entry(fields).names(BOUND)
     letter.details(BOUND, content=True)
     assert b"payload" in letter.original()
     assert letter.first_ms >= 0

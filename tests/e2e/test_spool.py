@@ -1,12 +1,16 @@
 """Webhooks while Redis is away: answered 200 from the disk, and cached once it is back."""
 
+import json
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.disks import KIB, MIB, fill, free_bytes, small_disk
 from tests.e2e.conftest import ServerStarter
 from tests.e2e.place import Place
 from tests.e2e.process import END_S, Worker, running
@@ -111,6 +115,121 @@ async def test_two_workers_of_a_directory_keep_and_bring_for_each_other(
         other.process.wait()
         server.start()
         await wait_until(lambda: place.redis.xlen(place.stream) == 10, "one brought all")
+
+
+def post_until_full(worker: Worker, start: int) -> list[int]:
+    """Post messages until the disk is full; returns the numbers of those answered 200.
+
+    As long as `/readyz` is green, the next one is taken.
+    """
+    taken: list[int] = []
+    for number in range(start, start + 10_000):
+        was_ready = worker.ops("/readyz").status_code == 200
+        answer = worker.post(encode(message(number, content="x" * 20_000)))
+        if answer.status_code != 200:
+            break
+        taken.append(number)
+    assert (answer.status_code, answer.json()["reason"], was_ready) == (503, "spool_full", False)
+    ready = worker.ops("/readyz")
+    assert ready.status_code == 503
+    assert "or its disk, is full" in ready.json()["reason"]
+    return taken
+
+
+def numbers_on_stream(place: Place) -> list[int]:
+    """The numbers of the messages on the stream, each as often as it is there."""
+    entries: Any = place.redis.xrange(place.stream)
+    return sorted(json.loads(fields[b"payload"])["id"] for _, fields in entries)
+
+
+async def none_waits(worker: Worker) -> None:
+    await wait_until(
+        lambda: worker.metric("webhook_spool_entries") == 0, "none waits", timeout_s=10
+    )
+
+
+@pytest.mark.parametrize("disk_bytes", [3 * MIB, 8 * MIB])
+async def test_a_full_disk_comes_to_the_stream_once_and_is_empty_then(
+    private: ServerStarter, tmp_path: Path, disk_bytes: int
+) -> None:
+    server, place = private("--appendonly", "yes")
+    with small_disk(tmp_path, disk_bytes) as disk:
+        async with running(tmp_path, place.settings(WEBHOOK_SPOOL_DIR=str(disk))) as worker:
+            server.stop()
+            taken = post_until_full(worker, 1)
+            server.start()
+            await wait_until(lambda: free_bytes(disk) > disk_bytes - 400 * KIB, "it is empty")
+            await none_waits(worker)
+            assert numbers_on_stream(place) == taken
+            await wait_until(
+                lambda: worker.ops("/readyz").json() == {"status": "ok"}, "Redis is back"
+            )
+
+            server.stop()
+            post(worker, range(10_001, 10_002))
+            assert worker.ops("/readyz").status_code == 200
+            server.start()
+            await wait_until(lambda: place.length() == len(taken) + 1, "the last one came")
+
+
+async def test_a_disk_that_stays_full_repeats_nothing_when_the_worker_is_killed(
+    private: ServerStarter, tmp_path: Path
+) -> None:
+    """Another program has filled it, and nothing can be deleted; the worker dies as it drains."""
+    server, place = private("--appendonly", "yes", "--appendfsync", "always")
+    with small_disk(tmp_path, 3 * MIB) as disk:
+        settings = place.settings(WEBHOOK_SPOOL_DIR=str(disk))
+        async with running(tmp_path, settings) as worker:
+            server.stop()
+            taken = post_until_full(worker, 1)
+            (disk / "ballast").unlink()
+            other = fill(disk)
+            server.start()
+            await wait_until(place.length, "it drains", timeout_s=10)
+            worker.process.kill()
+            worker.process.wait()
+        async with running(tmp_path, settings) as worker:
+            await none_waits(worker)
+            assert numbers_on_stream(place) == taken
+            assert worker.logged("spool.failed")
+            server.stop()
+            await wait_until(
+                lambda: worker.ops("/readyz").status_code == 503, "nothing can be kept"
+            )
+            other.unlink()
+            await wait_until(
+                lambda: free_bytes(disk) > 2 * MIB and worker.ops("/readyz").status_code == 200,
+                "the disk is emptied during the outage",
+                timeout_s=10,
+            )
+            post(worker, range(10_001, 10_002))
+            server.start()
+            await wait_until(lambda: place.length() == len(taken) + 1, "the last one came")
+
+
+async def test_two_workers_of_a_full_disk_bring_each_webhook_once(
+    private: ServerStarter, tmp_path: Path
+) -> None:
+    """One of them is killed while it drains, whichever it is."""
+    server, place = private("--appendonly", "yes", "--appendfsync", "always")
+    folders = [tmp_path / "one", tmp_path / "other"]
+    with small_disk(tmp_path, 3 * MIB) as disk, ExitStack() as stack:
+        workers = []
+        for number, folder in enumerate(folders):
+            folder.mkdir()
+            settings = place.settings(WEBHOOK_SPOOL_DIR=str(disk))
+            settings |= {"CHATWOOT_CACHE_STREAM_CONSUMER": f"worker-{number}"}
+            workers.append(stack.enter_context(Worker(folder, settings)))
+            await workers[-1].started()
+        server.stop()
+        taken = post_until_full(workers[0], 1)
+        server.start()
+        await wait_until(place.length, "one drains", timeout_s=10)
+        workers[0].process.kill()
+        workers[0].process.wait()
+        await none_waits(workers[1])
+        await wait_until(lambda: free_bytes(disk) > 2 * MIB, "it is empty", timeout_s=10)
+        assert numbers_on_stream(place) == taken
 
 
 @pytest.mark.parametrize("content", [b"these are the minutes of a meeting " * 99])

@@ -1,23 +1,25 @@
 """The spool keeps what it was given through kill -9, says when it cannot, and mixes nothing."""
 
+import os
 import signal
 import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager
+from itertools import count
 from pathlib import Path
 
 import anyio
 import pytest
 from structlog.testing import capture_logs
 
+from tests.disks import KIB, MIB, fill, free_bytes, small_disk
+from worker.core.stream_entry import SpoolPosition
 from worker.errors import ConfigurationError, SpoolError
 from worker.ingest.spool.spool_database import NAME, read_figures
-from worker.ingest.spool.spool_file import SpoolFile
+from worker.ingest.spool.spool_file import Spooled, SpoolFile
 from worker.ingest.spool.spool_queue import SpoolQueue, decode
-
-MIB = 1024 * 1024
 
 
 @contextmanager
@@ -45,6 +47,11 @@ async def running(directory: Path, *, max_bytes: int = MIB) -> AsyncIterator[Spo
         spool.close()
 
 
+async def drop(spool: SpoolQueue, last: Spooled) -> None:
+    await spool.mark_drained(SpoolPosition(last.spool, last.position))
+    await spool.clean()
+
+
 async def test_what_was_kept_comes_back_in_order_after_a_new_start(tmp_path: Path) -> None:
     events = [{"payload": b"\x00\xff%d" % n, "_id": b"1-%d" % n} for n in range(5)]
     async with running(tmp_path / "made" / "here") as spool:
@@ -54,7 +61,7 @@ async def test_what_was_kept_comes_back_in_order_after_a_new_start(tmp_path: Pat
     async with running(tmp_path / "made" / "here") as spool:
         found = await spool.oldest(100)
         assert [decode(row) for row in found] == events
-        await spool.drop(found[2])
+        await drop(spool, found[2])
         assert [decode(row) for row in await spool.oldest(1)] == events[3:4]
         assert (await spool.figures()).entries == 2
 
@@ -125,7 +132,7 @@ async def test_a_full_spool_says_so_and_takes_what_still_fits(tmp_path: Path) ->
             tasks.start_soon(add, 10)
         assert sorted(outcomes) == ["kept", "spool_full"]
 
-        await spool.drop((await spool.oldest(99))[-1])
+        await drop(spool, (await spool.oldest(99))[-1])
         await spool.probe()
         await spool.add({"payload": b"x" * 100_000})
 
@@ -134,10 +141,12 @@ async def test_an_empty_spool_gives_its_room_back_to_the_disk(tmp_path: Path) ->
     async with running(tmp_path, max_bytes=8 * MIB) as spool:
         await spool.add({"payload": b"x" * 4 * MIB})
         (row,) = await spool.oldest(9)
-        await spool.drop(row)
+        await drop(spool, row)
 
         assert (await spool.figures()).entries == 0
-        assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 100_000
+        sizes = {path.name: path.stat().st_size for path in tmp_path.iterdir()}
+        assert sizes.pop("ballast") == 256 * KIB
+        assert sum(sizes.values()) < 100_000
 
 
 async def test_who_gives_up_leaves_nothing_in_memory(tmp_path: Path) -> None:
@@ -300,3 +309,157 @@ def test_looking_needs_no_use_of_it(tmp_path: Path) -> None:
         assert found.used_bytes > 0
     corrupt(tmp_path / "other")
     assert read_figures(tmp_path / "other") is None
+
+
+def keep_all_that_fits(file: SpoolFile, *, of_bytes: int = 3000) -> int:
+    """Keep webhooks until the spool says that it is full; returns how many."""
+    for kept in count():
+        try:
+            file.append([os.urandom(of_bytes)])
+        except SpoolError as error:
+            return kept if error.reason == "spool_full" else 0
+    raise AssertionError
+
+
+def mark_all(file: SpoolFile) -> None:
+    """Say that the stream has all that is there."""
+    row = file.oldest(10**6, 10**9)[-1]
+    file.mark_drained(SpoolPosition(row.spool, row.position))
+
+
+@pytest.mark.parametrize("disk_bytes", [3 * MIB, 8 * MIB])
+def test_a_full_disk_is_emptied_with_the_ballast(tmp_path: Path, disk_bytes: int) -> None:
+    """SQLite needs room to delete; the file shrinks in the same step, however large it was."""
+    with small_disk(tmp_path, disk_bytes) as disk, opened(disk, max_bytes=256 * MIB) as file:
+        kept = keep_all_that_fits(file)
+        assert free_bytes(disk) < 16 * KIB
+        with pytest.raises(SpoolError, match="or its disk, is full"):
+            file.probe()
+        mark_all(file)
+        assert file.figures().entries == 0
+        file.clean()
+
+        assert free_bytes(disk) > disk_bytes - 400 * KIB
+        assert (disk / "ballast").stat().st_blocks * 512 == 256 * KIB
+        assert keep_all_that_fits(file) >= kept * 0.95
+
+
+def test_what_cannot_be_deleted_does_not_wait(tmp_path: Path) -> None:
+    """Another program took even the ballast's room: rows are read behind those drained."""
+    with small_disk(tmp_path, 3 * MIB) as disk, opened(disk, max_bytes=256 * MIB) as file:
+        kept = keep_all_that_fits(file)
+        (disk / "ballast").unlink()
+        other = fill(disk)
+        rows = file.oldest(kept, 10**9)
+        file.mark_drained(SpoolPosition(rows[-2].spool, rows[-2].position))
+        with pytest.raises(SpoolError, match="or its disk, is full"):
+            file.clean()
+        assert file.oldest(9, 10**9) == [rows[-1]]
+        assert file.figures().entries == 1
+
+        other.unlink()
+        file.clean()
+        mark_all(file)
+        file.clean()
+        assert file.figures().used_bytes < 64 * KIB
+        assert (disk / "ballast").exists()
+
+
+def test_one_that_redis_never_takes_gives_way_on_a_full_disk(tmp_path: Path) -> None:
+    with small_disk(tmp_path, 3 * MIB) as disk, opened(disk, max_bytes=256 * MIB) as file:
+        kept = keep_all_that_fits(file, of_bytes=30_000)
+        (first, second, *_) = file.oldest(9, 10**9)
+        file.postpone(first)
+        assert file.oldest(1, 1) == [second]
+        assert file.oldest(kept, 10**9)[-1].fields == first.fields
+
+
+def test_a_start_on_a_full_disk_takes_up_what_is_there(tmp_path: Path) -> None:
+    """Opening needs shared memory on the disk, which another program may have taken meanwhile."""
+    with small_disk(tmp_path, 3 * MIB) as disk:
+        with opened(disk) as file:
+            file.append([b"1"])
+        fill(disk)
+        with opened(disk) as file:
+            assert [row.fields for row in file.oldest(9, 99)] == [b"1"]
+
+
+def test_probing_asks_for_the_room_of_a_real_webhook(tmp_path: Path) -> None:
+    with small_disk(tmp_path, 3 * MIB) as disk, opened(disk, max_bytes=256 * MIB) as file:
+        other = fill(disk, but_bytes=100 * KIB)
+        file.append([b"small"])
+        with pytest.raises(SpoolError, match="or its disk, is full"):
+            file.probe()
+
+        os.truncate(other, other.stat().st_size - 100 * KIB)
+        file.probe()
+        file.append([b"x" * 64 * KIB])
+        with pytest.raises(SpoolError):
+            file.append([b"x" * 200 * KIB])
+
+
+def test_a_ballast_leaves_webhooks_their_room_and_is_small_beside_a_small_limit(
+    tmp_path: Path,
+) -> None:
+    with small_disk(tmp_path, 3 * MIB) as disk:
+        other = fill(disk, but_bytes=300 * KIB)
+        with opened(disk, max_bytes=256 * MIB) as file:
+            assert not (disk / "ballast").exists()
+            other.unlink()
+            file.clean()
+            assert (disk / "ballast").stat().st_size == 256 * KIB
+    with opened(tmp_path / "small", max_bytes=MIB):
+        assert (tmp_path / "small" / "ballast").stat().st_size == 64 * KIB
+        assert (tmp_path / "small" / "ballast").stat().st_mode & 0o077 == 0
+
+
+def test_a_position_counts_only_in_the_file_that_it_is_of(tmp_path: Path) -> None:
+    with opened(tmp_path) as file:
+        file.append([b"1", b"2", b"3"])
+        row = file.oldest(9, 99)[1]
+        for foreign in (
+            SpoolPosition("another", row.position),
+            SpoolPosition(file.spool, b"2-0123456789abcdef"),
+            SpoolPosition(file.spool, b"9" + row.position[1:]),
+            SpoolPosition(file.spool, b"what nobody wrote"),
+        ):
+            file.mark_drained(foreign)
+            assert file.figures().entries == 3
+        file.mark_drained(SpoolPosition(row.spool, row.position))
+        assert file.figures().entries == 1
+        file.clean()
+        file.mark_drained(SpoolPosition(row.spool, row.position))
+        assert [row.fields for row in file.oldest(9, 99)] == [b"3"]
+        # The stream has lost its record.
+        file.mark_drained(SpoolPosition(file.spool))
+        assert file.figures().entries == 1
+
+
+def test_each_file_has_an_identity_that_lasts(tmp_path: Path) -> None:
+    with opened(tmp_path) as file:
+        first = file.spool
+    with opened(tmp_path) as file, opened(tmp_path) as other:
+        assert file.spool == other.spool == first
+        for path in tmp_path.glob(f"{NAME}*"):
+            path.unlink()
+        file.append([b"1"])
+        assert file.spool != first
+
+
+def test_a_file_of_an_earlier_version_has_an_identity_even_on_a_full_disk(tmp_path: Path) -> None:
+    with small_disk(tmp_path, 3 * MIB) as disk:
+        with opened(disk) as file:
+            file.append([b"1", b"2"])
+        with closing(sqlite3.connect(disk / NAME, isolation_level=None)) as holder:
+            holder.execute("DELETE FROM facts WHERE name = 'identity'")
+            holder.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            (disk / "ballast").unlink()
+            other = fill(disk)
+            with opened(disk) as file:
+                first = file.spool
+                assert len(first) == 16
+            with opened(disk) as file:
+                assert file.spool == first
+            other.unlink()
+        with opened(disk) as file, opened(disk) as again:
+            assert file.spool == again.spool == first

@@ -1,18 +1,21 @@
 """What waits on the disk comes to the stream: in order, once it takes again, and never lost."""
 
 from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import anyio
+import msgspec
 import pytest
 import redis.asyncio
 from redis.exceptions import ResponseError
 from structlog.testing import capture_logs
 
+from tests.disks import KIB, MIB, fill, small_disk
 from tests.waiting import wait_until
-from worker.core.stream_entry import Entry, read_envelope
+from worker.core.stream_entry import Entry, SpoolPosition, read_envelope
 from worker.errors import ConfigurationError, PermissionRefused, RedisUnavailable, SpoolError
 from worker.ingest.spool.spool_file import SpoolFile
 from worker.ingest.spool.spool_queue import SpoolQueue
@@ -29,18 +32,30 @@ class Stream:
 
     def __init__(self) -> None:
         self.entries: list[dict[str, bytes]] = []
+        self.record = SpoolPosition("")
         self.outage: Exception | None = None
         self.poison: bytes | None = None
         self.pings = 0
 
-    async def add_all(self, entries: Iterable[Mapping[str, bytes]]) -> list[str]:
-        for entry in entries:
-            if self.outage:
-                raise self.outage
+    async def drain(
+        self, after: SpoolPosition, rows: Iterable[tuple[bytes, Mapping[str, bytes]]]
+    ) -> tuple[SpoolPosition, int]:
+        if self.outage:
+            raise self.outage
+        record = self.record if self.record.spool == after.spool else SpoolPosition(after.spool)
+        if record != after:
+            return record, 0
+        added = 0
+        for position, entry in rows:
             if entry["payload"] == self.poison:
+                if added:
+                    break
                 raise ResponseError("a reason that nobody knew of")
             self.entries.append(dict(entry))
-        return []
+            record = SpoolPosition(after.spool, position)
+            added += 1
+        self.record = record
+        return record, added
 
     async def ping(self) -> None:
         self.pings += 1
@@ -169,6 +184,53 @@ async def test_its_id_keeps_its_place_and_is_no_servers(
     assert len(set(orders)) == 4
     assert [order.split("-")[0] for order in ids] == [str(s.ms) for s in found[1:3]]
     assert before < after
+
+
+async def test_what_cannot_be_deleted_comes_once(
+    redis_uri: str, prefix: str, client: redis.asyncio.Redis, tmp_path: Path
+) -> None:
+    """Another program filled the disk, and took the ballast's room: nothing is repeated.
+
+    Not after a new start either; and what can be deleted later is, without another event.
+    """
+    with small_disk(tmp_path, 3 * MIB) as disk:
+        file = SpoolFile(disk, 1 << 24, "events")
+        with closing(file):
+            file.open()
+            kept = keep_all_that_fits(file)
+        async with create_client(redis_uri) as ours:
+            stream = StreamProducer(ours, prefix)
+            for _ in range(2):
+                (disk / "ballast").unlink(missing_ok=True)
+                other = fill(disk)
+                async with keeping(disk, stream) as worker:
+                    await worker.emptied()
+                    await wait_until(lambda: worker.figure("entries") == 0, "none waits")
+                    assert (await worker.spool.figures()).used_bytes > MIB
+                assert await client.xlen(prefix) == kept
+            (record,) = await client.keys(f"{prefix}:spool:*")
+            assert await client.ttl(record) > 29 * 86_400
+
+            async with keeping(disk, stream) as worker:
+                await worker.emptied()
+                other.unlink()
+                await worker.keep(b"{}")
+                await wait_until((disk / "ballast").exists, "the disk has room")
+                await worker.emptied()
+                assert (await worker.spool.figures()).used_bytes < 64 * KIB
+            found: Any = await client.xrange(prefix)
+    numbers = [int(fields[b"payload"].partition(b" ")[0]) for _, fields in found[:-1]]
+    assert numbers == [*range(kept)]
+    assert found[-1][1][b"payload"] == b"{}"
+
+
+def keep_all_that_fits(file: SpoolFile) -> int:
+    for number in count():
+        try:
+            file.append([msgspec.msgpack.encode({"payload": b"%d " % number + b"x" * 3000})])
+        except SpoolError:
+            return number
+    raise AssertionError
 
 
 async def test_an_outage_takes_few_lines_of_log(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import hmac
 import json
 import string
 from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,12 @@ from urllib.parse import quote
 import anyio
 import httpx
 import pytest
+from anyio.abc import SocketStream
 from hypothesis import given, strategies as st
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
-from tests.serving import read_all, served
+from tests.serving import Served, read_all, served
 from worker.errors import ConfigurationError, PermissionRefused, RedisUnavailable, SpoolError
 from worker.ingest.webhook import WebhookPolicy, webhook_app
 from worker.ingest.webhook_auth import is_loopback
@@ -545,37 +547,97 @@ async def test_a_body_that_trickles_is_answered_in_time() -> None:
     assert endpoint.counted() == {("408", "slow_body"): 1}
 
 
-async def test_bodies_in_hand_together_are_bounded() -> None:
-    """A body of unknown size counts as the largest; one more than fits is told to come again."""
-    stream = Stream()
-    stream.go = anyio.Event()
-    endpoint = Endpoint(replace(OPEN, max_body_bytes=64 * 1024 * 1024), stream)
-
-    async def body() -> AsyncIterator[bytes]:
-        yield OF_3
-
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(endpoint.post, body())
-        await stream.asked.wait()
-        refused = await endpoint.post(OF_5)
-        stream.go.set()
-
-    assert (refused.status_code, refused.json()["reason"]) == (503, "busy")
-    assert (await endpoint.post(OF_5)).status_code == 200
+FREE = 64 * 1024
+LARGE = 8 * FREE
+ROOMY = replace(SIGNED, max_body_bytes=LARGE)
 
 
-async def test_who_is_refused_for_want_of_room_can_still_read_why() -> None:
-    """Closing on a body that is still coming would show a broken connection instead."""
-    stream = Stream()
-    stream.go = anyio.Event()
-    endpoint = Endpoint(replace(OPEN, max_body_bytes=64 * 1024 * 1024), stream)
-    body = b" " * (8 << 20)
-    async with served(endpoint.app, grace_s=5) as at, anyio.create_task_group() as tasks:
-        chunked = http("/chatwoot/webhook", b"2\r\n{}\r\n0\r\n\r\n", "Transfer-Encoding: chunked")
-        tasks.start_soon(at.ask, chunked)
-        await stream.asked.wait()
-        code, said = answered(await at.ask(http("/chatwoot/webhook", body)))
-        stream.go.set()
+def signed(body: bytes) -> bytes:
+    headers = [f"{name}: {value}" for name, value in signature(body).items()]
+    return http("/chatwoot/webhook", body, f"Content-Length: {len(body)}", *headers)
+
+
+def padded(size: int) -> bytes:
+    """Give an event of so many bytes."""
+    body = b'{"account":{"id":3},"pad":""}'
+    return body[:-2] + b"x" * (size - len(body)) + body[-2:]
+
+
+def unfinished(sent: int, *, chunked: bool = False) -> bytes:
+    """Forge a signature, announce a large body, and send only a part of it."""
+    forged = [f"{name}: {value}" for name, value in signature(b"", "mistaken").items()]
+    if not chunked:
+        header = f"Content-Length: {LARGE}"
+        return http("/chatwoot/webhook", b" " * sent, header, *forged)
+    body = b"%x\r\n%b\r\n" % (sent, b" " * sent) if sent else b""
+    return http("/chatwoot/webhook", body, "Transfer-Encoding: chunked", *forged)
+
+
+@asynccontextmanager
+async def connections(at: Served, count: int, sent: bytes) -> AsyncIterator[list[SocketStream]]:
+    """Send the same on many connections, and wait for nothing."""
+    async with AsyncExitStack() as stack:
+        opened = [await stack.enter_async_context(await at.connect()) for _ in range(count)]
+        for connection in opened:
+            await connection.send(sent)
+        yield opened
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize("sent", [0, FREE])
+async def test_bodies_that_do_not_come_refuse_nobody(sent: int, *, chunked: bool) -> None:
+    """Neither what they announce nor what each of them has free counts against others."""
+    endpoint = Endpoint(ROOMY, answer_s=60, budget_bytes=LARGE)
+    stranger = unfinished(sent, chunked=chunked)
+    async with served(endpoint.app) as at, connections(at, 40, stranger):
+        codes = [answered(await at.ask(signed(padded(FREE))))[0] for _ in range(9)]
+
+    assert codes == [200] * 9
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_a_large_webhook_takes_the_room_of_who_waits_for_longest(*, chunked: bool) -> None:
+    """Who had it is told why, also when he goes on sending; the others go on."""
+    endpoint = Endpoint(ROOMY, answer_s=60, budget_bytes=2 * LARGE)
+    part = LARGE - FREE // 2
+    stranger = unfinished(part, chunked=chunked)
+    async with served(endpoint.app) as at, connections(at, 3, stranger) as opened:
+        first = answered(await read_all(opened[0]))
+        taken = answered(await at.ask(signed(padded(LARGE))))
+        await opened[1].send(b"1\r\n \r\n")
+        second = answered(await read_all(opened[1]))
+
+        assert (first[0], first[1]["reason"]) == (second[0], second[1]["reason"]) == (503, "busy")
+        assert taken[0] == 200
+        assert endpoint.counted() == {("200", "accepted"): 1, ("503", "busy"): 2}
+
+
+async def test_a_large_webhook_with_a_token_keeps_its_room() -> None:
+    """Strangers have to come again instead."""
+    endpoint = Endpoint(replace(BOTH, max_body_bytes=LARGE), answer_s=0.3, budget_bytes=LARGE)
+    url, part = with_token(), b" " * (LARGE - FREE)
+    known = http(url, part, f"Content-Length: {LARGE}")
+    async with (
+        served(endpoint.app) as at,
+        connections(at, 1, known) as opened,
+        connections(at, 2, unfinished(len(part))),
+    ):
+        code, _ = answered(await read_all(opened[0]))
+
+    assert code == 408
+    assert endpoint.counted() == {("408", "slow_body"): 1, ("503", "busy"): 2}
+
+
+async def test_a_webhook_that_waited_for_room_in_vain_is_told_so() -> None:
+    endpoint = Endpoint(replace(OPEN, max_body_bytes=LARGE), answer_s=0.3, budget_bytes=LARGE)
+    endpoint.stream.go = anyio.Event()
+    async with (
+        served(endpoint.app) as at,
+        connections(at, 1, http("/chatwoot/webhook", padded(LARGE))),
+    ):
+        await endpoint.stream.asked.wait()
+        part = http("/chatwoot/webhook", b" " * (LARGE - FREE), f"Content-Length: {LARGE}")
+        code, said = answered(await at.ask(part))
 
     assert (code, said["reason"]) == (503, "busy")
 

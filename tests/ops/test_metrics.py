@@ -9,7 +9,15 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 
 from worker.errors import REASONS, UNAVAILABLE_KINDS
-from worker.ops.metrics import EVENTS, READ_KINDS, READ_RESULTS, WEBHOOK_ANSWERS, Metrics
+from worker.ops.metrics import (
+    CONNECTIONS_CLOSED,
+    EVENTS,
+    PORTS,
+    READ_KINDS,
+    READ_RESULTS,
+    WEBHOOK_ANSWERS,
+    Metrics,
+)
 
 AT_START = {
     "build_info": 1,
@@ -42,6 +50,8 @@ AT_START = {
     "webhook_spool_bytes": 1,
     "webhook_spool_entries": 1,
     "webhook_spool_drained_total": 1,
+    "http_connections": len(PORTS),
+    "http_connections_closed_total": len(PORTS) * len(CONNECTIONS_CLOSED),
 }
 OPTIONAL = (
     "stream_lag_entries",

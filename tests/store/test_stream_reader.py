@@ -3,14 +3,17 @@
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
+from redis.exceptions import ResponseError
 
+from tests.servers import Server
 from tests.waiting import wait_until
-from worker.core.stream_entry import DeadEntry, Entry, PendingEntry
-from worker.errors import ConfigurationError, GroupMissing, UnusableEntry
+from worker.core.stream_entry import DeadEntry, Entry, PendingEntry, SpoolPosition
+from worker.errors import ConfigurationError, GroupMissing, RedisUnavailable, UnusableEntry
 from worker.store.client import Client, create_client
 from worker.store.stream.stream_reader import StreamProducer, StreamReader, StreamSettings
 
@@ -325,6 +328,73 @@ async def test_adds_byte_for_byte(redis_uri: str, prefix: str, client: Client) -
     added = await client.xrange(prefix)
     assert [fields[b"payload"] for _, fields in added] == payloads
     assert [entry_id.decode() for entry_id, _ in added] == [first, *rest]
+
+
+def rows(*numbers: int) -> list[tuple[bytes, dict[str, bytes]]]:
+    """Rows of a spool, by their positions."""
+    return [(b"%d-x" % n, {"payload": b"%d" % n, "_id": b"1-%d" % n}) for n in numbers]
+
+
+@pytest.mark.parametrize("protocol", [2, 3])
+async def test_rows_of_a_spool_are_added_once(
+    redis_uri: str, prefix: str, client: Client, protocol: int
+) -> None:
+    """Whoever does not know the record adds nothing and is told it; a lost record is none."""
+    none, second, third = (SpoolPosition("s", row) for row in (b"", b"2-x", b"3-x"))
+    async with create_client(f"{redis_uri}?protocol={protocol}") as own:
+        producer = StreamProducer(own, prefix)
+        assert await producer.drain(none, []) == (none, 0)
+        assert await producer.drain(none, rows(1, 2)) == (second, 2)
+        assert await producer.drain(none, rows(1, 2)) == (second, 0)
+        assert await producer.drain(second, rows(3)) == (third, 1)
+        assert await producer.drain(second, []) == (third, 0)
+        assert await producer.drain(SpoolPosition("other"), rows(3)) == (
+            SpoolPosition("other", b"3-x"),
+            1,
+        )
+        assert [f[b"payload"] for _, f in await client.xrange(prefix)] == [b"1", b"2", b"3", b"3"]
+
+        assert await client.ttl(f"{prefix}:spool:s") > 29 * 86_400
+        await client.expire(f"{prefix}:spool:s", 100)
+        await producer.drain(third, [])
+        assert await client.ttl(f"{prefix}:spool:s") > 29 * 86_400
+        await client.delete(f"{prefix}:spool:s")
+        assert await producer.drain(third, rows(4)) == (none, 0)
+        assert await producer.drain(none, rows(3, 4)) == (SpoolPosition("s", b"4-x"), 2)
+
+
+async def test_rows_of_a_spool_may_be_many(redis_uri: str, prefix: str, client: Client) -> None:
+    """Lua unpacks about 8,000 values at once; these are 18,000."""
+    async with create_client(redis_uri) as own:
+        _, added = await StreamProducer(own, prefix).drain(SpoolPosition("s"), rows(*range(3000)))
+    assert added == await client.xlen(prefix) == 3000
+
+
+async def test_a_row_that_the_server_refuses_is_not_recorded(
+    redis_uri: str, prefix: str, client: Client
+) -> None:
+    """Nor is one behind it added; those before it are. Here the stream runs out of ids."""
+    await client.xadd(prefix, {"payload": "0"}, id=f"{2**64 - 1}-{2**64 - 3}")
+    async with create_client(redis_uri) as own:
+        producer = StreamProducer(own, prefix)
+        second = SpoolPosition("s", b"2-x")
+        assert await producer.drain(SpoolPosition("s"), rows(1, 2, 3)) == (second, 2)
+        with pytest.raises(ResponseError, match="exhausted"):
+            await producer.drain(second, rows(3, 4))
+        assert await producer.drain(second, []) == (second, 0)
+
+
+async def test_a_server_without_memory_adds_no_row(server_binary: Path) -> None:
+    with Server(server_binary, "--maxmemory", "1") as server:
+        async with create_client(server.uri) as own:
+            with pytest.raises(RedisUnavailable, match="maxmemory"):
+                await StreamProducer(own, "s").drain(SpoolPosition("s"), rows(1, 2))
+            await own.config_set("maxmemory", 0)
+            assert await StreamProducer(own, "s").drain(SpoolPosition("s"), []) == (
+                SpoolPosition("s"),
+                0,
+            )
+            assert await own.exists("s") == 0
 
 
 async def test_a_consumer_is_seen_though_nothing_comes(stream: StreamReader) -> None:

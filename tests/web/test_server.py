@@ -83,7 +83,7 @@ async def test_what_is_no_http_is_answered_400() -> None:
 
 @pytest.mark.parametrize("head", [b"", b"GET / HT", GET + b"GET / HTTP/1.1\r\nHost:"])
 async def test_a_head_that_does_not_come_is_not_awaited_for_ever(head: bytes) -> None:
-    async with served(fast(), headers_s=0.05) as at:
+    async with served(fast(), head_s=0.05) as at:
         answer = await at.ask(head)
 
     assert answer.count(b"HTTP/1.1 200") == head.count(GET)
@@ -91,7 +91,7 @@ async def test_a_head_that_does_not_come_is_not_awaited_for_ever(head: bytes) ->
 
 async def test_a_half_request_behind_one_in_hand_does_not_end_it() -> None:
     slow = Slow()
-    async with served(slow.app, headers_s=0.02) as at, await at.connect() as connection:
+    async with served(slow.app, head_s=0.02) as at, await at.connect() as connection:
         await connection.send(GET + b"GET / HT")
         await slow.asked.wait()
         await at.ask(b"")  # comes back once the patience with it, and so with the half, is over

@@ -87,7 +87,7 @@ def describe_unknown(instance: str, bindings: Bindings) -> str | None:
     if instance in known:
         return None
     if not known:
-        return f"instance {instance!r} is not known: no inbox is bound to any instance yet"
+        return f"instance {instance!r} is not known: no inbox is bound to an instance"
     more = f" and {len(known) - _LISTED} more" if len(known) > _LISTED else ""
     names = ", ".join(map(repr, known[:_LISTED]))
     return f"instance {instance!r} is not known: known are {names}{more}"

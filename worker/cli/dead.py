@@ -85,7 +85,7 @@ class _DeadLetters:
             by.id in (None, letter.id.decode())
             and by.reason in (None, letter.reason)
             and (self.before_ms is None or letter.buried_ms < self.before_ms)
-            and (by.instance is None or by.instance in letter.entry.instances(self.bindings))
+            and (by.instance is None or by.instance in letter.entry_summary.names(self.bindings))
         )
 
 

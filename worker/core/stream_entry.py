@@ -62,6 +62,13 @@ class BuryResult(Struct, frozen=True, gc=False):
     dropped: int
 
 
+class SpoolPosition(Struct, frozen=True, gc=False):
+    """The last row of a spool that was added to the stream; empty before the first."""
+
+    spool: str
+    row: bytes = b""
+
+
 class Envelope(Struct, frozen=True, gc=False):
     """What an entry says around its payload.
 

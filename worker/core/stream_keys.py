@@ -1,8 +1,11 @@
-"""The keys that a consumer group has beside its stream. Nothing else formats one.
+"""The keys that a consumer group, or a spool, has beside the stream. Nothing else formats one.
 
     <stream>:group:<group>:position             how far the group is settled, should it vanish
     <stream>:group:<group>:lease:<task>         who does what only one worker should do
+    <stream>:spool:<identity>                   the last row of a spool that is on the stream
 
+The record of a spool lives `SPOOL_RECORD_S` from its last use, and is renewed while rows that are
+on the stream cannot be deleted from the disk.
 The group's name is escaped, so that no `:` in one looks like a separator.
 """
 
@@ -12,6 +15,10 @@ from worker.core.cache_keys import escape
 
 Task = Literal["sweep", "upkeep"]
 """What one worker at a time does for its group."""
+
+
+SPOOL_RECORD_S: Final = 30 * 86_400
+"""Longer than a worker is down with drained rows on its disk; they would be added again."""
 
 
 class StreamKeys:
@@ -24,6 +31,11 @@ class StreamKeys:
     def lease(self, task: Task) -> str:
         """Return the key that names the worker which does a task now."""
         return f"{self._group}:lease:{task}"
+
+
+def spool_key(stream: str, identity: str) -> str:
+    """Return the key that records which row of a spool was the last to be added to the stream."""
+    return f"{stream}:spool:{identity}"
 
 
 def group_root(stream: str) -> str:

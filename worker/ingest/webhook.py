@@ -24,10 +24,12 @@ from starlette.types import Scope
 
 from worker.core.bot_contact import is_about_bot
 from worker.ingest import webhook_auth, webhook_body
+from worker.ingest.body_budget import BUDGET_BYTES, Body, Budget
 from worker.ingest.event_acceptor import AcceptedEvent, EventAcceptor, EventStream, Fallback
 from worker.ingest.webhook_auth import WebhookPolicy
 from worker.ops.logs import LogThrottle, error_site
 from worker.ops.metrics import Metrics
+from worker.web.connection_limit import prove_connection
 from worker.web.http_error import UNROUTED, HttpError, unrouted
 
 __all__ = ["ANSWER_S", "EventStream", "Fallback", "WebhookPolicy", "webhook_app"]
@@ -36,9 +38,6 @@ PATH: Final = b"/chatwoot/webhook"
 
 ANSWER_S: Final = 3.5
 """When an answer is decided at the latest; the rest of the 4 s is for sending it."""
-
-_MAX_HELD_BYTES: Final = 64 * 1024 * 1024
-"""Bodies in hand at one time; one is always taken, whatever its size."""
 
 _LOG_EVERY_S: Final = 60.0
 _INSTANCE_BYTES: Final = 255
@@ -56,16 +55,19 @@ def webhook_app(
     refuge: Fallback | None = None,
     now: Callable[[], float] = time.time,
     answer_s: float = ANSWER_S,
+    budget_bytes: int = BUDGET_BYTES,
 ) -> Starlette:
     """Build the application; logs `webhook.closed` once where it has to refuse everything.
 
     `refuge` is where events go while the stream takes none; without one they are refused then.
-    `now` gives Unix time in seconds; `answer_s` is how long a request may take.
+    `now` gives Unix time in seconds; `answer_s` is how long a request may take, and
+    `budget_bytes` what bodies may take together, beyond the 64 KB that each has free.
     """
     if rules.closed:
         log.warning("webhook.rejecting_all", reason=rules.closed)
 
-    webhook = _Webhook(rules, EventAcceptor(stream, refuge), metrics, now, answer_s)
+    budget = Budget(budget_bytes)
+    webhook = _Webhook(rules, EventAcceptor(stream, refuge), metrics, now, answer_s, budget)
     app = Starlette(
         routes=[_InstanceRoute(PATH.decode(), webhook.answer, methods=["POST"])],
         exception_handlers={HTTPException: webhook.answer_unrouted},
@@ -96,6 +98,7 @@ class _Webhook:
         metrics: Metrics,
         now: Callable[[], float],
         answer_s: float,
+        budget: Budget,
     ) -> None:
         self._rules = rules
         self._intake = intake
@@ -103,7 +106,7 @@ class _Webhook:
         self._now = now
         self._answer_s = answer_s
         self._throttle = LogThrottle(_LOG_EVERY_S)
-        self._held = 0
+        self._budget = budget
 
     async def answer(self, request: Request) -> Response:
         """Take an event; whatever happens, the answer is JSON."""
@@ -128,13 +131,13 @@ class _Webhook:
 
     async def _take(self, request: Request) -> AcceptedEvent:
         deadline = anyio.current_time() + self._answer_s
-        slow = HttpError(408, "slow_body", f"the body did not come within {self._answer_s:g} s")
         shown = webhook_auth.credentials(request)
         await self._refuse_unread(request, shown)
-        with self._room(request):
-            with _until(deadline, slow):
-                payload = await webhook_body.read(request, self._rules.max_body_bytes)
-
+        has_token = webhook_auth.token_holds(self._rules, shown)
+        if has_token:
+            prove_connection(request.scope)
+        with self._budget.body(proven=has_token) as held:
+            payload = await self._read(request, held, deadline)
             late = HttpError(503, "timeout", "the stream did not take the event in time; try again")
             with _until(deadline, late):
                 fields = await self._fields(request, shown, payload)
@@ -142,23 +145,22 @@ class _Webhook:
                     return AcceptedEvent(None, "bot_contact")
                 return await self._intake.take(fields, deadline)
 
-    @contextmanager
-    def _room(self, request: Request) -> Iterator[None]:
-        """Count a body among those in hand."""
-        size = webhook_body.size_at_most(request, self._rules.max_body_bytes)
-        self._held += size
+    async def _read(self, request: Request, held: Body, deadline: float) -> bytes:
+        slow = HttpError(408, "slow_body", f"the body did not come within {self._answer_s:g} s")
         try:
-            yield
-        finally:
-            self._held -= size
+            with _until(deadline, slow):
+                return await webhook_body.read(request, self._rules.max_body_bytes, held)
+        except HttpError as rejected:
+            if rejected is slow and held.lacked_room:
+                raise webhook_body.busy() from rejected
+            raise
 
     async def _refuse_unread(self, request: Request, shown: webhook_auth.Credentials) -> None:
-        """Refuse what its headers condemn, or what there is no room for, keeping nothing of it."""
+        """Refuse what its headers condemn, keeping nothing of its body."""
         try:
             self._check_headers(request, shown)
-            self._check_room(request)
         except HttpError:
-            await webhook_body.pass_over(request)
+            await webhook_body.Incoming(request).pass_over()
             raise
 
     def _check_headers(self, request: Request, shown: webhook_auth.Credentials) -> None:
@@ -167,17 +169,13 @@ class _Webhook:
         webhook_auth.precheck(self._rules, shown, self._now())
         webhook_body.check_type(request.headers)
 
-    def _check_room(self, request: Request) -> None:
-        """Bound the memory of all bodies in hand together; one is always taken."""
-        size = webhook_body.size_at_most(request, self._rules.max_body_bytes)
-        if self._held and self._held + size > _MAX_HELD_BYTES:
-            raise HttpError(503, "busy", "too many webhooks at once; send it again")
-
     async def _fields(
         self, request: Request, shown: webhook_auth.Credentials, payload: bytes
     ) -> dict[str, bytes]:
         fields = {"payload": payload, **_expect(request), **_delivery(request)}
         proof = await self._prove(shown, payload)
+        if self._rules.guarded:
+            prove_connection(request.scope)
         account = webhook_auth.authorize(self._rules, proof, webhook_body.stated_accounts(payload))
         if account is not None:
             fields["account"] = str(account).encode()

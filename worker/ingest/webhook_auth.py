@@ -102,17 +102,26 @@ def authenticate(policy: WebhookPolicy, shown: Credentials, body: bytes, now: fl
 
     `now` is Unix time in seconds. Takes the time of one HMAC of the body per secret.
     """
-    proof = AuthResult(_signer(policy, shown, body, now), _token_holds(policy, shown))
+    proof = AuthResult(_signer(policy, shown, body, now), token_holds(policy, shown))
     if policy.guarded and proof.signer is None and not proof.token:
         raise _why_not(policy, shown, now)
 
     return proof
 
 
+def token_holds(policy: WebhookPolicy, shown: Credentials) -> bool:
+    """Tell whether the URL has the right token, before the body is read."""
+    if policy.token is None:
+        return False
+
+    token = policy.token.encode()
+    return any([hmac.compare_digest(token, given) for given in shown.tokens])  # noqa: C419  (constant time)
+
+
 def precheck(policy: WebhookPolicy, shown: Credentials, now: float) -> None:
     """Raise Rejected (401) for what cannot be enough whatever the body is, before it is read."""
     may_be_signed = policy.secrets and len(shown.signatures) == 1 and _is_fresh(shown, now)
-    if policy.guarded and not may_be_signed and not _token_holds(policy, shown):
+    if policy.guarded and not may_be_signed and not token_holds(policy, shown):
         raise _why_not(policy, shown, now)
 
 
@@ -195,14 +204,6 @@ def _is_fresh(shown: Credentials, now: float) -> bool:
 
     stamp = shown.timestamps[0]
     return stamp.isdigit() and len(stamp) <= _TIMESTAMP_DIGITS and abs(now - int(stamp)) <= SKEW_S
-
-
-def _token_holds(policy: WebhookPolicy, shown: Credentials) -> bool:
-    if policy.token is None:
-        return False
-
-    token = policy.token.encode()
-    return any([hmac.compare_digest(token, given) for given in shown.tokens])  # noqa: C419  (constant time)
 
 
 def _why_not(policy: WebhookPolicy, shown: Credentials, now: float) -> HttpError:

@@ -7,8 +7,9 @@ from typing import Any, Final
 import anyio
 import msgspec
 from starlette.datastructures import Headers
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
+from worker.ingest.body_budget import Body, Evicted
 from worker.web.http_error import HttpError
 
 LINGER_S: Final = 0.5
@@ -31,37 +32,61 @@ class _Stating(msgspec.Struct):
 _DECODER: Final = msgspec.json.Decoder(_Stating)
 
 
-async def pass_over(request: Request) -> None:
-    """Read for `LINGER_S` what is refused already, and keep nothing of it."""
-    with contextlib.suppress(ClientDisconnect):
-        await _linger(request.stream())
+class Incoming:
+    """The body of a request as it comes; unlike `Request.stream`, usable after a cancellation."""
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self._is_over = False
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """Give what has not been given yet; raises Rejected (400) when the client hangs up."""
+        while not self._is_over:
+            message = await self._request.receive()
+            self._is_over = not message.get("more_body", False)
+            if message["type"] == "http.disconnect":
+                raise HttpError(400, "disconnected", "the connection ended within the body")
+            yield message.get("body", b"")
+
+    async def pass_over(self) -> None:
+        """Read the rest for `LINGER_S`, and keep nothing of it."""
+        with anyio.move_on_after(LINGER_S), contextlib.suppress(HttpError):
+            async for _ in self.chunks():
+                pass
 
 
-def size_at_most(request: Request, max_bytes: int) -> int:
-    """Give how many bytes the body may take, as far as the request says."""
-    return min(_declared(request, otherwise=max_bytes), max_bytes)
+async def read(request: Request, max_bytes: int, into: Body) -> bytes:
+    """Read the whole body.
 
-
-async def read(request: Request, max_bytes: int) -> bytes:
-    """Read the whole body; raises Rejected (413) once it is known to be too large.
-
-    Then the rest is passed over for `LINGER_S`, never kept.
+    Raises Rejected once it is known to be too large (413), when others need its room (503), and
+    when the client hangs up (400). What has arrived is dropped then, and the rest passed over.
     """
-    stream = request.stream()
-    chunks: list[bytes] = []
-    held = 0
+    incoming = Incoming(request)
     try:
-        if _declared(request, otherwise=0) > max_bytes:
-            raise await _too_large(stream, max_bytes)
+        with into.arriving():
+            await _receive(incoming, request, max_bytes, into)
+    except Evicted as error:
+        await incoming.pass_over()
+        raise busy() from error
+    except HttpError:
+        into.drop()
+        await incoming.pass_over()
+        raise
+    return into.take()
 
-        async for chunk in stream:
-            held += len(chunk)
-            if held > max_bytes:
-                raise await _too_large(stream, max_bytes)
-            chunks.append(chunk)
-    except ClientDisconnect as error:
-        raise HttpError(400, "disconnected", "the connection ended within the body") from error
-    return b"".join(chunks)
+
+async def _receive(incoming: Incoming, request: Request, max_bytes: int, into: Body) -> None:
+    if _declared(request) > max_bytes:
+        raise _too_large(max_bytes)
+    async for chunk in incoming.chunks():
+        if len(into) + len(chunk) > max_bytes:
+            raise _too_large(max_bytes)
+        await into.add(chunk)
+
+
+def busy() -> HttpError:
+    """Refuse a body for which there is no room among the others."""
+    return HttpError(503, "busy", "too many large webhooks at once; send it again")
 
 
 def check_type(headers: Headers) -> None:
@@ -87,14 +112,7 @@ def stated_accounts(body: bytes) -> frozenset[int | None]:
     return frozenset(value if type(value) is int else None for value in ids)
 
 
-async def _linger(rest: AsyncIterator[bytes]) -> None:
-    with anyio.move_on_after(LINGER_S):
-        async for _ in rest:
-            pass
-
-
-async def _too_large(rest: AsyncIterator[bytes], max_bytes: int) -> HttpError:
-    await _linger(rest)
+def _too_large(max_bytes: int) -> HttpError:
     return HttpError(
         413,
         "too_large",
@@ -102,8 +120,8 @@ async def _too_large(rest: AsyncIterator[bytes], max_bytes: int) -> HttpError:
     )
 
 
-def _declared(request: Request, *, otherwise: int) -> int:
-    return max(map(_number, request.headers.getlist("content-length")), default=otherwise)
+def _declared(request: Request) -> int:
+    return max(map(_number, request.headers.getlist("content-length")), default=0)
 
 
 def _number(value: str) -> int:

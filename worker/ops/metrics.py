@@ -81,6 +81,17 @@ WEBHOOK_ANSWERS: Final = (
 )
 """Every answer of the webhook: status code and reason."""
 
+PORTS: Final = ("http", "ops")
+CONNECTIONS_CLOSED: Final = (
+    "full",
+    "slow_head",
+    "large_head",
+    "slow_body",
+    "large_trailers",
+    "too_far_ahead",
+)
+"""Why the server closed a connection."""
+
 READ_KINDS: Final = ("message", "source", "conversation", "messages", "contact")
 READ_RESULTS: Final = {
     "local": ("found", "missing"),
@@ -199,6 +210,7 @@ class Metrics:
         self._about_redis()
         self._about_the_webhook()
         self._about_reads()
+        self._about_connections()
 
     def count_event(self, event: str, instance: str, n: int = 1) -> None:
         """Count `n` events of an instance; neither label can grow without bound.
@@ -399,6 +411,22 @@ class Metrics:
                 self.reads.labels(kind, tier, result)
         self.local_cache_entries = self._gauge(
             "local_cache_entries", "Values held in this process's memory."
+        )
+
+    def _about_connections(self) -> None:
+        self.http_connections = Gauge(
+            PREFIX + "http_connections",
+            "Open connections, by port.",
+            ["port"],
+            registry=self.registry,
+        )
+        for port in PORTS:
+            self.http_connections.labels(port)
+        self.http_connections_closed = self._counter(
+            "http_connections_closed",
+            "Connections that the worker closed, by port and by the limit they met.",
+            port=PORTS,
+            reason=CONNECTIONS_CLOSED,
         )
 
     def _counter(self, name: str, documentation: str, **labels: tuple[str, ...]) -> Counter:

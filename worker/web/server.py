@@ -10,12 +10,16 @@ from functools import partial
 from typing import Any, Final, Literal
 
 import anyio
+import structlog
 import uvicorn
 from anyio.abc import TaskStatus
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from worker.errors import ConfigurationError
+from worker.ops.logs import LogThrottle
+from worker.ops.metrics import Metrics
+from worker.web.connection_limit import Connections
+from worker.web.http_protocol import BoundedProtocol, Limits, Port, Reason
 
 BACKLOG: Final = 1024
 """Connections the kernel holds for us while the loop is busy."""
@@ -23,10 +27,28 @@ BACKLOG: Final = 1024
 KEEP_ALIVE_S: Final = 75
 """Longer than the 60 s after which common proxies drop an idle connection, so they close first."""
 
-HEADERS_S: Final = 10.0
-"""How long a client may take for the head of a request; uvicorn itself would wait for ever."""
+_MAX_ACCEPTORS: Final = 8
+"""Connections accepted in one round of the event loop: with one, clients wait behind a burst."""
+
+_CONNECTIONS_PER_ACCEPTOR: Final = 16
+"""So a burst takes this many rounds to close a connection, whose request is read meanwhile."""
 
 _CANCELLED_S: Final = 1.0
+_LOG_EVERY_S: Final = 60.0
+
+_HINTS: Final[dict[Reason, str]] = {
+    "full": "every connection was in use, and the one that waited longest for a request was"
+    " closed; the limit on open files (ulimit -n) bounds how many there are",
+    "large_head": "the head of a request was larger than 64 KB or had more than 256 headers",
+    "slow_body": "the body of a request did not come in time",
+    "large_trailers": "the trailers of a request were larger than 64 KB, or there were too many",
+    "too_far_ahead": "a client sent too many requests without waiting for answers",
+}
+"""What to log; a head that does not come is not logged, since every port scanner causes it."""
+
+PortName = Literal["http", "ops"]
+
+log = structlog.get_logger(__name__)
 
 
 def bind(host: str, port: int, *, name: Literal["HTTP", "OPS"]) -> socket.socket:
@@ -65,29 +87,57 @@ def bound_port(sock: socket.socket) -> int:
     return port
 
 
+class Report:
+    """Counts the connections of one port, and logs sparingly why the server closed some."""
+
+    def __init__(self, metrics: Metrics, port: PortName) -> None:
+        self._open = metrics.http_connections.labels(port)
+        self._closed = metrics.http_connections_closed
+        self._port = port
+        self._throttle = LogThrottle(_LOG_EVERY_S)
+
+    def count(self, connections: int) -> None:
+        """Show how many are open."""
+        self._open.set(connections)
+
+    def closed(self, reason: Reason) -> None:
+        """Count one that the server closed."""
+        self._closed.labels(self._port, reason).inc()
+        hint = _HINTS.get(reason)
+        more = self._throttle.ready(reason) if hint else None
+        if more is not None:
+            log.warning(
+                "connection.closed", port=self._port, reason=reason, hint=hint, suppressed=more
+            )
+
+
 async def serve(
     app: ASGIApp,
     sock: socket.socket,
     *,
     stop: anyio.Event,
     grace_s: float,
-    headers_s: float = HEADERS_S,
+    limits: Limits = Limits(),  # noqa: B008  (frozen)
+    report: Report | None = None,
     task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve until `stop`, then accept nothing more and finish what is in hand within `grace_s`.
 
     Starts (`task_status`) once it accepts; closes the socket in every case.
+    `report` is told of the connections that `limits` close.
     What is not finished in time is cancelled; when this task is cancelled, that is at once.
     """
     logging.getLogger("uvicorn.error").addFilter(_is_news)
-    server = _Server(_config(app, grace_s, headers_s), started=task_status.started)
+    acceptors = _acceptors(sock, limits.connections)
+    server = _Server(_config(app, grace_s, _port(limits, report)), started=task_status.started)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(_stop_on, stop, server)
         try:
-            await server.serve(sockets=[sock])
+            await server.serve(sockets=acceptors)
         finally:
             server.drop()
-            sock.close()
+            for acceptor in acceptors:
+                acceptor.close()
         tasks.cancel_scope.cancel()
 
 
@@ -111,6 +161,8 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start accepting."""
         await super().startup(sockets)
+        for sock in (sockets or [])[:1]:
+            sock.listen(BACKLOG)  # uvicorn has set it to what `_config` says
         self._on_started()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -129,60 +181,35 @@ class _Server(uvicorn.Server):
             connection.transport.abort()
 
 
-class _Protocol(HttpToolsProtocol):
-    """uvicorn's protocol, closing a connection on which the head of a request does not come."""
-
-    def __init__(self, *args: Any, headers_s: float, **named: Any) -> None:
-        super().__init__(*args, **named)
-        self._headers_s = headers_s
-        self._patience: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # theirs
-        """Wait for the first request."""
-        super().connection_made(transport)
-        self._wait()
-
-    def on_message_begin(self) -> None:
-        """Wait for the rest of a request's head."""
-        super().on_message_begin()
-        self._wait()
-
-    def on_headers_complete(self) -> None:
-        """Stop waiting: from here on the application has a deadline of its own."""
-        self._stop_waiting()
-        super().on_headers_complete()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Stop waiting."""
-        self._stop_waiting()
-        super().connection_lost(exc)
-
-    def _wait(self) -> None:
-        self._stop_waiting()
-        self._patience = self.loop.call_later(self._headers_s, self._lose_patience)
-
-    def _stop_waiting(self) -> None:
-        if self._patience is not None:
-            self._patience.cancel()
-
-    def _lose_patience(self) -> None:
-        # The head that does not come may be pipelined behind a request still in hand.
-        if self.cycle is None or self.cycle.response_complete:  # type: ignore[redundant-expr]  # None before the first
-            self.transport.close()
-        else:
-            self._wait()
-
-
 async def _stop_on(stop: anyio.Event, server: uvicorn.Server) -> None:
     await stop.wait()
     server.should_exit = True
 
 
-def _config(app: ASGIApp, grace_s: float, headers_s: float) -> uvicorn.Config:
+def _acceptors(sock: socket.socket, connections: int) -> list[socket.socket]:
+    """Duplicate a listening socket: an event loop accepts one connection of each in a round."""
+    wanted = min(_MAX_ACCEPTORS, max(1, connections // _CONNECTIONS_PER_ACCEPTOR))
+    return [sock, *(sock.dup() for _ in range(wanted - 1))]
+
+
+def _port(limits: Limits, report: Report | None) -> Port:
+    return Port(
+        limits,
+        Connections(limits.connections),
+        on_closed=report.closed if report else _ignore,
+        on_count=report.count if report else _ignore,
+    )
+
+
+def _ignore(_: object) -> None:
+    """Take what nobody wants to know."""
+
+
+def _config(app: ASGIApp, grace_s: float, port: Port) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         loop="none",
-        http=partial(_Protocol, headers_s=headers_s),  # type: ignore[arg-type]  # only called
+        http=partial(BoundedProtocol, port=port),  # type: ignore[arg-type]  # only called
         ws="none",
         interface="asgi3",
         lifespan="off",
@@ -191,7 +218,7 @@ def _config(app: ASGIApp, grace_s: float, headers_s: float) -> uvicorn.Config:
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        backlog=BACKLOG,
+        backlog=1,  # asyncio's own loop accepts as many of a socket at once
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=grace_s,  # type: ignore[arg-type]  # goes to wait_for as it is
     )

@@ -1,1 +1,1 @@
-"""Rules that only commands and purges use: ACL, audit, purge scope, dead letters."""
+"""Rules that only commands and purges use: ACL rules, audit, purge scope, dead letters."""

@@ -1,4 +1,4 @@
-"""What `audit` finds wrong with the keys and documents of the cache."""
+"""The rules of `audit`: what may be wrong with a key of the prefix."""
 
 from collections.abc import Iterator
 from typing import Final, Literal
@@ -24,14 +24,14 @@ Problem = Literal[
 
 
 class AuditFinding(Struct, frozen=True):
-    """A problem of a key; `detail` names instances and inboxes, never text of people."""
+    """A problem of a key; `detail` names instances and inboxes, never message texts."""
 
     key: str
     problem: Problem
     detail: str
 
 
-_OF_BOT: Final = "it belongs to Evolution's bot contact, whose messages may contain pairing codes"
+_BOT_CONTACT: Final = "it belongs to Evolution's bot contact, whose messages may hold pairing codes"
 
 _TYPES: Final[dict[KeyKind, str]] = {
     "message": "string",
@@ -46,41 +46,43 @@ _TYPES: Final[dict[KeyKind, str]] = {
 def examine_document(
     place: ParsedKey, document: Document | None, bindings: Bindings
 ) -> Iterator[tuple[Problem, str]]:
-    """Yield what is wrong with a document."""
+    """Yield the problems of the document at a key."""
     if document is None:
-        yield "unreadable", "the value is not a document"
+        yield "unreadable", "the value is not a document of this program"
         return
     if is_of_bot(document):
-        yield "bot_contact", _OF_BOT
+        yield "bot_contact", _BOT_CONTACT
     if document.instance != place.instance or str(document.id) != place.id:
-        yield "misplaced", f"the document is of {document.instance!r}, id {document.id}"
+        yield "misplaced", f"the document is of instance {document.instance!r}, id {document.id}"
     owner = bindings.accounts.get(place.instance)
     if owner != document.account_id:
-        other = "no account" if owner is None else f"account {owner}"
-        detail = f"the document is of account {document.account_id}, the instance of {other}"
-        yield "wrong_account", detail
+        account = "no account" if owner is None else f"account {owner}"
+        yield (
+            "wrong_account",
+            f"the document is of account {document.account_id}, the instance of {account}",
+        )
     inbox = inbox_key(document.account_id, document.inbox_id)
     bound = bindings.instances.get(inbox)
     if bound != place.instance:
-        state = "is not bound" if bound is None else f"is bound to {bound!r}"
-        yield "wrong_inbox", f"the document is of inbox {inbox}, which {state}"
+        binding = "is not bound" if bound is None else f"is bound to {bound!r}"
+        yield "wrong_inbox", f"the document is of inbox {inbox}, which {binding}"
 
 
 def examine_key(
     place: ParsedKey | None, *, shared: bool, type_name: str, ttl_ms: int
 ) -> Iterator[tuple[Problem, str]]:
-    """Yield what is wrong with a key, whatever its value."""
+    """Yield the problems of a key that do not depend on its value."""
     if place is None and not shared:
-        yield "foreign", "this program does not write such a key"
+        yield "foreign", "this program does not write such keys"
     if ttl_ms < 0:
-        yield "immortal", "the key has no time to live"
+        yield "immortal", "the key has no TTL"
     if place and type_name != _TYPES[place.kind]:
-        yield "wrong_type", f"the type is {type_name}, and should be {_TYPES[place.kind]}"
+        yield "wrong_type", f"the key is a {type_name}, and should be a {_TYPES[place.kind]}"
 
 
 def examine_pointer(place: ParsedKey, value: bytes | None) -> Iterator[tuple[Problem, str]]:
-    """Yield what is wrong with a key whose value is the id of a document."""
+    """Yield the problems of a key that holds the id of a document."""
     if place.kind == "contact" and place.id == bot_contact.NUMBER:
-        yield "bot_contact", _OF_BOT
+        yield "bot_contact", _BOT_CONTACT
     if value is not None and not value.isdigit():
         yield "unreadable", "the value is not an id"

@@ -1,4 +1,4 @@
-"""A dead letter: the reason, the original entry, and what may be shown of it."""
+"""Parses dead letters: why an entry was buried, what it is about, and what may be shown of it."""
 
 import re
 from dataclasses import dataclass
@@ -9,16 +9,16 @@ import msgspec
 
 from worker.core.binding_rules import Bindings
 from worker.core.stream_entry import Fields
-from worker.core.tooling.entry_summary import EntrySummary, decode_leniently, summarize_entry
+from worker.core.tooling.entry_summary import EntrySummary, summarize_entry
 
 _ADDED: Final = (b"_stream", b"_reason", b"_error", b"_attempts", b"_consumer", b"_at", b"_more")
 
 _SHOWN: Final = frozenset(
-    {"event", "message_type", "content_type", "channel", "status", "private", "file_type", "name"}
+    {"event", "message_type", "content_type", "channel", "status", "private", "file_type"}
 )
-"""Members of a webhook body whose text is not of people, except `name` of a person."""
+"""Members of a webhook body whose text is chosen by Chatwoot."""
+_TIME = re.compile(r"[0-9TZ:.+ -]{10,40}|[0-9-]+T[0-9:.]+(Z|[+-][0-9:]+)")
 _NAMED_BY_OPERATORS: Final = frozenset({"inbox", "account", "team"})
-_TIME: Final = re.compile(r"[0-9TZ:.+ -]{10,40}|[0-9-]+T[0-9:.]+(Z|[+-][0-9:]+)")
 
 
 @dataclass(frozen=True)
@@ -30,33 +30,33 @@ class DeadLetter:
 
     @property
     def reason(self) -> str:
-        """Why the entry is dead."""
+        """Why the entry was buried."""
         return self._text(b"_reason")
 
     @property
     def buried_ms(self) -> int:
-        """When it became a dead letter, in Unix milliseconds."""
+        """When it was buried, in Unix milliseconds."""
         return int(self.id.partition(b"-")[0])
 
     @property
     def first_ms(self) -> int:
-        """When the original entry was first on a stream, in Unix milliseconds."""
-        first = self.fields.get(b"_id", self.id).partition(b"-")[0]
-        return int(first) if first.isdigit() else self.buried_ms
+        """When the entry was first added to a stream, in Unix milliseconds."""
+        ms = self.fields.get(b"_id", self.id).partition(b"-")[0]
+        return int(ms) if ms.isdigit() else self.buried_ms
 
     @cached_property
-    def entry(self) -> EntrySummary:
-        """What the original entry is about."""
+    def entry_summary(self) -> EntrySummary:
+        """What the entry is about."""
         return summarize_entry(self.fields)
 
     def original(self) -> dict[bytes, bytes]:
-        """Return the original fields, with `_id`: a replayed entry keeps its first id."""
-        more = _unpack(self.fields.get(b"_more"))
-        return {**{n: v for n, v in self.fields.items() if n not in _ADDED}, **more}
+        """Return the entry's own fields, and `_id`, which a replay needs to keep its order."""
+        original = {n: v for n, v in self.fields.items() if n not in _ADDED}
+        return original | _overflow(self.fields.get(b"_more"))
 
     def summary(self, bindings: Bindings) -> dict[str, Any]:
-        """Return a row of a list, without text of people."""
-        entry = self.entry
+        """Return the columns of a list, without message texts."""
+        entry = self.entry_summary
         return {
             "id": self.id.decode(),
             "at": self._text(b"_at"),
@@ -69,15 +69,13 @@ class DeadLetter:
         }
 
     def details(self, bindings: Bindings, *, content: bool) -> dict[str, Any]:
-        """Return everything; texts, names and numbers of people only with `content`."""
+        """Return everything; texts and personal data only with `content`."""
         payload = self.fields.get(b"payload", b"")
         others = {n: v for n, v in self.original().items() if n != b"payload"}
-        decoded = decode_leniently(payload)
-        shown = _readable(payload) if decoded is None else decoded
         return {
             **self.summary(bindings),
             "fields": {_readable(name): _readable(value) for name, value in others.items()},
-            "payload": shown if content else mask_payload(payload),
+            "payload": _decode(payload) if content else mask_payload(payload),
         }
 
     def _text(self, field: bytes) -> str:
@@ -85,9 +83,9 @@ class DeadLetter:
 
 
 def mask_payload(payload: bytes) -> Any:
-    """Return a webhook body with the texts, names and numbers of people masked."""
-    body = decode_leniently(payload)
-    return _mask(body) if isinstance(body, dict) else f"… {len(payload)} bytes that are no object"
+    """Return the structure and ids of a webhook body, without texts and personal data."""
+    body = _decode(payload)
+    return _mask(body) if isinstance(body, dict) else f"… {len(payload)} bytes, not an object"
 
 
 def _mask(value: Any, member: str = "", parent: str = "") -> Any:
@@ -108,12 +106,19 @@ def _may_be_shown(value: str, member: str, parent: str) -> bool:
     return member in _SHOWN or (member.endswith("_at") and bool(_TIME.fullmatch(value)))
 
 
+def _decode(payload: bytes) -> Any:
+    try:
+        return msgspec.json.decode(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return _readable(payload)
+
+
 def _readable(value: bytes) -> str:
     return value.decode(errors="backslashreplace")
 
 
-def _unpack(more: bytes | None) -> dict[bytes, bytes]:
-    """Return the fields that were packed into `_more` as JSON, because there were too many."""
+def _overflow(more: bytes | None) -> dict[bytes, bytes]:
+    """Return the fields beyond the field limit, which are stored as JSON in one field."""
     if more is None:
         return {}
     try:

@@ -1,7 +1,7 @@
-"""What an entry is about, as far as it says so; never fails, whatever the entry holds.
+"""What an entry is about, parsed leniently: unusable entries are summarized, too.
 
-`chatwoot_event` decodes a body as a whole or refuses it. This reads each member by itself, so that
-dead letters, which were refused, can be listed and purged too.
+`chatwoot_event` accepts or refuses a body as a whole. Here each member counts by itself, so that
+entries it refused can be listed, and purged with their instance.
 """
 
 from collections.abc import Iterator
@@ -14,12 +14,12 @@ from worker.core.binding_rules import Bindings, inbox_key
 from worker.core.cache_keys import aliases
 from worker.core.chatwoot_event import API_CHANNEL, MAX_NESTING
 from worker.core.documents import Contact
-from worker.core.stream_entry import Fields
+from worker.core.stream_entry import MAX_ID, Fields
 
 
 @dataclass(frozen=True, slots=True)
 class EntrySummary:
-    """Where an entry comes from and whom it is about; None for what it does not say."""
+    """The origin of an entry, and whom it is about; None where it does not say."""
 
     event: str | None = None
     account_id: int | None = None
@@ -41,10 +41,10 @@ class EntrySummary:
         return inbox_key(accounts[0], self.inbox_id) if len(accounts) == 1 else None
 
     def belongs_to(self, bindings: Bindings) -> str | None:
-        """Return the instance: as bound, else as stated, else by the name of the inbox.
+        """Return the instance: the bound one, else the stated one, else that of the inbox's name.
 
-        A stated instance or a name counts only where no other account has that instance.
-        An entry without an inbox belongs to the only instance of its account.
+        A name counts only if the instance is not another account's. Without an inbox, the instance
+        is the only one of the account.
         """
         inbox = self.inbox(bindings)
         if inbox is None:
@@ -58,56 +58,56 @@ class EntrySummary:
         account_id = int(inbox.partition("/")[0])
         return claimed if bindings.accounts.get(claimed, account_id) == account_id else None
 
-    def instances(self, bindings: Bindings) -> set[str]:
-        """Return every instance that the entry concerns: two in a conflict."""
+    def names(self, bindings: Bindings) -> set[str]:
+        """Return every instance that it mentions: in a conflict there are two."""
         names = (self.belongs_to(bindings), self.instance, self.expect, self.inbox_name)
         return {name for name in names if name}
 
 
 def summarize_entry(fields: Fields) -> EntrySummary:
-    """Summarize an entry; members that are missing or of another type are None."""
-    body = decode_leniently(fields.get(b"payload", b""))
+    """Parse an entry's fields; missing values and values of another type are ignored."""
+    body = _object(fields.get(b"payload", b""))
     account = fields.get(b"account", b"")
-    signed = int(account) if account.isdigit() and len(account) < len(str(2**63)) else None
-    is_object = isinstance(body, dict)
-    summary = _summarize_body(body, signed) if is_object else EntrySummary(account_id=signed)
+    signed = int(account) if account.isdigit() and len(account) <= len(str(MAX_ID)) else None
+    summary = EntrySummary(account_id=signed) if body is None else _summarize_body(body, signed)
     instance, expect = _text(fields.get(b"instance")), _text(fields.get(b"expect"))
     return replace(summary, instance=instance, expect=expect)
 
 
-def decode_leniently(payload: bytes) -> Any:
-    """Return the JSON value of a payload, None for anything else."""
-    try:
-        return msgspec.json.decode(payload)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
-
-
-def _summarize_body(body: Any, signed: int | None) -> EntrySummary:
-    event = _string(body, "event")
-    of_message = isinstance(body.get("conversation"), dict)
-    conversation = body["conversation"] if of_message else body
-    messages = conversation.get("messages")
-    latest = messages[0] if isinstance(messages, list) and messages else None
-    is_conversation = of_message or (event or "").startswith("conversation_")
+def _summarize_body(body: dict[str, Any], signed: int | None) -> EntrySummary:
+    event = body.get("event")
+    inner = body.get("conversation")
+    is_message = isinstance(inner, dict)
+    conversation: dict[str, Any] = inner if isinstance(inner, dict) else body
+    latest = conversation.get("messages")
+    first = latest[0] if isinstance(latest, list) and latest else {}
+    has_conversation = is_message or str(event).startswith("conversation_")
     return EntrySummary(
-        event=event,
+        event=event if isinstance(event, str) else None,
         account_id=_id(body, "account", "id")
         or _id(conversation, "account", "id")
-        or _id(latest, "account_id")
+        or _id(first, "account_id")
         or signed,
         inbox_id=_id(body, "inbox", "id")
         or _id(conversation, "inbox_id")
-        or _id(latest, "inbox_id"),
+        or _id(first, "inbox_id"),
         inbox_name=_string(body, "inbox", "name"),
         channel=_string(conversation, "channel"),
-        conversation_id=_id(conversation, "id") if is_conversation else None,
+        conversation_id=_id(conversation, "id") if has_conversation else None,
         contacts=frozenset(name for contact in _contacts(body) for name in aliases(contact)),
     )
 
 
 def _text(value: bytes | None) -> str | None:
     return None if value is None else value.decode(errors="replace")
+
+
+def _object(payload: bytes) -> dict[str, Any] | None:
+    try:
+        body = msgspec.json.decode(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return body if isinstance(body, dict) else None
 
 
 def _member(value: Any, *path: str) -> Any:
@@ -127,7 +127,7 @@ def _string(value: Any, *path: str) -> str | None:
 
 
 def _contacts(body: Any) -> Iterator[Contact]:
-    """Yield every object of the body as a contact, level by level."""
+    """Yield everybody who is named anywhere in a body, level by level."""
     level: list[Any] = [body]
     for _ in range(MAX_NESTING):
         objects = [item for item in level if isinstance(item, dict)]
@@ -136,4 +136,6 @@ def _contacts(body: Any) -> Iterator[Contact]:
                 identifier=_string(item, "identifier"), phone_number=_string(item, "phone_number")
             )
         lists = [item for item in level if isinstance(item, list)]
-        level = [v for o in objects for v in o.values()] + [v for some in lists for v in some]
+        level = [v for item in objects for v in item.values()] + [
+            v for items in lists for v in items
+        ]

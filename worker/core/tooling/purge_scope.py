@@ -1,4 +1,4 @@
-"""What a purge deletes of an instance: all of it, one conversation, or one contact."""
+"""The scope of a purge: a whole instance, one conversation, or one contact."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from worker.core.tooling.entry_summary import EntrySummary
 
 @dataclass(frozen=True, slots=True)
 class PurgeScope:
-    """A part of one instance; all of it without a conversation and a contact."""
+    """A part of one instance; the whole one if neither conversation nor contact is set."""
 
     instance: str
     conversation_id: int | None = None
@@ -20,9 +20,9 @@ class PurgeScope:
 
     @classmethod
     def of(cls, instance: str, conversation_id: int | None, contact: str | None) -> "PurgeScope":
-        """Return the scope; `contact` is a JID, or a phone number in any notation.
+        """Return a scope; `contact` is a JID, or a phone number in any format.
 
-        The other form of a Brazilian number is left out: it may be another person's.
+        A number's other form in Brazil is left out: it may be another person's.
         """
         text = contact if contact and "@" in contact else digits_of(contact or "")
         names = lookup_names(text).own if text else ()
@@ -35,27 +35,26 @@ class PurgeScope:
 
     def has_conversation(self, conversation: Conversation) -> bool:
         """Say whether a conversation is in the scope."""
-        return conversation.id == self.conversation_id or self._has_contact(conversation.contact)
+        return conversation.id == self.conversation_id or self._has(conversation.contact)
 
     def has_message(self, message: Message, conversations: Collection[int]) -> bool:
-        """Say whether a message is in the scope, by its sender or as one of these conversations."""
+        """Say whether a message is in one of these conversations, or its sender is in the scope."""
+        if message.conversation_id in conversations:
+            return True
         sender = message.sender
-        return message.conversation_id in conversations or (
-            sender is not None
-            and self._has_contact(
-                Contact(identifier=sender.identifier, phone_number=sender.phone_number)
-            )
+        return sender is not None and self._has(
+            Contact(identifier=sender.identifier, phone_number=sender.phone_number)
         )
 
     def has_entry(
-        self, entry: EntrySummary, bindings: Bindings, conversations: Collection[int] = ()
+        self, summary: EntrySummary, bindings: Bindings, conversations: Collection[int] = ()
     ) -> bool:
-        """Say whether an entry is in the scope, by itself or as one of these conversations."""
-        if entry.belongs_to(bindings) != self.instance:
+        """Say whether an entry is about the scope, or one of these conversations."""
+        if summary.belongs_to(bindings) != self.instance:
             return False
-        if self.is_all or not self.contact.isdisjoint(entry.contacts):
+        if self.is_all or not self.contact.isdisjoint(summary.contacts):
             return True
-        return entry.conversation_id in {self.conversation_id, *conversations} - {None}
+        return summary.conversation_id in {self.conversation_id, *conversations} - {None}
 
-    def _has_contact(self, contact: Contact | None) -> bool:
+    def _has(self, contact: Contact | None) -> bool:
         return not self.contact.isdisjoint(aliases(contact))

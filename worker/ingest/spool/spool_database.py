@@ -1,14 +1,17 @@
 """The database of the spool: its tables, how it is opened and checked, what its errors mean."""
 
 import contextlib
+import secrets
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 from typing import Final
 
 from worker.errors import SpoolError
+from worker.ingest.spool.ballast import free_bytes
 
 NAME: Final = "webhooks.sqlite3"
 
@@ -16,7 +19,18 @@ _PAGE_BYTES: Final = 4096
 _ROOM_BYTES: Final = 64 * 1024
 """What must be free for the spool not to count as full."""
 
+_FREE_BYTES: Final = 2 * _ROOM_BYTES
+"""What the disk must have free. The journal takes up to 24 pages for a webhook of 64 KiB (its own,
+and those of the table and of the map of pages), which are 97 KiB with their headers."""
+
+_JOURNAL_PAGES: Final = 64
+"""The journal is copied into the database when it has this many pages, so that it stays small: on
+a full disk its room is all there is. Appending costs a seventh more than with SQLite's 1000."""
+
+_FULL_VACUUM: Final = 1
+
 _LOCK_WAIT_S: Final = 2.0
+_NO_ROOM: Final = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE)
 _APPLICATION_ID: Final = 0x43574353
 _VERSION: Final = 1
 
@@ -50,6 +64,7 @@ def connect(path: Path, max_bytes: int) -> sqlite3.Connection:
     """Open the database, made if need be; raises `NotASpool` and SQLite's errors.
 
     Journal in front (WAL), synced at each commit; no larger than `max_bytes`, journal aside.
+    Rows are deleted without overwriting their pages, which would need as much room again.
     """
     # It holds people's messages: for our user alone, as are the files SQLite puts beside it.
     path.touch(mode=0o600)
@@ -73,9 +88,13 @@ def _set_up(connection: sqlite3.Connection, max_bytes: int) -> None:
         _check(connection)
     connection.execute("PRAGMA journal_mode = WAL").fetchall()
     connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA secure_delete = FAST").fetchall()
+    connection.execute(f"PRAGMA wal_autocheckpoint = {_JOURNAL_PAGES}").fetchall()
+    connection.execute(f"PRAGMA journal_size_limit = {_JOURNAL_PAGES * _PAGE_BYTES}").fetchall()
     connection.execute(f"PRAGMA max_page_count = {max_bytes // _PAGE_BYTES}").fetchall()
     if is_new:
         connection.executescript(_SCHEMA)
+    keep_free_pages(connection)
 
 
 def _check(connection: sqlite3.Connection) -> None:
@@ -88,9 +107,90 @@ def _check(connection: sqlite3.Connection) -> None:
         raise NotASpool(said)
 
 
-def figures(connection: sqlite3.Connection) -> SpoolFigures:
-    """Say how much a spool holds."""
-    entries = _number(connection, "SELECT coalesce(max(id) - min(id) + 1, 0) FROM webhooks")
+def identify(connection: sqlite3.Connection) -> str:
+    """Return what tells this spool from every other: it is stored in the file, made if need be.
+
+    Where a full disk refuses that to a file of an earlier version, the oldest row stands in for it:
+    while nothing can be stored, no row can be deleted either.
+    """
+    stored = "SELECT value FROM facts WHERE name = 'identity'"
+    if (row := connection.execute(stored).fetchone()) is None:
+        oldest = connection.execute("SELECT fields FROM webhooks ORDER BY id LIMIT 1").fetchone()
+        made = secrets.token_hex(16) if oldest is None else digest(oldest[0])
+        with contextlib.suppress(sqlite3.OperationalError):
+            connection.execute("INSERT OR IGNORE INTO facts VALUES ('identity', ?)", (made,))
+        row = connection.execute(stored).fetchone() or (made,)
+    return str(row[0])
+
+
+def digest(fields: bytes) -> str:
+    """Return what tells a row from others that had its id in another life of the file."""
+    return blake2b(fields, digest_size=8).hexdigest()
+
+
+def locate(connection: sqlite3.Connection, position: bytes) -> int:
+    """Return the id of the row that a position names, which may be deleted; 0 for a foreign one.
+
+    A file that was put back from a copy gives ids again that a later row had before.
+    """
+    number, _, expected = position.partition(b"-")
+    if not number.isdigit():
+        return 0
+    row = int(number)
+    found = connection.execute("SELECT fields FROM webhooks WHERE id = ?", (row,)).fetchone()
+    if found is not None:
+        return row if digest(found[0]).encode() == expected else 0
+    given = _number(connection, "SELECT coalesce(max(seq), 0) FROM sqlite_sequence")
+    return row if row <= given else 0
+
+
+def delete(connection: sqlite3.Connection, last: int) -> None:
+    """Delete the rows up to this id; within a transaction, and followed by `keep_free_pages`.
+
+    Where these are all, the file shrinks with the commit, so that the journal holds no page but
+    the few that are left: 16 KiB, however large the file is.
+    """
+    if _number(connection, "SELECT coalesce(max(id), 0) FROM webhooks") > last:
+        connection.execute("DELETE FROM webhooks WHERE id <= ?", (last,))
+        return
+    connection.execute("DELETE FROM webhooks")
+    connection.execute("PRAGMA auto_vacuum = FULL")
+
+
+def keep_free_pages(connection: sqlite3.Connection) -> None:
+    """Let commits keep pages that became free, as they do unless the spool is emptied.
+
+    The connection learns it even where the disk is too full to store it.
+    """
+    if _number(connection, "PRAGMA auto_vacuum") == _FULL_VACUUM:
+        with contextlib.suppress(sqlite3.OperationalError):
+            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+
+
+def journal_bytes(path: Path) -> int:
+    """Return the size of the journal beside the database."""
+    try:
+        return path.with_name(f"{path.name}-wal").stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def check_room(connection: sqlite3.Connection, path: Path, max_bytes: int) -> None:
+    """Raise `SpoolError` unless a webhook of 64 KiB would fit into the file and on the disk.
+
+    Room that the journal's file has left is not counted: this may say so early, never late.
+    """
+    if figures(connection).is_full(max_bytes) or free_bytes(path.parent) < _FREE_BYTES:
+        raise full()
+
+
+def figures(connection: sqlite3.Connection, drained: int = 0) -> SpoolFigures:
+    """Say how much a spool holds; rows up to the id `drained` are on the stream already."""
+    entries = _number(
+        connection,
+        "SELECT coalesce(max(0, max(id) - max(min(id) - 1, ?)), 0) FROM webhooks",
+        drained,
+    )
     pages = _number(connection, "PRAGMA page_count") - _number(connection, "PRAGMA freelist_count")
     return SpoolFigures(entries, pages * _PAGE_BYTES)
 
@@ -113,7 +213,7 @@ def spool_errors() -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+        if getattr(error, "sqlite_errorcode", None) in _NO_ROOM:
             raise full() from error
         raise SpoolError("spool_failed", f"the spool cannot be written: {error}") from error
     except NotASpool as error:
@@ -131,6 +231,6 @@ def full() -> SpoolError:
     )
 
 
-def _number(connection: sqlite3.Connection, query: str) -> int:
-    ((number,),) = connection.execute(query).fetchall()
+def _number(connection: sqlite3.Connection, query: str, *parameters: int) -> int:
+    ((number,),) = connection.execute(query, parameters).fetchall()
     return int(number)

@@ -8,25 +8,23 @@ the log needs shared memory.
 import fcntl
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, TypeVar
 
+from worker.core.stream_entry import SpoolPosition
 from worker.embedded.data_directory import locked, opened
 from worker.errors import ConfigurationError, SpoolError
 from worker.ingest.spool import spool_database
-from worker.ingest.spool.spool_database import (
-    NAME,
-    NotASpool,
-    SpoolFigures,
-    figures,
-    full,
-    spool_errors,
-)
+from worker.ingest.spool.ballast import Ballast
+from worker.ingest.spool.spool_database import NAME, NotASpool, SpoolFigures, figures, spool_errors
 
 SETTING: Final = "CHATWOOT_CACHE_WEBHOOK_SPOOL_DIR"
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +33,13 @@ class Spooled:
 
     id: int
     fields: bytes
+    spool: str
+    """The identity of the spool that it was read from."""
+
+    @property
+    def position(self) -> bytes:
+        """What tells this row from all others of its spool, also where ids began anew."""
+        return f"{self.id}-{spool_database.digest(self.fields)}".encode()
 
 
 class SpoolFile:
@@ -51,6 +56,10 @@ class SpoolFile:
         self._hold: BinaryIO | None = None
         self._connection: sqlite3.Connection | None = None
         self._identity = (0, 0)
+        self._ballast = Ballast(directory, max_bytes)
+        self._drained = 0
+        self.spool = ""
+        """What tells the file that is in use from every other; a file made anew is another."""
 
     def open(self) -> str | None:
         """Open the file, made if need be; returns the target it had before where that was another.
@@ -60,7 +69,8 @@ class SpoolFile:
         try:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._hold = (self._directory / "users.lock").open("ab")
-            former = self._become_user(self._hold)
+            (self._directory / "drain.lock").touch()
+            former = self._with_room(partial(self._become_user, self._hold))
         except OSError as error:
             raise ConfigurationError(
                 f"{SETTING}={self._directory} cannot be used: {error.strerror}; "
@@ -68,6 +78,7 @@ class SpoolFile:
             ) from error
         except (sqlite3.Error, NotASpool, SpoolError) as error:
             raise self._unusable(str(error)) from error
+        self._ballast.keep()
         return former
 
     def close(self) -> None:
@@ -85,48 +96,62 @@ class SpoolFile:
             )
 
     def probe(self) -> None:
-        """Raise `SpoolError` unless another webhook could be kept now; tried by a real commit."""
-        if self.figures().is_full(self._max_bytes):
-            raise full()
+        """Raise `SpoolError` unless another webhook, of 64 KiB, could be kept now.
+
+        A small commit is tried for real; for the rest, limit and disk are asked what is left.
+        """
         with self._transaction() as connection:
             connection.execute("REPLACE INTO facts VALUES ('probed', datetime())")
+        with spool_errors():
+            spool_database.check_room(self._at_hand(), self._path, self._max_bytes)
 
     def oldest(self, count: int, max_bytes: int) -> list[Spooled]:
-        """Return the rows that came first: at most `count`, and `max_bytes` unless it is one."""
+        """Return the first rows that wait: at most `count`, and `max_bytes` unless it is one."""
         found: list[Spooled] = []
         with spool_errors():
             rows = self._at_hand().execute(
-                "SELECT id, fields FROM webhooks ORDER BY id LIMIT ?", (count,)
+                "SELECT id, fields FROM webhooks WHERE id > ? ORDER BY id LIMIT ?",
+                (self._drained, count),
             )
             for row in rows:
-                found.append(Spooled(*row))
+                found.append(Spooled(row[0], row[1], self.spool))
                 max_bytes -= len(row[1])
                 if max_bytes <= 0:
                     break
             rows.close()
         return found
 
-    def drop(self, last: int) -> None:
-        """Forget every row up to this id, and give the disk what became free."""
-        with self._transaction() as connection:
-            connection.execute("DELETE FROM webhooks WHERE id <= ?", (last,))
-        with spool_errors():
-            if self.figures().entries == 0:
-                # As a script: `execute` would let go after the first page.
-                self._at_hand().executescript(
-                    "PRAGMA incremental_vacuum; PRAGMA wal_checkpoint(TRUNCATE)"
-                )
+    def mark_drained(self, position: SpoolPosition) -> None:
+        """Learn up to which row the stream has them: those do not wait, deleted or not.
+
+        The stream's word stands: where it knows no row of this file, all of them wait.
+        """
+        if position.spool == self.spool:
+            with spool_errors():
+                self._drained = spool_database.locate(self._at_hand(), position.row)
+
+    def clean(self) -> None:
+        """Delete the rows that do not wait, and give the disk what became free.
+
+        Raises `SpoolError` where the disk is so full that nothing can be deleted. While rows wait,
+        the ballast is left alone: deleting part of them frees no room on the disk.
+        """
+        try:
+            if self.figures().entries:
+                self._delete()
+            else:
+                self._with_room(self._delete)
+        finally:
+            self._ballast.keep()
 
     def postpone(self, row: Spooled) -> None:
         """Put a row behind all others."""
-        with self._transaction() as connection:
-            connection.execute("DELETE FROM webhooks WHERE id = ?", (row.id,))
-            connection.execute("INSERT INTO webhooks (fields) VALUES (?)", (row.fields,))
+        self._with_room(partial(self._postpone, row))
 
     def figures(self) -> SpoolFigures:
         """Say how much is in use; rows go in at one end and out at the other, so ids count them."""
         with spool_errors():
-            return figures(self._at_hand())
+            return figures(self._at_hand(), self._drained)
 
     @contextmanager
     def draining(self) -> Iterator[bool]:
@@ -134,6 +159,38 @@ class SpoolFile:
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         with opened(self._directory / "drain.lock") as lock:
             yield locked(lock)
+
+    def _with_room(self, work: Callable[[], T]) -> T:
+        """Do some work; where it fails, once more with the room of the ballast."""
+        try:
+            return work()
+        except (sqlite3.OperationalError, SpoolError):
+            if not self._ballast.release():
+                raise
+            return work()
+
+    def _delete(self) -> None:
+        with spool_errors():
+            ((oldest,),) = self._at_hand().execute("SELECT min(id) FROM webhooks").fetchall()
+        if oldest is not None and oldest <= self._drained:
+            self._delete_drained()
+        with spool_errors():
+            if self.figures().entries == 0 and spool_database.journal_bytes(self._path):
+                self._at_hand().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    def _delete_drained(self) -> None:
+        try:
+            with self._transaction() as connection:
+                spool_database.delete(connection, self._drained)
+        finally:
+            spool_database.keep_free_pages(self._at_hand())
+
+    def _postpone(self, row: Spooled) -> None:
+        with self._transaction() as connection:
+            connection.execute(
+                "DELETE FROM webhooks WHERE id = ? AND fields = ?", (row.id, row.fields)
+            )
+            connection.execute("INSERT INTO webhooks (fields) VALUES (?)", (row.fields,))
 
     def _become_user(self, hold: BinaryIO) -> str | None:
         """Be one of those who use the file; who is alone makes it, and says what it is for."""
@@ -155,6 +212,8 @@ class SpoolFile:
     def _connect(self) -> None:
         self._connection = spool_database.connect(self._path, self._max_bytes)
         self._identity = _identity(self._path)
+        self.spool = spool_database.identify(self._connection)
+        self._drained = 0
 
     def _retarget(self) -> str | None:
         former = self._read_target()

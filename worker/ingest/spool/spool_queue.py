@@ -13,6 +13,7 @@ import anyio.to_thread
 import msgspec
 import structlog
 
+from worker.core.stream_entry import SpoolPosition
 from worker.errors import SpoolError
 from worker.ingest.spool.spool_database import SpoolFigures
 from worker.ingest.spool.spool_file import Spooled, SpoolFile
@@ -32,7 +33,10 @@ class _Waiting:
 
 
 class SpoolQueue:
-    """Keeps what `add` is given, while `run` is running; `oldest` and `drop` take it out again."""
+    """Keeps what `add` is given, while `run` is running; `oldest` gives it back.
+
+    An event waits until `mark_drained` says that the stream has it; `clean` deletes those.
+    """
 
     def __init__(self, file: SpoolFile) -> None:
         self._file = file
@@ -75,13 +79,22 @@ class SpoolQueue:
         if waiting.error is not None:
             raise waiting.error
 
+    @property
+    def identity(self) -> str:
+        """What tells this spool from every other; a file that is made anew is another."""
+        return self._file.spool
+
     async def oldest(self, count: int) -> list[Spooled]:
-        """Return the events that came first, at most `count`."""
+        """Return the first events that wait, at most `count`."""
         return await self._do(self._file.oldest, count, _BATCH_BYTES)
 
-    async def drop(self, last: Spooled) -> None:
-        """Forget the events up to this one, which the stream has."""
-        await self._do(self._file.drop, last.id)
+    async def mark_drained(self, position: SpoolPosition) -> None:
+        """Learn up to which event the stream has them; nothing is written."""
+        await self._do(self._file.mark_drained, position)
+
+    async def clean(self) -> None:
+        """Delete the events that the stream has; raises `SpoolError` where the disk is too full."""
+        await self._do(self._file.clean)
 
     async def postpone(self, one: Spooled) -> None:
         """Put an event behind all others."""

@@ -3,6 +3,9 @@
 A spooled event carries on as `_id` the time it was accepted, with a sequence no server gives.
 So its age and its place among other events are those of its arrival, however late it is brought
 back, and bringing it twice changes nothing.
+
+The stream records which row came last, so that each row is added once, whether or not it can be
+deleted from the disk afterwards: a full disk may refuse that.
 """
 
 import secrets
@@ -14,6 +17,7 @@ from typing import Final, Protocol
 import anyio
 import structlog
 
+from worker.core.stream_entry import SpoolPosition
 from worker.errors import SpoolError, WorkerError
 from worker.ingest.spool.spool_database import SpoolFigures
 from worker.ingest.spool.spool_file import Spooled
@@ -34,14 +38,21 @@ _SEQUENCE_BITS: Final = 63
 class Spool(Protocol):
     """The disk."""
 
+    @property
+    def identity(self) -> str:
+        """What tells this spool from every other."""
+
     async def add(self, fields: Mapping[str, bytes]) -> None:
         """Keep an event durably; raises `SpoolError`."""
 
     async def oldest(self, count: int) -> list[Spooled]:
-        """Return the events that came first, at most `count`."""
+        """Return the first events that wait, at most `count`."""
 
-    async def drop(self, last: Spooled) -> None:
-        """Forget the events up to this one."""
+    async def mark_drained(self, position: SpoolPosition) -> None:
+        """Learn up to which event the stream has them: those do not wait."""
+
+    async def clean(self) -> None:
+        """Delete the events that do not wait; raises `SpoolError` where the disk is too full."""
 
     async def postpone(self, one: Spooled) -> None:
         """Put an event behind all others."""
@@ -56,8 +67,13 @@ class Spool(Protocol):
 class Stream(Protocol):
     """Where events belong."""
 
-    async def add_all(self, entries: Iterable[Mapping[str, bytes]]) -> list[str]:
-        """Add many entries in order; a failure may leave some of them added."""
+    async def drain(
+        self, after: SpoolPosition, rows: Iterable[tuple[bytes, Mapping[str, bytes]]]
+    ) -> tuple[SpoolPosition, int]:
+        """Add rows in order and record the last, in one step, if the record is `after`.
+
+        Returns the record and how many rows were added.
+        """
 
     async def ping(self) -> None:
         """Raise unless the server would take an event now."""
@@ -73,6 +89,8 @@ class SpoolRelay:
         self._throttle = LogThrottle(_LOG_EVERY_S)
         self._wanted = anyio.Event()
         self._at_once = _AT_ONCE
+        self._record = SpoolPosition("")
+        self._is_clean = True
         self.away = False
 
     def mark_unavailable(self, error: Exception) -> None:
@@ -101,30 +119,37 @@ class SpoolRelay:
             await self._rest(failures)
 
     async def _bring_back(self) -> None:
+        await self._clean()
         waiting = await self._measure()
-        if not (self.away or waiting):
+        if not (self.away or waiting or not self._is_clean):
             return
 
         await self._stream.ping()
         self.away = False
         with self._spool.draining() as is_ours:
-            if waiting and is_ours:
+            if is_ours and (waiting or not self._is_clean):
                 await self._drain()
 
     async def _drain(self) -> None:
+        """Bring what waits to the stream, and delete what is there if the disk allows it."""
+        await self._learn(await self._stream.drain(self._after(self._spool.identity), ()))
         drained = 0
         while rows := await self._spool.oldest(self._at_once):
-            await self._bring(rows)
-            drained += len(rows)
-            self._metrics.webhook_spool_drained.inc(len(rows))
+            drained += await self._bring(rows)
             self._at_once = min(2 * self._at_once, _AT_ONCE)
+            if self._is_clean:
+                await self._clean()
             await self._measure()
-        log.info("spool.drained", entries=drained)
+        await self._clean()
+        await self._measure()
+        if drained:
+            log.info("spool.drained", entries=drained)
 
-    async def _bring(self, rows: list[Spooled]) -> None:
-        """Put events on the stream, then forget them; a failure in between repeats them."""
+    async def _bring(self, rows: list[Spooled]) -> int:
+        """Put events on the stream, unless it has them; returns how many it had not."""
+        after = self._after(rows[0].spool)
         try:
-            await self._stream.add_all(map(decode, rows))
+            reply = await self._stream.drain(after, [(row.position, decode(row)) for row in rows])
         except Exception as error:
             # One at a time, so that a server that is nearly full is not given the same ones again;
             # and one that Redis does not take, for no reason that passes, must not stop the others.
@@ -132,7 +157,26 @@ class SpoolRelay:
                 await self._spool.postpone(rows[0])
             self._at_once = 1
             raise
-        await self._spool.drop(rows[-1])
+        return await self._learn(reply)
+
+    def _after(self, spool: str) -> SpoolPosition:
+        """Return what the stream's record of a spool was last known to be."""
+        return self._record if self._record.spool == spool else SpoolPosition(spool)
+
+    async def _learn(self, reply: tuple[SpoolPosition, int]) -> int:
+        self._record, added = reply
+        await self._spool.mark_drained(self._record)
+        self._metrics.webhook_spool_drained.inc(added)
+        return added
+
+    async def _clean(self) -> None:
+        """Delete what the stream has; a failure is logged, and it is tried again later."""
+        try:
+            await self._spool.clean()
+            self._is_clean = True
+        except SpoolError as error:
+            self._is_clean = False
+            self._say("spool.failed", error)
 
     async def _measure(self) -> int:
         figures = await self._spool.figures()

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from worker.core.cache_keys import CacheKeys, dead_key
-from worker.core.stream_keys import group_root
+from worker.core.stream_keys import group_root, spool_key
 from worker.core.tooling.acl_rules import INVALIDATIONS
 
 Command = tuple[str | int, ...]
@@ -72,6 +72,11 @@ def of_stream(key: str, group: str) -> Iterator[Command]:
     yield ("EXPIRE", absent, 1)
     yield ("HMGET", absent, "field")
     yield ("HSET", absent, "field", "value", "field")
+    # No spool's record.
+    unrecorded = spool_key(key, _NOBODY)
+    yield ("GET", unrecorded)
+    yield ("SET", unrecorded, "", "XX", "EX", 1)
+    yield ("EXPIRE", unrecorded, 1)
     yield from _scripts()
 
 

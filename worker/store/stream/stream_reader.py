@@ -10,10 +10,10 @@ from typing import Any, Final
 from redis.exceptions import ResponseError
 
 from worker.core.cache_keys import dead_key
-from worker.core.stream_entry import BuryResult, DeadEntry, Entry, PendingEntry
-from worker.core.stream_keys import StreamKeys
+from worker.core.stream_entry import BuryResult, DeadEntry, Entry, PendingEntry, SpoolPosition
+from worker.core.stream_keys import SPOOL_RECORD_S, StreamKeys, spool_key
 from worker.errors import RedisUnavailable
-from worker.store.client import Client
+from worker.store.client import Client, load_script
 from worker.store.stream.batch_size import AdaptiveBatchSize
 from worker.store.stream.consumer_group import ConsumerGroup, NewGroup
 from worker.store.stream.dead_letters import DeadLetterStream
@@ -244,6 +244,7 @@ class StreamProducer:
     def __init__(self, client: Client, key: str) -> None:
         self._client = client
         self._key = key
+        self._drain = load_script(client, __file__, "drain_spool")
 
     async def add(self, fields: Mapping[str, bytes]) -> str:
         """Add one entry; returns its id once the server has it."""
@@ -260,6 +261,27 @@ class StreamProducer:
             for fields in entries:
                 pipeline.xadd(self._key, dict(fields))
             return [entry_id.decode() for entry_id in await pipeline.execute()]
+
+    async def drain(
+        self, after: SpoolPosition, rows: Iterable[tuple[bytes, Mapping[str, bytes]]]
+    ) -> tuple[SpoolPosition, int]:
+        """Add rows of a spool in order, each given as its position there and its fields.
+
+        The position of the last row is recorded beside the stream, in the same step. Nothing is
+        added where the record is not `after`: the stream has other rows than the caller knows.
+        Returns the record and how many rows were added: some only where the next one is refused.
+        An error says that none of them was added, or that the reply was lost.
+        """
+        arguments: list[bytes | str | int] = [after.row, SPOOL_RECORD_S]
+        for position, fields in rows:
+            arguments += (position, 2 * len(fields))
+            for name, value in fields.items():
+                arguments += (name, value)
+        async with stream_errors(self._client, self._key):
+            row, added = await self._drain(
+                [self._key, spool_key(self._key, after.spool)], arguments
+            )
+        return SpoolPosition(after.spool, row), added
 
     async def ping(self) -> None:
         """Raise unless the server would take an entry now; one that is full answers PING.

@@ -1,0 +1,132 @@
+"""Which connection is closed for another, and how many there may be."""
+
+import gc
+import weakref
+from typing import Any
+
+import pytest
+
+from worker.web.connection_limit import Bounds, Connections, bounds, prove_connection, set_prover
+
+
+def full(*names: str) -> Connections[str]:
+    """Connections that have no room left."""
+    connections = Connections[str](len(names))
+    for name in names:
+        assert connections.add(name) is None
+    return connections
+
+
+def test_below_the_limit_none_is_closed() -> None:
+    connections = full("a", "b")
+    connections.remove("a")
+    connections.remove("a")
+
+    assert connections.add("c") is None
+    assert len(connections) == 2
+
+
+def test_the_longest_waiting_one_is_closed() -> None:
+    connections = full("a", "b", "c")
+    connections.wait("a")
+
+    assert [connections.add(name) for name in "def"] == ["b", "c", "a"]
+    assert len(connections) == 3
+
+
+def test_one_that_answers_or_is_proven_is_spared() -> None:
+    connections = full("answering", "proven", "a", "b")
+    connections.answer("answering")
+    connections.prove("proven")
+
+    assert [connections.add(name) for name in "cd"] == ["a", "b"]
+
+
+def test_a_proven_one_goes_when_no_stranger_waits() -> None:
+    connections = full("used", "idle", "answering")
+    for name in ("used", "idle", "answering"):
+        connections.prove(name)
+    connections.answer("answering")
+    connections.wait("used")
+
+    assert [connections.add("c"), connections.add("d")] == ["idle", "c"]
+
+
+def test_the_new_one_goes_when_all_answer_proven_requests() -> None:
+    connections = full("a", "b")
+    for name in "ab":
+        connections.answer(name)
+        connections.prove(name)
+
+    assert connections.add("c") == "c"
+    assert len(connections) == 2
+
+
+def test_strangers_that_keep_us_busy_do_not_close_who_comes() -> None:
+    """Else each connection would be closed by the next before its request is read."""
+    connections = full("a", "b", "c", "d")
+    for name in "abcd":
+        connections.answer(name)
+
+    assert [connections.add(name) for name in "efg"] == ["a", "b", "e"]
+
+
+def test_what_was_closed_is_not_counted_again() -> None:
+    connections = full("a", "b")
+    connections.add("c")
+    for change in (connections.wait, connections.answer, connections.prove):
+        change("a")
+
+    assert len(connections) == 2
+    assert not connections.is_proven("a")
+
+
+def test_a_port_is_crowded_before_it_is_full() -> None:
+    connections = Connections[str](4)
+    crowded = []
+    for name in "abcd":
+        connections.add(name)
+        crowded.append(connections.is_crowded())
+
+    assert crowded == [False, False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("open_files", "expected"),
+    [
+        (-1, Bounds(512, 64)),
+        (1_048_576, Bounds(512, 64)),
+        (1024, Bounds(512, 64)),
+        (256, Bounds(112, 16)),
+        (64, Bounds(28, 4)),
+        (2, Bounds(1, 1)),
+    ],
+)
+def test_both_ports_leave_room_for_the_rest(open_files: int, expected: Bounds) -> None:
+    assert bounds(open_files) == expected
+
+
+class Connection:
+    def __init__(self) -> None:
+        self.proven = False
+
+    def prove(self) -> None:
+        self.proven = True
+
+
+def test_a_request_proves_its_connection_and_does_not_keep_it() -> None:
+    connection = Connection()
+    scope: dict[str, Any] = {"state": {}}
+    set_prover(scope, connection.prove)
+    prove_connection(scope)
+    assert connection.proven
+
+    gone = weakref.ref(connection)
+    del connection
+    gc.collect()
+    assert gone() is None
+    prove_connection(scope)
+
+
+def test_without_a_server_there_is_nothing_to_prove() -> None:
+    prove_connection({})
