@@ -1,4 +1,4 @@
-"""The command line: parse, load settings, hand over."""
+"""The command line: parses arguments, loads the settings, runs a command."""
 
 import argparse
 import importlib
@@ -10,12 +10,12 @@ from typing import Final
 from worker import __version__, settings
 from worker.errors import ConfigurationError, RedisUnavailable, UpstreamError, WorkerError
 
-_FOUND_WRONG = 1
-_WRONG_USAGE = 2
+_FOUND_PROBLEM = 1
+_USAGE_ERROR = 2
 _REDIS_UNAVAILABLE = 3
 _INTERRUPTED = 128 + 2
-_NOBODY_READS = 128 + 13
-"""By signal, as a shell tells it: SIGINT and SIGPIPE."""
+_BROKEN_PIPE = 128 + 13
+"""The exit codes of shells for SIGINT and SIGPIPE."""
 
 _COMMANDS: Final = (
     "run",
@@ -33,58 +33,55 @@ _COMMANDS: Final = (
     "config",
     "healthcheck",
 )
-"""Each is a module of `worker.cli`, in the order of the help text."""
+"""Modules of `worker.cli`, in the order of the help text."""
 
 _EXIT_CODES = """
 exit codes: 0 done, 1 found something wrong, 2 wrong usage or settings,
 3 Redis unavailable
 
-settings come from the command line (--set, behind the command), the
-environment, <NAME>_FILE, .env and env.yml, in this order;
+settings come from the command line (--set, after the command), the
+environment, <NAME>_FILE, .env, connect.env and env.yml, in this order;
 `chatwoot-cache config` shows each with its origin
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns its exit code."""
+    """Run one command and return its exit code; without arguments, print the help."""
     argv = sys.argv[1:] if argv is None else argv
-    arguments = parser(_named(argv)).parse_args(argv)
+    if not argv:
+        parser().print_help()
+        return 0
+    # An orchestrator runs `healthcheck` every few seconds: only the module of the command is
+    # imported.
+    arguments = parser(argv[:1] if argv[0] in _COMMANDS else _COMMANDS).parse_args(argv)
     try:
         loaded = settings.load(_overrides(arguments.set))
         code: int = arguments.func(arguments, loaded)
         sys.stdout.flush()
     except RedisUnavailable as error:
-        _say(f"Redis is unavailable: {error} (`chatwoot-cache doctor` says more)")
+        _print_error(f"Redis is unavailable: {error} (`chatwoot-cache doctor` says more)")
         return _REDIS_UNAVAILABLE
     except UpstreamError as error:
-        _say(str(error))
-        return _FOUND_WRONG
+        _print_error(str(error))
+        return _FOUND_PROBLEM
     except WorkerError as error:
-        _say(str(error))
-        return _WRONG_USAGE
+        _print_error(str(error))
+        return _USAGE_ERROR
     except KeyboardInterrupt:
         return _INTERRUPTED
     except BrokenPipeError:
-        # As `head` does once it has enough. What is still to be written goes nowhere.
+        # The reader is gone, as `head` after its last line. The rest of the output is dropped.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _NOBODY_READS
+        return _BROKEN_PIPE
     return code
 
 
-def _say(message: str) -> None:
+def _print_error(message: str) -> None:
     sys.stderr.write("".join(f"chatwoot-cache: {line}\n" for line in message.splitlines()))
 
 
-def _named(argv: Sequence[str]) -> Sequence[str]:
-    """Return the command that is asked for, or all of them where none is.
-
-    Only that one's module is imported: an orchestrator runs `healthcheck` every few seconds.
-    """
-    return argv[:1] if argv and argv[0] in _COMMANDS else _COMMANDS
-
-
 def parser(commands: Sequence[str] = _COMMANDS) -> argparse.ArgumentParser:
-    """Return the parser of the command line, or of some of its commands."""
+    """Return the parser of the command line with these commands."""
     parser = argparse.ArgumentParser(
         prog="chatwoot-cache",
         description="A sidecar for Evolution API and Chatwoot: keeps messages and conversations\n"
@@ -93,7 +90,7 @@ def parser(commands: Sequence[str] = _COMMANDS) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"chatwoot-cache {__version__}")
-    subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for command in commands:
         module = importlib.import_module(f"worker.cli.{command}")
         description = module.__doc__ or ""
@@ -108,7 +105,7 @@ def parser(commands: Sequence[str] = _COMMANDS) -> argparse.ArgumentParser:
             action="append",
             default=[],
             metavar="NAME=VALUE",
-            help="a setting that overrides all other sources; may be repeated",
+            help="a setting, which overrides all other sources; may be repeated",
         )
     return parser
 

@@ -1,4 +1,4 @@
-"""Look for problems, and say what to do about them.
+"""Look for what is wrong, and say what to do about it.
 
 Examines settings, servers, stream, cache and spool; changes nothing. Exit code 1: there is a
 problem. Exit code 3: Redis does not answer.

@@ -7,6 +7,7 @@ import os
 import shlex
 import sys
 from argparse import ArgumentParser, Namespace
+from importlib.util import find_spec
 from pathlib import Path
 
 import anyio
@@ -54,7 +55,7 @@ def run(arguments: Namespace, loaded: LoadedSettings) -> int:
         )
 
     try:
-        anyio.run(main, backend_options={"use_uvloop": _has_uvloop()})
+        anyio.run(main, backend_options={"use_uvloop": find_spec("uvloop") is not None})
     except Exception as error:  # noqa: BLE001 - the last to catch anything
         cause = _first_cause(error)
         if isinstance(cause, WorkerError):
@@ -62,14 +63,6 @@ def run(arguments: Namespace, loaded: LoadedSettings) -> int:
         log.critical("worker.crashed", error=logs.error_site(cause))
         return 1
     return 0
-
-
-def _has_uvloop() -> bool:
-    try:
-        import uvloop  # noqa: F401, PLC0415 - only to see whether it is installed
-    except ImportError:
-        return False
-    return True
 
 
 def _first_cause(error: Exception) -> Exception:
