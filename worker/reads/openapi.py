@@ -64,6 +64,7 @@ def _schemas() -> dict[str, Any]:
     _, schemas = msgspec.json.schema_components(
         [Message, Conversation, ChatTurn, _PAGE, _ERROR], ref_template=_REF
     )
+    schemas["Turn"] = {**schemas.pop("ChatTurn"), "title": "Turn"}
     for name, description in _PAGE_DESCRIPTIONS.items():
         schemas["Page"]["properties"][name]["description"] = description
     origin = {"enum": [*get_args(Origin), None], "description": "Who wrote the message."}
@@ -107,7 +108,7 @@ def _ref(name: str) -> Schema:
     return {"$ref": _REF.format(name=name)}
 
 
-_PAGES: Final = (_ref("Page"), {"type": "array", "items": _ref("ChatTurn")})
+_PAGES: Final = (_ref("Page"), {"type": "array", "items": _ref("Turn")})
 _OPERATIONS: Final[list[tuple[ReadKind, str, str, tuple[Schema, ...]]]] = [
     ("message", "/messages/{id}", "A message", (_ref("Message"),)),
     ("source", "/messages", "A message by its source id", (_ref("Message"),)),

@@ -17,7 +17,6 @@ _REQUIRED: Final = (
     ("XTRIM", _NO_KEY, "MINID", "0"),
     ("EVALSHA", "0" * 40, 0),
 )
-_OPTIONAL: Final = (("XACKDEL", _NO_KEY, _NO_KEY, "IDS", 1, "0-0"),)
 _SAVE_STATES: Final = (
     "rdb_last_bgsave_status",
     "aof_last_write_status",
@@ -29,14 +28,13 @@ async def version(context: CheckContext) -> CheckResult:
     """Whether the server has the required commands; tried, as a version says too little."""
     probe = context.probe
     missing = [str(command[0]) for command in _REQUIRED if not await probe.understands(command)]
-    optional = [str(command[0]) for command in _OPTIONAL if await probe.understands(command)]
     name = await _server_name(context)
     if missing:
         return problem(
             f"{name} lacks {', '.join(missing)}, or forms of them that are needed",
             "use Redis 6.2 or newer, or Valkey",
         )
-    return ok(f"{name} with {', '.join(optional)}" if optional else name)
+    return ok(name)
 
 
 async def role(context: CheckContext) -> CheckResult:
