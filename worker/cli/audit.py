@@ -26,6 +26,7 @@ from worker.core.tooling.audit_rules import (
 from worker.settings import LoadedSettings
 from worker.store.cache.keyspace import KeyInfo, Keyspace
 
+_DOCUMENTS: Final = ("message", "conversation")
 _MAX_FINDINGS: Final = 10_000
 """Findings that are listed; all of them are counted."""
 
@@ -60,7 +61,9 @@ async def _audit(context: CommandContext) -> _Report:
         with progress("Auditing", await keyspace.size()) as advance:
             async for batch in keyspace.walk(advance):
                 for key in batch:
-                    _count(report, key)
+                    report.keys += 1
+                    if key.place and key.place.kind in _DOCUMENTS:
+                        report.documents[key.place.instance] += 1
                     if _examine(keyspace, key, bindings):
                         suspects[key.key] = None
         # Bindings may have changed and keys expired meanwhile: report only what is still wrong.
@@ -73,18 +76,12 @@ async def _audit(context: CommandContext) -> _Report:
     return report
 
 
-def _count(report: _Report, key: KeyInfo) -> None:
-    report.keys += 1
-    if key.place and key.place.kind in ("message", "conversation"):
-        report.documents[key.place.instance] += 1
-
-
 def _examine(keyspace: Keyspace, key: KeyInfo, bindings: Bindings) -> list[AuditFinding]:
     name, place = key.key.decode(errors="backslashreplace"), key.place
     shared = name in keyspace.keys.shared
     found = list(examine_key(place, shared=shared, type_name=key.type.decode(), ttl_ms=key.ttl_ms))
     if place and key.type == b"string":
-        if place.kind in ("message", "conversation"):
+        if place.kind in _DOCUMENTS:
             found += examine_document(place, key.document(), bindings)
         else:
             found += examine_pointer(place, key.value)
