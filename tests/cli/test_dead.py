@@ -69,7 +69,7 @@ async def test_what_people_wrote_is_shown_only_when_asked(program: Program) -> N
         assert json.loads(hidden)["reason"]
         if "no_instance" not in shown:
             assert "Texto secreto" in shown
-    assert json.loads(hidden)["payload"] == "… 13 bytes that are no object"
+    assert json.loads(hidden)["payload"] == "… 13 bytes, not an object"
     first = json.loads((await program("dead", "show", (await ids(program))[0])).out)
     assert first["payload"]["inbox"] == {"id": 13, "name": "loja-aurora"}
     assert first["payload"]["event"] == "message_created"
