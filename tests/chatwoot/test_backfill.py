@@ -291,7 +291,10 @@ def test_a_reply_that_is_too_large_ends_it_with_a_line(
 
 def test_says_what_is_not_known(command: Command) -> None:
     result = command("backfill", "outra")
-    assert (result.code, "instance 'outra' is not known: known are 'loja'" in result.err) == (2, True)
+    assert (result.code, "instance 'outra' is not known: known are 'loja'" in result.err) == (
+        2,
+        True,
+    )
 
     Path("connect.env").unlink()
     result = command("backfill", "loja")
