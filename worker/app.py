@@ -21,7 +21,7 @@ from starlette.types import ASGIApp
 
 from worker import __version__, backends
 from worker.backends import AllHealthy, EntrySource
-from worker.chatwoot.account_clients import AccountClients, build_read_through, can_read_through
+from worker.chatwoot.account_clients import AccountClients
 from worker.chatwoot.read_through import ReadThrough
 from worker.consumer.instance_resolver import InstanceResolver
 from worker.consumer.loop import Consumer, ConsumerSettings
@@ -183,7 +183,7 @@ class _Worker:
                 _keyring(settings),
                 self._tiers.reader,
                 self._metrics,
-                through=self._build_through() if can_read_through(settings) else None,
+                through=self._build_through() if self._can_read_through() else None,
             )
         self._upkeep: Maintenance | None = None
         self._consumer: Consumer | NullConsumer
@@ -211,9 +211,12 @@ class _Worker:
         self._clients.append(client)
         return client
 
+    def _can_read_through(self) -> bool:
+        return self._accounts.is_configured and not self._settings.local_only
+
     def _build_through(self) -> ReadThrough:
         settings = self._settings
-        return build_read_through(
+        return ReadThrough(
             settings,
             self._accounts,
             self._tiers.reader,

@@ -1,4 +1,4 @@
-"""Both APIs for a test, and the commands that are tried on them."""
+"""Fakes of both APIs, and commands run against them."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -16,18 +16,18 @@ from worker.__main__ import main
 
 @pytest.fixture
 def chatwoot() -> Iterator[Chatwoot]:
-    with Chatwoot() as stand_in:
-        yield stand_in
+    with Chatwoot() as server:
+        yield server
 
 
 @pytest.fixture
 def evolution() -> Iterator[Evolution]:
-    with Evolution() as stand_in:
-        yield stand_in
+    with Evolution() as server:
+        yield server
 
 
 @dataclass(frozen=True)
-class Said:
+class CommandResult:
     """How a command ended."""
 
     code: int
@@ -39,7 +39,7 @@ class Said:
         return json.loads(self.out)
 
 
-Command = Callable[..., Said]
+Command = Callable[..., CommandResult]
 
 
 @pytest.fixture
@@ -50,38 +50,38 @@ def command(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> Command:
-    """Run a command in an empty folder, on a cache and a stream of the test's own."""
+    """Run commands in an empty directory, with the test's own cache and stream."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CACHE_REDIS_URI", redis_uri)
     monkeypatch.setenv("CACHE_REDIS_PREFIX_KEY", prefix)
     monkeypatch.setenv("CHATWOOT_CACHE_STREAM_KEY", f"{prefix}:events")
 
-    def run(*arguments: str) -> Said:
+    def run(*arguments: str) -> CommandResult:
         capfd.readouterr()
         try:
             code = main(arguments)
         except SystemExit as end:
             code = int(end.code or 0)
         out, err = capfd.readouterr()
-        return Said(code, out, err)
+        return CommandResult(code, out, err)
 
     return run
 
 
 @pytest.fixture
 def bindings(redis_uri: str, prefix: str) -> Iterator[Callable[[], dict[str, str]]]:
-    """What is bound now."""
+    """The current bindings."""
     with redis.Redis.from_url(redis_uri) as client:
 
         def read() -> dict[str, str]:
-            held: Any = client.hgetall(f"{prefix}:chatwoot:%bindings")
-            return {inbox.decode(): instance.decode() for inbox, instance in held.items()}
+            stored: Any = client.hgetall(f"{prefix}:chatwoot:%bindings")
+            return {inbox.decode(): instance.decode() for inbox, instance in stored.items()}
 
         yield read
 
 
 @pytest.fixture
 def keys(redis_uri: str, prefix: str) -> Iterator[Callable[[], set[bytes]]]:
-    """Every key that has the test's name."""
+    """Every key of the test's prefix."""
     with redis.Redis.from_url(redis_uri) as client:
         yield lambda: set(client.scan_iter(f"{prefix}*", count=1000))

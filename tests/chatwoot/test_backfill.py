@@ -1,8 +1,10 @@
 """`backfill`: everything Chatwoot knows comes to the stream once, and goes on after a failure."""
 
+import gzip
 import json
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from tests.chatwoot.conftest import Command
 from tests.fakes.chatwoot import Chatwoot
 from tests.fakes.http import HTML, Reply, Request
 from tests.fakes.rows import ConversationRow
+from worker.chatwoot.http_client import MAX_REPLY_BYTES
 from worker.core.tooling.acl_rules import rules
 
 Entries = Callable[[], list[dict[str, Any]]]
@@ -26,14 +29,14 @@ def stream(redis_uri: str, prefix: str) -> Iterator[Entries]:
     with redis.Redis.from_url(redis_uri) as client:
 
         def read() -> list[dict[str, Any]]:
-            held: Any = client.xrange(f"{prefix}:events")
+            stored: Any = client.xrange(f"{prefix}:events")
             return [
                 {
                     "id": entry_id.decode(),
                     "body": json.loads(fields[b"payload"]),
                     **{name.decode(): value.decode() for name, value in fields.items()},
                 }
-                for entry_id, fields in held
+                for entry_id, fields in stored
             ]
 
         yield read
@@ -69,10 +72,10 @@ def test_reads_every_page_of_every_conversation_once(
     for number in range(1, 31):
         conversation(chatwoot, number, 45 if number == 1 else 2)
 
-    said = command("backfill", "loja")
+    result = command("backfill", "loja")
 
-    assert (said.code, said.err) == (0, "")
-    assert "Put 103 messages of 30 conversations of 'loja'" in said.out
+    assert (result.code, result.err) == (0, "")
+    assert "Put 103 messages of 30 conversations of 'loja'" in result.out
     assert sorted(ids(stream())) == sorted(
         row.id for found in chatwoot.conversations[3] for row in found.messages
     )
@@ -143,9 +146,9 @@ def test_one_conversation_is_read_from_its_beginning(
     assert command("backfill", "loja", "--conversation", "1").code == 0
     assert sorted(ids(stream())) == list(range(1001, 1051))
     for other in ("2", "3"):
-        said = command("backfill", "loja", "--conversation", other)
-        assert said.code == 2
-        assert f"conversation {other} is in no inbox of 'loja'" in said.err
+        result = command("backfill", "loja", "--conversation", other)
+        assert result.code == 2
+        assert f"conversation {other} is in no inbox of 'loja'" in result.err
 
 
 def test_a_conversation_that_moves_up_while_it_reads_is_not_missed(
@@ -178,10 +181,10 @@ def test_goes_on_where_it_stopped_and_begins_anew_after_it_ended(
         return None
 
     chatwoot.fault = fail
-    said = command("backfill", "loja")
-    assert said.code == 1
-    assert "run the same command again to continue" in said.err
-    assert "answers 401" in said.err
+    result = command("backfill", "loja")
+    assert result.code == 1
+    assert "run the same command again to continue" in result.err
+    assert "answers 401" in result.err
     before = len(stream())
     assert 0 < before < 200
 
@@ -225,9 +228,9 @@ def test_a_conversation_that_is_deleted_meanwhile_is_passed_over(
         else None
     )
 
-    said = command("backfill", "loja")
-    assert said.code == 0
-    assert "Skipped 1 conversation, deleted in Chatwoot" in said.out
+    result = command("backfill", "loja")
+    assert result.code == 0
+    assert "Skipped 1 conversation, deleted in Chatwoot" in result.out
     assert ids(stream()) == [2001]
 
 
@@ -245,18 +248,57 @@ def test_what_does_not_pass_ends_it_with_a_line(
     conversation(chatwoot, 1, 1)
     chatwoot.fault = lambda _request: reply
 
-    said = command("backfill", "loja")
-    assert said.code == 1
-    assert said.err.count(f"Chatwoot at {chatwoot.url}") == 1
+    result = command("backfill", "loja")
+    assert result.code == 1
+    assert result.err.count(f"Chatwoot at {chatwoot.url}") == 1
+
+
+@pytest.mark.parametrize("parameter", ["before", "page"])
+def test_a_server_that_ignores_what_asks_for_the_next_page_ends_it_with_a_line(
+    command: Command, chatwoot: Chatwoot, parameter: str
+) -> None:
+    for number in range(1, 31):
+        conversation(chatwoot, number, 25)
+
+    def ignore(request: Request) -> Reply:
+        query = {name: text for name, text in request.query.items() if name != parameter}
+        return chatwoot.answer(replace(request, query=query))
+
+    chatwoot.fault = ignore
+
+    result = command("backfill", "loja")
+    assert result.code == 1
+    assert f"ignores `{parameter}`" in result.err
+    assert len(chatwoot.requests) < 100
+
+
+@pytest.mark.parametrize("is_compressed", [False, True])
+def test_a_reply_that_is_too_large_ends_it_with_a_line(
+    command: Command, chatwoot: Chatwoot, *, is_compressed: bool
+) -> None:
+    body = b" " * (MAX_REPLY_BYTES + 1)
+    reply = (
+        Reply(200, gzip.compress(body), {"Content-Encoding": "gzip"})
+        if is_compressed
+        else Reply(200, body)
+    )
+    chatwoot.fault = lambda _request: reply
+
+    result = command("backfill", "loja")
+    assert result.code == 1
+    assert f"answers with more than {MAX_REPLY_BYTES} bytes" in result.err
 
 
 def test_says_what_is_not_known(command: Command) -> None:
-    said = command("backfill", "outra")
-    assert (said.code, "instance 'outra' is not known: known are 'loja'" in said.err) == (2, True)
+    result = command("backfill", "outra")
+    assert (result.code, "instance 'outra' is not known: known are 'loja'" in result.err) == (
+        2,
+        True,
+    )
 
     Path("connect.env").unlink()
-    said = command("backfill", "loja")
-    assert (said.code, "CHATWOOT_CACHE_CHATWOOT_URL" in said.err) == (2, True)
+    result = command("backfill", "loja")
+    assert (result.code, "CHATWOOT_CACHE_CHATWOOT_URL" in result.err) == (2, True)
 
 
 def test_the_rights_of_an_operator_are_enough(
@@ -273,8 +315,8 @@ def test_the_rights_of_an_operator_are_enough(
         admin.execute_command("ACL", "SETUSER", prefix, "reset", "on", ">p", *granted)
         uri = redis_uri.replace("redis://", f"redis://{prefix}:p@")
         monkeypatch.setenv("CACHE_REDIS_URI", uri)
-        said = command("backfill", "loja")
+        result = command("backfill", "loja")
         admin.execute_command("ACL", "DELUSER", prefix)
 
-    assert (said.code, said.err) == (0, "")
+    assert (result.code, result.err) == (0, "")
     assert len(stream()) == 2

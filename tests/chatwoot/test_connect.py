@@ -1,4 +1,4 @@
-"""`connect`: exact pairs become bindings, one webhook an account, and nothing is guessed."""
+"""`connect`: binds exact matches, sets up one webhook per account, and guesses nothing."""
 
 import stat
 import threading
@@ -31,18 +31,18 @@ def test_binds_the_inbox_sets_the_webhook_up_and_keeps_its_secret(
 ) -> None:
     pair(evolution, chatwoot, "loja-aurora")
 
-    said = command(*ask(evolution))
+    result = command(*ask(evolution))
 
-    assert (said.code, said.err) == (0, "")
+    assert (result.code, result.err) == (0, "")
     assert bindings() == {"3/12": "loja-aurora"}
     (webhook,) = chatwoot.webhooks[3]
     assert (webhook["url"], webhook["subscriptions"]) == (URL, list(EVENTS))
-    kept = Path("connect.env")
-    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
-    assert webhook["secret"] in kept.read_text()
-    assert "admin-token" in kept.read_text()
+    env_file = Path("connect.env")
+    assert stat.S_IMODE(env_file.stat().st_mode) == 0o600
+    assert webhook["secret"] in env_file.read_text()
+    assert "admin-token" in env_file.read_text()
     for secret in (webhook["secret"], "admin-token", evolution.apikey):
-        assert secret not in said.out + said.err
+        assert secret not in result.out + result.err
     settings = command("config", "--json").json["settings"]
     assert settings["CHATWOOT_CACHE_WEBHOOK_SECRETS"] == {
         "value": {"3": ["***"]},
@@ -58,14 +58,14 @@ def test_a_second_run_changes_nothing(
     command(*ask(evolution))
     before = Path("connect.env").stat(), bindings(), [dict(w) for w in chatwoot.webhooks[3]]
 
-    said = command(*ask(evolution), "--json")
+    result = command(*ask(evolution), "--json")
 
     after = Path("connect.env").stat(), bindings(), chatwoot.webhooks[3]
     assert (before[0].st_ino, *before[1:]) == (after[0].st_ino, *after[1:])
-    assert said.code == 0
-    assert said.json["inboxes"][0]["binding"] == "already bound"
-    assert said.json["webhooks"][0]["webhook"] == "found"
-    assert said.json["written"] == []
+    assert result.code == 0
+    assert result.json["inboxes"][0]["binding"] == "already bound"
+    assert result.json["webhooks"][0]["webhook"] == "found"
+    assert result.json["written"] == []
     assert len(chatwoot.paths("POST") + chatwoot.paths("PATCH")) == 1
 
 
@@ -78,14 +78,14 @@ def test_a_dry_run_changes_nothing_anywhere(
 ) -> None:
     pair(evolution, chatwoot, "loja-aurora")
 
-    said = command(*ask(evolution), "--dry-run")
+    result = command(*ask(evolution), "--dry-run")
 
-    assert said.code == 0
-    assert "would bind" in said.out
-    assert "would create" in said.out
+    assert result.code == 0
+    assert "would bind" in result.out
+    assert "would create" in result.out
     assert keys() == set()
     assert list(tmp_path.iterdir()) == []
-    assert {request.method for request in chatwoot.asked} == {"GET"}
+    assert {request.method for request in chatwoot.requests} == {"GET"}
 
 
 def test_nothing_is_mixed_and_nothing_guessed(
@@ -103,33 +103,33 @@ def test_nothing_is_mixed_and_nothing_guessed(
         chatwoot.add_inbox(inbox_id, "Whatsapp", evolution.webhook_url(name), account_id=account_id)
     evolution.add("sem chatwoot")
 
-    said = command(*ask(evolution), "--json")
+    result = command(*ask(evolution), "--json")
 
-    assert said.code == 0, said
+    assert result.code == 0, result
     assert bindings() == {
         "3/12": "loja do João 🛒",
         "3/13": "padaria + café %2F",
         "3/15": "n",
         "4/16": "s",
     }
-    reasons = {(row["name"], row["instance"]): row["reason"] for row in said.json["inboxes"]}
+    reasons = {(row["name"], row["instance"]): row["reason"] for row in result.json["inboxes"]}
     assert "Channel::WebWidget" in reasons["Site", None]
     assert "Chatwoot is off" in reasons[None, "sem chatwoot"]
     assert [len(chatwoot.webhooks[account]) for account in (3, 4)] == [1, 1]
 
 
-def test_two_instances_for_one_inbox_are_told_and_left_alone(
+def test_two_instances_for_one_inbox_are_reported_and_not_bound(
     command: Command, evolution: Evolution, chatwoot: Chatwoot, bindings: Bound
 ) -> None:
     for name in ("norte", "sul"):
         evolution.add(name, url=chatwoot.url, nameInbox="Whatsapp")
     chatwoot.add_inbox(12, "Whatsapp", evolution.webhook_url("norte"))
 
-    said = command(*ask(evolution))
+    result = command(*ask(evolution))
 
-    assert said.code == 1
-    assert "instances 'norte' and 'sul' use this one inbox" in said.out
-    assert "Not bound: 3/12. The worker binds such an inbox by its name" in said.out
+    assert result.code == 1
+    assert "instances 'norte' and 'sul' use this one inbox" in result.out
+    assert "Not bound: 3/12. The worker binds such an inbox by its name" in result.out
     assert bindings() == {}
     assert chatwoot.webhooks[3] == []
 
@@ -140,10 +140,10 @@ def test_a_binding_that_stands_is_not_put_over(
     pair(evolution, chatwoot, "loja nova")
     command("bindings", "set", "3/12", "loja velha")
 
-    said = command(*ask(evolution))
+    result = command(*ask(evolution))
 
-    assert said.code == 1
-    assert "chatwoot-cache bindings set 3/12 'loja nova'" in said.out
+    assert result.code == 1
+    assert "chatwoot-cache bindings set 3/12 'loja nova'" in result.out
     assert bindings() == {"3/12": "loja velha"}
 
 
@@ -156,10 +156,10 @@ def test_an_instance_of_another_account_is_not_taken_over(
     alone = ("connect", "--chatwoot", chatwoot.url, "--token", "admin-token", "--account")
 
     assert command(*alone, "3").code == 0
-    said = command(*alone, "4")
+    result = command(*alone, "4")
 
-    assert said.code == 1
-    assert "belongs to account 3" in said.out
+    assert result.code == 1
+    assert "belongs to account 3" in result.out
     assert bindings() == {"3/13": "Whatsapp"}
 
 
@@ -170,30 +170,30 @@ def test_chatwoot_alone_with_what_a_person_states(
     chatwoot.add_inbox(13, "Vendas")
     chatwoot.add_inbox(14, "Site", channel="Channel::WebWidget")
 
-    said = command(
+    result = command(
         *("connect", "--chatwoot", chatwoot.url, "--token", "admin-token", "--account", "3"),
         *("--bind", "a=b=c=d", "--bind", "3/14=site da loja"),
     )
 
-    assert said.code == 0, said
+    assert result.code == 0, result
     assert bindings() == {"3/12": "c=d", "3/13": "Vendas", "3/14": "site da loja"}
 
 
-@pytest.mark.parametrize("stated", ["12", "nada=x", "12=", "Igual=x"])
+@pytest.mark.parametrize("option", ["12", "nada=x", "12=", "Igual=x"])
 def test_what_a_person_states_must_mean_one_inbox(
-    command: Command, chatwoot: Chatwoot, bindings: Bound, stated: str
+    command: Command, chatwoot: Chatwoot, bindings: Bound, option: str
 ) -> None:
     for inbox_id in (12, 13):
         chatwoot.add_inbox(inbox_id, "Igual")
 
-    said = command(
+    result = command(
         *("connect", "--chatwoot", chatwoot.url, "--token", "admin-token", "--account", "3"),
-        *("--bind", stated),
+        *("--bind", option),
     )
 
-    assert said.code == 2
-    assert f"--bind {stated}" in said.err
-    assert len(said.err.splitlines()) == 1
+    assert result.code == 2
+    assert f"--bind {option}" in result.err
+    assert len(result.err.splitlines()) == 1
     assert bindings() == {}
 
 
@@ -203,11 +203,11 @@ def test_an_agents_token_binds_and_says_that_the_webhook_needs_an_administrators
     chatwoot.users["admin-token"] = {3: "agent"}
     pair(evolution, chatwoot, "loja")
 
-    said = command(*ask(evolution))
+    result = command(*ask(evolution))
 
-    assert said.code == 1
-    assert "answers 403" in said.out
-    assert "administrator" in said.out
+    assert result.code == 1
+    assert "answers 403" in result.out
+    assert "administrator" in result.out
     assert bindings() == {"3/12": "loja"}
 
     chatwoot.users["another"] = {3: "administrator"}
@@ -232,15 +232,15 @@ def test_a_webhook_that_is_there_already_gets_the_events_it_lacks(
         {"id": 7, "url": f"{URL}/", "subscriptions": ["message_created", "contact_updated"]},
         {"id": 8, "url": "https://n8n.test/webhook/x", "subscriptions": ["message_created"]},
     ]
-    chatwoot.webhooks[3][0]["secret"] = "held"
+    chatwoot.webhooks[3][0]["secret"] = "secret"
 
-    said = command(*ask(evolution), "--json")
+    result = command(*ask(evolution), "--json")
 
-    assert said.json["webhooks"] == [{"account": 3, "webhook": "changed", "reason": ""}]
+    assert result.json["webhooks"] == [{"account": 3, "webhook": "changed", "reason": ""}]
     ours, other = chatwoot.webhooks[3]
     assert set(ours["subscriptions"]) == {*EVENTS, "contact_updated"}
     assert other["subscriptions"] == ["message_created"]
-    assert '{"3":"held"}' in Path("connect.env").read_text()
+    assert '{"3":"secret"}' in Path("connect.env").read_text()
 
 
 def test_a_chatwoot_that_does_not_sign_gets_a_token_into_the_url(
@@ -268,9 +268,9 @@ def test_secrets_are_asked_for_where_the_command_line_would_show_them(
 
     assert command("connect", "--evolution", evolution.url).code == 0
     monkeypatch.delenv("CHATWOOT_CACHE_EVOLUTION_APIKEY")
-    said = command("connect", "--evolution", evolution.url)
-    assert said.code == 2
-    assert "--apikey is missing" in said.err
+    result = command("connect", "--evolution", evolution.url)
+    assert result.code == 2
+    assert "--apikey is missing" in result.err
 
 
 def test_a_secret_goes_to_the_file_that_the_settings_name(
@@ -280,27 +280,29 @@ def test_a_secret_goes_to_the_file_that_the_settings_name(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    held = tmp_path / "secrets.json"
-    held.write_text('{"9": "other"}')
-    monkeypatch.setenv("CHATWOOT_CACHE_WEBHOOK_SECRETS_FILE", str(held))
+    secrets_file = tmp_path / "secrets.json"
+    secrets_file.write_text('{"9": "other"}')
+    monkeypatch.setenv("CHATWOOT_CACHE_WEBHOOK_SECRETS_FILE", str(secrets_file))
     pair(evolution, chatwoot, "loja")
 
     assert command(*ask(evolution)).code == 0
-    assert held.read_text() == f'{{"9":"other","3":"{chatwoot.webhooks[3][0]["secret"]}"}}\n'
-    assert stat.S_IMODE(held.stat().st_mode) == 0o600
+    assert (
+        secrets_file.read_text() == f'{{"9":"other","3":"{chatwoot.webhooks[3][0]["secret"]}"}}\n'
+    )
+    assert stat.S_IMODE(secrets_file.stat().st_mode) == 0o600
     assert "SECRETS" not in Path("connect.env").read_text()
 
 
-def test_a_setting_that_would_outrank_the_file_is_spoken_of(
+def test_a_setting_that_would_override_the_file_is_reported(
     command: Command, evolution: Evolution, chatwoot: Chatwoot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CHATWOOT_CACHE_WEBHOOK_SECRETS", '{"9": "other"}')
     pair(evolution, chatwoot, "loja")
 
-    said = command(*ask(evolution))
+    result = command(*ask(evolution))
 
-    assert said.code == 1
-    assert "CHATWOOT_CACHE_WEBHOOK_SECRETS is set in environment" in said.err
+    assert result.code == 1
+    assert "CHATWOOT_CACHE_WEBHOOK_SECRETS is set in environment" in result.err
 
 
 def test_a_file_that_cannot_be_written_is_a_line_beside_the_table(
@@ -313,24 +315,24 @@ def test_a_file_that_cannot_be_written_is_a_line_beside_the_table(
     monkeypatch.setenv("CHATWOOT_CACHE_CONNECT_FILE", "/proc/nowhere/connect.env")
     pair(evolution, chatwoot, "loja")
 
-    said = command(*ask(evolution))
-    assert said.code == 1
-    (line,) = said.err.splitlines()
+    result = command(*ask(evolution))
+    assert result.code == 1
+    (line,) = result.err.splitlines()
     assert "/proc/nowhere/connect.env cannot be written" in line
     assert "CHATWOOT_CACHE_CONNECT_FILE" in line
     assert bindings() == {"3/12": "loja"}
 
 
-def test_an_address_that_only_evolution_knows_is_told_and_can_be_replaced(
+def test_an_address_that_only_evolution_knows_is_reported_and_can_be_replaced(
     command: Command, evolution: Evolution, chatwoot: Chatwoot, bindings: Bound
 ) -> None:
     evolution.add("loja", url="http://127.0.0.1:1")
     chatwoot.add_inbox(12, "loja", evolution.webhook_url("loja"))
 
-    said = command(*ask(evolution))
-    assert said.code == 1
-    assert "http://127.0.0.1:1 cannot be reached from here" in said.err
-    assert "--chatwoot URL" in said.err
+    result = command(*ask(evolution))
+    assert result.code == 1
+    assert "http://127.0.0.1:1 cannot be reached from here" in result.err
+    assert "--chatwoot URL" in result.err
 
     assert command(*ask(evolution), "--chatwoot", chatwoot.url).code == 0
     assert bindings() == {"3/12": "loja"}
@@ -342,9 +344,9 @@ def test_two_chatwoots_are_not_mixed_in_one_cache(
     pair(evolution, chatwoot, "loja")
     evolution.add("outra", url="https://other.test", accountId="3")
 
-    said = command(*ask(evolution))
-    assert said.code == 2
-    assert "https://other.test" in said.err
+    result = command(*ask(evolution))
+    assert result.code == 2
+    assert "https://other.test" in result.err
     assert bindings() == {}
 
     assert command(*ask(evolution), "--chatwoot", chatwoot.url).code == 1
@@ -373,10 +375,10 @@ def test_each_failure_is_one_line_that_says_who_and_what(
     failing = evolution if who == "evolution" else chatwoot
     failing.fault = lambda _request: ANSWERS[how]
 
-    said = command(*ask(evolution))
+    result = command(*ask(evolution))
 
-    assert said.code == 1
-    (line,) = said.err.splitlines()
+    assert result.code == 1
+    (line,) = result.err.splitlines()
     assert f"{who.title()} at {failing.url}" in line
     assert not {"secret", "admin-token", evolution.apikey, "<"} & set(
         line.replace("/", " ").split()
@@ -393,12 +395,12 @@ def test_a_slow_answer_is_not_waited_for(
     over = threading.Event()
     chatwoot.fault = lambda _request: Reply(200, {"payload": []}, delay=over)
     try:
-        said = command(*ask(evolution), "--set", "CHATWOOT_CACHE_CHATWOOT_TIMEOUT_S=0.2")
+        result = command(*ask(evolution), "--set", "CHATWOOT_CACHE_CHATWOOT_TIMEOUT_S=0.2")
     finally:
         over.set()
 
-    assert said.code == 1
-    assert "did not answer within 0.2 s" in said.err
+    assert result.code == 1
+    assert "did not answer within 0.2 s" in result.err
 
 
 def test_one_account_that_refuses_does_not_stop_the_others(
@@ -407,11 +409,11 @@ def test_one_account_that_refuses_does_not_stop_the_others(
     pair(evolution, chatwoot, "loja")
     evolution.add("outra", url=chatwoot.url, accountId="8", token="admin-token")
 
-    said = command(*ask(evolution))
+    result = command(*ask(evolution))
 
-    assert said.code == 1
-    assert "account 8: Chatwoot" in said.err
-    assert "answers 401" in said.err
+    assert result.code == 1
+    assert "account 8: Chatwoot" in result.err
+    assert "answers 401" in result.err
     assert bindings() == {"3/12": "loja"}
 
 
@@ -428,8 +430,8 @@ def test_one_account_that_refuses_does_not_stop_the_others(
 def test_wrong_usage_is_one_line_and_exit_code_2(
     command: Command, arguments: tuple[str, ...]
 ) -> None:
-    said = command("connect", *arguments)
+    result = command("connect", *arguments)
 
-    assert said.code == 2
-    assert len(said.err.splitlines()) == 1
-    assert "hidden" not in said.err
+    assert result.code == 2
+    assert len(result.err.splitlines()) == 1
+    assert "hidden" not in result.err

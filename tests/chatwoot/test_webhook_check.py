@@ -8,7 +8,7 @@ from prometheus_client import generate_latest
 
 from tests.chatwoot.conftest import Command
 from tests.fakes.chatwoot import Chatwoot
-from tests.fakes.http import Reply, StandIn
+from tests.fakes.http import FakeServer, Reply
 from worker.core.chatwoot_event import EVENTS
 from worker.ops.metrics import Metrics
 
@@ -21,9 +21,9 @@ def metrics() -> Metrics:
 
 
 @pytest.fixture
-def worker(metrics: Metrics, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
+def worker(metrics: Metrics, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeServer]:
     """What a worker says of itself."""
-    with StandIn(lambda _request: Reply(200, generate_latest(metrics.registry))) as ops:
+    with FakeServer(lambda _request: Reply(200, generate_latest(metrics.registry))) as ops:
         monkeypatch.setenv("CHATWOOT_CACHE_OPS_PORT", ops.url.rpartition(":")[2])
         yield ops
 
@@ -94,7 +94,7 @@ def test_without_a_worker_it_cannot_be_told(
 
 
 @pytest.fixture
-def known(worker: StandIn, chatwoot: Chatwoot, monkeypatch: pytest.MonkeyPatch) -> Chatwoot:
+def known(worker: FakeServer, chatwoot: Chatwoot, monkeypatch: pytest.MonkeyPatch) -> Chatwoot:
     """A Chatwoot that can be asked, and no webhook has arrived."""
     assert worker.url
     monkeypatch.setenv("CHATWOOT_CACHE_CHATWOOT_URL", chatwoot.url)
@@ -134,7 +134,7 @@ def test_the_webhook_is_to_a_private_address(command: Command, known: Chatwoot, 
 
 def test_the_webhook_redirects(command: Command, known: Chatwoot) -> None:
     to = {"Location": f"https://cache.exemplo.test{PATH}"}
-    with StandIn(lambda _request: Reply(301, b"", to)) as proxy:
+    with FakeServer(lambda _request: Reply(301, b"", to)) as proxy:
         known.webhooks[3].append(
             {"id": 1, "url": f"{proxy.url}{PATH}", "subscriptions": list(EVENTS)}
         )

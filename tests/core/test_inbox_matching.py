@@ -1,4 +1,4 @@
-"""Which inbox is which instance: exact pairs only, whatever the names are."""
+"""Inboxes match instances exactly or not at all, whatever their names are."""
 
 from urllib.parse import quote
 
@@ -47,11 +47,11 @@ def pairs(instances: list[EvolutionInstance], inboxes: list[Inbox]) -> dict[str,
 
 
 def left(instances: list[EvolutionInstance], inboxes: list[Inbox]) -> list[str]:
-    judged = match_inboxes(instances, inboxes)
+    results = match_inboxes(instances, inboxes)
     return [
-        f"{one.inbox.key if one.inbox else '-'} {one.instance or '-'}: {one.reason}"
-        for one in judged
-        if isinstance(one, Unmatched)
+        f"{result.inbox.key if result.inbox else '-'} {result.instance or '-'}: {result.reason}"
+        for result in results
+        if isinstance(result, Unmatched)
     ]
 
 
@@ -114,18 +114,18 @@ def test_a_name_alone_pairs_nothing() -> None:
 
     assert pairs(instances, inboxes) == {}
     assert any(
-        "3/1 has its inbox's name, which alone proves nothing" in one
-        for one in left(instances, inboxes)
+        "3/1 has its inbox's name, which alone proves nothing" in result
+        for result in left(instances, inboxes)
     )
 
 
-def test_two_instances_for_one_inbox_are_told_and_not_bound() -> None:
+def test_two_instances_for_one_inbox_are_reported_and_not_bound() -> None:
     instances = [instance("a", inbox_name="Whatsapp"), instance("b", inbox_name="Whatsapp")]
     inboxes = [inbox(1, "Whatsapp", of="a")]
 
     assert pairs(instances, inboxes) == {}
     assert any(
-        "instances 'a' and 'b' use this one inbox" in one for one in left(instances, inboxes)
+        "instances 'a' and 'b' use this one inbox" in result for result in left(instances, inboxes)
     )
 
 
@@ -158,10 +158,10 @@ def test_an_inbox_whose_instance_says_otherwise_is_not_bound(
     inboxes = [inbox(1, "loja", of="loja")]
 
     assert pairs(instances, inboxes) == {}
-    assert any(reason in one for one in left(instances, inboxes))
+    assert any(reason in result for result in left(instances, inboxes))
 
 
-def test_chatwoot_alone_takes_the_url_then_the_name_unless_told() -> None:
+def test_chatwoot_alone_takes_the_url_then_the_name_unless_stated() -> None:
     inboxes = [
         inbox(1, "Whatsapp", of="norte"),
         inbox(2, "sul"),
@@ -171,11 +171,11 @@ def test_chatwoot_alone_takes_the_url_then_the_name_unless_told() -> None:
         inbox(6, ""),
         inbox(7, "sete"),
     ]
-    judged = list(match_by_name(inboxes, {"3/7": "dita"}))
+    results = list(match_by_name(inboxes, {"3/7": "dita"}))
 
-    assert {p.inbox.key: p.instance for p in judged if isinstance(p, MatchedInbox)} == {
+    assert {p.inbox.key: p.instance for p in results if isinstance(p, MatchedInbox)} == {
         "3/1": "norte",
         "3/2": "sul",
         "3/7": "dita",
     }
-    assert len([one for one in judged if isinstance(one, Unmatched)]) == 4
+    assert len([result for result in results if isinstance(result, Unmatched)]) == 4

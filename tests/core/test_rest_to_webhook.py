@@ -1,4 +1,4 @@
-"""What backfill reads against what webhooks say: the newest of both stands, in any order."""
+"""Backfill and webhooks merged: the newest state of both is kept, in any order."""
 
 import json
 from dataclasses import dataclass, field, replace
@@ -25,10 +25,10 @@ LOJA = Destination("loja", 3)
 def documents(payload: bytes, *, at_us: int, first: str | None = None) -> tuple[Any, Any]:
     """The documents of an entry that the stream took at a time; `first` is its `_id`."""
     fields = {b"payload": payload} | ({b"_id": first.encode()} if first else {})
-    said = entries.read_envelope(Entry(f"{at_us // 1000}-{at_us % 1000}".encode(), fields))
-    event = chatwoot_event.decode_event(said.payload)
+    envelope = entries.read_envelope(Entry(f"{at_us // 1000}-{at_us % 1000}".encode(), fields))
+    event = chatwoot_event.decode_event(envelope.payload)
     assert event is not None
-    return chatwoot_event.build_documents(event, said, LOJA)
+    return chatwoot_event.build_documents(event, envelope, LOJA)
 
 
 def fresh() -> ConversationRow:
@@ -49,7 +49,7 @@ def rest_messages(row: ConversationRow) -> list[RestMessage]:
 
 @dataclass
 class World:
-    """Chatwoot over a while, everything that was read from it, and what a cache makes of that.
+    """Chatwoot over time, everything that was read from it, and the documents it results in.
 
     A webhook is read some while after its change, and arrives some while after that.
     """
@@ -59,15 +59,15 @@ class World:
     now_us: int = START_US
     messages: list[Message] = field(default_factory=list)
     conversations: list[Conversation] = field(default_factory=list)
-    told: dict[int, MessageRow] = field(default_factory=dict)
-    told_status: dict[int, str] = field(default_factory=dict)
-    told_conversation: str | None = None
+    known: dict[int, MessageRow] = field(default_factory=dict)
+    known_status: dict[int, str] = field(default_factory=dict)
+    known_conversation: str | None = None
 
     def pass_time(self, us: int) -> None:
         self.now_us += us
 
     def change(self, what: str, number: int) -> MessageRow | None:
-        """Change a row; returns the message that an event will be about, none for no message."""
+        """Change a row; returns the message of its event, None for no message."""
         self.pass_time(self.tick_us)
         message = self.row.messages[number % len(self.row.messages)]
         match what:
@@ -93,8 +93,8 @@ class World:
                 return self.row.add(len(self.row.messages) + 1, self.now_us, f"text {self.now_us}")
         return None if message.message_type == 2 else message
 
-    def hear(self, message: MessageRow | None, *, created: bool, delay_us: int) -> None:
-        """Take a webhook that is read now, and arrives a while later."""
+    def receive(self, message: MessageRow | None, *, created: bool, delay_us: int) -> None:
+        """Receive a webhook that is built now, and arrives `delay_us` later."""
         arrives_us = self.now_us + delay_us
         if message is None:
             body = self.row.conversation_webhook("conversation_updated")
@@ -105,14 +105,14 @@ class World:
             self._take(documents(json.dumps(body).encode(), at_us=arrives_us))
             self._note(message)
             if self.row.latest()[:1] == [message]:
-                self.told_status[message.id] = message.status
-        self.told_conversation = self.row.status
+                self.known_status[message.id] = message.status
+        self.known_conversation = self.row.status
 
     def backfill(self, between: list[tuple[str, int]], delay_us: int) -> list[MessageRow | None]:
-        """Read the conversation, then its messages; returns what changed in between, untold."""
+        """Read the conversation, then its messages; returns those that changed in between."""
         first = f"{self.now_us // 1000 - 1}-{self.now_us % 1000}"
         conversation = rest_conversation(self.row)
-        self.told_conversation = self.row.status
+        self.known_conversation = self.row.status
         changed = [self.change(what, number) for what, number in between]
         messages = rest_messages(self.row)
         arrives_us = self.now_us + delay_us
@@ -123,7 +123,7 @@ class World:
         for message in self.row.messages:
             if message.message_type != 2:
                 self._note(message)
-                self.told_status[message.id] = message.status
+                self.known_status[message.id] = message.status
         return changed
 
     def _take(self, made: tuple[Message | None, Conversation]) -> None:
@@ -133,7 +133,7 @@ class World:
             self.messages.append(message)
 
     def _note(self, message: MessageRow) -> None:
-        self.told[message.id] = replace(message)
+        self.known[message.id] = replace(message)
 
     def cached(self) -> dict[int, Message]:
         ids = {message.id for message in self.messages}
@@ -152,14 +152,14 @@ def steps(*what: str, **kinds: list[int]) -> st.SearchStrategy[list[Step]]:
     return st.lists(st.one_of(*some), min_size=1, max_size=12)
 
 
-def lived(history: list[Step]) -> World:
-    """A world in which these steps happened, one after the other."""
+def replay(history: list[Step]) -> World:
+    """Return a world in which these steps happened in order."""
     world = World(tick_us=1_000_000)
     for kind, (what, number), us in history:
         match kind:
             case "live":
                 message = world.change(what, number)
-                world.hear(message, created=what in ("create", "note"), delay_us=us)
+                world.receive(message, created=what in ("create", "note"), delay_us=us)
             case "lost":
                 world.change(what, number)
             case "backfill":
@@ -171,35 +171,35 @@ def lived(history: list[Step]) -> World:
 
 
 EDIT = ("edit", 0)
-UNTOLD_EDIT: list[Step] = [("live", EDIT, 0), ("lost", EDIT, 0), ("backfill", EDIT, 0)]
+MISSED_EDIT: list[Step] = [("live", EDIT, 0), ("lost", EDIT, 0), ("backfill", EDIT, 0)]
 EDIT_AFTER_A_LINE: list[Step] = [
     ("live", ("activity", 0), 0),
     ("straddled", EDIT, 0),
     ("live", EDIT, 0),
 ]
-UNTOLD_EDIT_AFTER_A_STATUS: list[Step] = [("live", ("status", 2), 0), *UNTOLD_EDIT]
+MISSED_EDIT_AFTER_A_STATUS: list[Step] = [("live", ("status", 2), 0), *MISSED_EDIT]
 
 
-@example(UNTOLD_EDIT)
-@example(UNTOLD_EDIT_AFTER_A_STATUS)
+@example(MISSED_EDIT)
+@example(MISSED_EDIT_AFTER_A_STATUS)
 @settings(max_examples=400)
 @given(steps(*WHAT, live=[0], lost=[0], backfill=[0], pause=[5_000_000]))
-def test_what_was_read_last_stands_where_nothing_is_under_way(history: list[Step]) -> None:
+def test_the_last_state_read_is_kept_where_no_event_is_in_flight(history: list[Step]) -> None:
     """Events may be lost, and each reading is on the stream before the next is made.
 
     In whole seconds, which is all that the REST API tells of most times, and without private
-    notes, which hide when the latest public message changed: there, a webhook's word stands.
+    notes, which hide when the latest public message changed: there, the state of a webhook is kept.
     """
-    world = lived(history)
+    world = replay(history)
 
     cached = world.cached()
-    assert cached.keys() == world.told.keys()
-    for message_id, row in world.told.items():
+    assert cached.keys() == world.known.keys()
+    for message_id, row in world.known.items():
         assert cached[message_id].deleted == bool(row.content_attributes)
         assert cached[message_id].content == row.content
-        assert cached[message_id].status == world.told_status.get(message_id)
+        assert cached[message_id].status == world.known_status.get(message_id)
     if world.conversations:
-        assert reduce(merge, world.conversations).status == world.told_conversation
+        assert reduce(merge, world.conversations).status == world.known_conversation
 
 
 @example(EDIT_AFTER_A_LINE)
@@ -208,30 +208,30 @@ def test_what_was_read_last_stands_where_nothing_is_under_way(history: list[Step
 def test_no_webhook_is_undone_by_what_backfill_puts_on_the_stream_after_it(
     history: list[Step],
 ) -> None:
-    """A change between backfill's two requests is told by a webhook that is read after them."""
+    """A webhook for a change between the two requests of backfill is read after them."""
     world = World()
     for step in history:
-        for message, created in lived_on(world, step):
-            world.hear(message, created=created, delay_us=0)
+        for message, created in replay_step(world, step):
+            world.receive(message, created=created, delay_us=0)
 
     cached = world.cached()
     for row in world.row.messages:
-        if row.id in world.told:
+        if row.id in world.known:
             assert cached[row.id].deleted == bool(row.content_attributes)
             assert cached[row.id].content == row.content
     if world.conversations:
         assert reduce(merge, world.conversations).status == world.row.status
 
 
-def lived_on(world: World, step: Step) -> list[tuple[MessageRow | None, bool]]:
-    """Take a step, and return what webhooks have to tell after it."""
+def replay_step(world: World, step: Step) -> list[tuple[MessageRow | None, bool]]:
+    """Take a step, and return the messages that webhooks are due for."""
     kind, (what, number), us = step
     world.pass_time(2000)
     if kind == "pause":
         world.pass_time(us)
         return []
     if kind == "straddled":
-        told = world.backfill([(what, number)], us)
+        changed = world.backfill([(what, number)], us)
     else:
-        told = [world.change(what, number)]
-    return [(message, what in ("create", "note")) for message in told]
+        changed = [world.change(what, number)]
+    return [(message, what in ("create", "note")) for message in changed]

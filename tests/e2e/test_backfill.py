@@ -1,4 +1,4 @@
-"""Backfill beside live events, with `kill -9` in the middle: the newest of both is what stands.
+"""Backfill beside live events, with `kill -9` in the middle: the newest state of both is kept.
 
 `make test-backfill MESSAGES=20000` does the same with more.
 """
@@ -26,17 +26,17 @@ HOUR_US = 3_600_000_000
 
 
 class Live:
-    """Chatwoot at work: rows change, and each change is told by a webhook, read a bit later."""
+    """Live traffic: rows change, and each change is sent as a webhook a little later."""
 
     def __init__(self, chatwoot: Chatwoot, place: Place) -> None:
-        self.told = 0
+        self.sent = 0
         self.lock = threading.Lock()
         self._chatwoot = chatwoot
         self._place = place
         self._random = random.Random(MESSAGES)
         self._rows = chatwoot.conversations[3]
         self._last_us = NOW_US
-        # Nobody reads rows while they change: a database would see to that.
+        # Rows are not read while they change, as in a database.
         chatwoot.fault = self._answer_alone
 
     def _answer_alone(self, request: Request) -> Reply:
@@ -44,17 +44,17 @@ class Live:
             return self._chatwoot.answer(request)
 
     def change(self) -> None:
-        """Change some rows, and tell of them in an order that is not the changes'.
+        """Change some rows, and send their webhooks in another order than that of the changes.
 
-        A status is told while its message is the latest: no webhook tells it otherwise.
+        A status is sent while its message is the latest: no webhook carries it otherwise.
         """
         with self.lock:
-            told = [self._change_status()]
+            bodies = [self._change_status()]
             changed = [self._change_one() for _ in range(8)]
             self._random.shuffle(changed)
-            told += [self._body(row, message) for row, message in changed]
-        self._place.add(*told)
-        self.told += len(told)
+            bodies += [self._body(row, message) for row, message in changed]
+        self._place.add(*bodies)
+        self.sent += len(bodies)
 
     def _body(self, row: ConversationRow, message: MessageRow | None) -> bytes:
         if message is None:
@@ -102,12 +102,12 @@ def filled(chatwoot: Chatwoot) -> None:
         chatwoot.add_conversation(row)
 
 
-def told_before(chatwoot: Chatwoot) -> Iterator[Json]:
-    """Yield what webhooks told of some messages before changes that nobody told."""
+def sent_before(chatwoot: Chatwoot) -> Iterator[Json]:
+    """Yield webhooks of some messages, and then change them without a webhook."""
     for row in chatwoot.conversations[3]:
         for message in row.messages[::3]:
             yield row.webhook(message, "message_created")
-            message.content, message.updated_us = f"untold {message.id}", row.activity_us + 1000
+            message.content, message.updated_us = f"missed {message.id}", row.activity_us + 1000
 
 
 @contextmanager
@@ -143,7 +143,7 @@ def has_read(place: Place, conversations: int) -> Callable[[], bool]:
     return lambda: place.redis.hlen(f"{place.stream}:backfill:loja") > conversations
 
 
-async def test_the_newest_of_both_stands_after_kill_9_in_the_middle(
+async def test_the_newest_state_of_both_is_kept_after_kill_9_in_the_middle(
     place: Place, tmp_path: Path
 ) -> None:
     with Chatwoot() as chatwoot:
@@ -155,7 +155,7 @@ async def test_the_newest_of_both_stands_after_kill_9_in_the_middle(
             CHATWOOT_TOKEN="admin-token",
             CHATWOOT_REQUESTS_PER_S="300",
         )
-        place.add(*told_before(chatwoot))
+        place.add(*sent_before(chatwoot))
         live = Live(chatwoot, place)
         async with running(tmp_path, settings):
             with at_work(live):
@@ -169,7 +169,7 @@ async def test_the_newest_of_both_stands_after_kill_9_in_the_middle(
                 assert again.returncode == 0, err
             await place.settled(timeout_s=120)
         assert b"messages of" in out
-        assert live.told > 0
+        assert live.sent > 0
         assert place.letters() == []
         assert not place.redis.exists(f"{place.stream}:backfill:loja")
         assert differences(place, chatwoot) == []
@@ -184,12 +184,12 @@ def differences(place: Place, chatwoot: Chatwoot) -> list[str]:
             found.append(f"conversation {row.id}: {document['status']}, not {row.status}")
         for message in row.messages:
             document = place.document("loja", "message", message.id)
-            # A new message that was not the latest when its webhook was made has none told.
+            # A new message that was not the latest when its webhook was made has none.
             status = document and (document["status"] or "sent")
-            told = document and (document["content"], document["deleted"], status)
+            actual = document and (document["content"], document["deleted"], status)
             expected = message.content, bool(message.content_attributes), message.status
-            if told != expected:
-                found.append(f"message {message.id}: {told}, not {expected}")
+            if actual != expected:
+                found.append(f"message {message.id}: {actual}, not {expected}")
         timeline = place.redis.zcard(place.key("loja", "conversation", row.id, "messages"))
         if timeline != len(row.messages):
             found.append(f"timeline {row.id}: {timeline} of {len(row.messages)}")

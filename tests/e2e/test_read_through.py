@@ -1,4 +1,4 @@
-"""What the cache does not have is asked of Chatwoot: once, in time, and for the right instance."""
+"""Read-through: what the cache lacks is fetched once, in time, and for the right instance."""
 
 import threading
 import time
@@ -22,8 +22,8 @@ NOW_US = int(time.time()) * 1_000_000
 
 @pytest.fixture
 def chatwoot() -> Iterator[Chatwoot]:
-    with Chatwoot() as stand_in:
-        yield stand_in
+    with Chatwoot() as server:
+        yield server
 
 
 @pytest.fixture
@@ -71,12 +71,12 @@ async def test_many_who_miss_share_one_request_and_the_next_finds_it_cached(
         page = answer.json()
         assert [message["id"] for message in page["messages"]] == list(range(1, 46))
         assert (page["complete"], page["read_through"]) == (True, "fetched")
-    assert len(chatwoot.asked) == 4
+    assert len(chatwoot.requests) == 4
 
     again = await ask(worker)
     assert "x-read-through" not in again.headers
     assert again.json()["complete"] is True
-    assert len(chatwoot.asked) == 4
+    assert len(chatwoot.requests) == 4
 
 
 @pytest.mark.parametrize(
@@ -94,9 +94,9 @@ async def test_when_chatwoot_fails_the_cache_answers_and_says_so(
     assert answer.status_code == 200
     assert [message["id"] for message in answer.json()["messages"]] == [3]
     assert (answer.json()["complete"], answer.json()["read_through"]) == (False, "failed")
-    asked = len(chatwoot.asked)
+    asked = len(chatwoot.requests)
     await ask(worker)
-    assert len(chatwoot.asked) == asked
+    assert len(chatwoot.requests) == asked
 
 
 async def test_a_slow_chatwoot_is_not_waited_for(worker: Worker, chatwoot: Chatwoot) -> None:

@@ -1,4 +1,4 @@
-"""Chatwoot 4: inboxes, webhooks, conversations and messages of accounts, by a user's token."""
+"""Fake of Chatwoot 4: inboxes, webhooks, conversations and messages, by a user's token."""
 
 import hashlib
 import hmac
@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import Literal
 
-from tests.fakes.http import Reply, Request, StandIn
+from tests.fakes.http import FakeServer, Reply, Request
 from tests.fakes.rows import ConversationRow, Json, MessageRow
 
 Role = Literal["administrator", "agent"]
@@ -20,8 +20,8 @@ _A_PAGE = 25
 _MESSAGES_A_PAGE = 20
 
 
-class Chatwoot(StandIn):
-    """Accounts, and who may see them; `signs` is whether webhooks have a secret (since 4.11.2)."""
+class Chatwoot(FakeServer):
+    """Accounts and their users; `signs` is whether webhooks have a secret (since 4.11.2)."""
 
     def __init__(self, *, signs: bool = True) -> None:
         super().__init__(self._answer)
@@ -64,7 +64,7 @@ class Chatwoot(StandIn):
         return row
 
     def signed(self, account_id: int, payload: bytes) -> Iterator[tuple[str, dict[str, str]]]:
-        """Where the account's webhooks go to, and the headers that they carry with a body."""
+        """Yield the URL of each webhook of an account, and the headers for a body."""
         for webhook in self.webhooks[account_id]:
             stamp = str(int(time.time()))
             headers = {"Content-Type": "application/json", "X-Chatwoot-Delivery": "d"}
@@ -116,18 +116,18 @@ class Chatwoot(StandIn):
     ) -> Reply:
         if role != "administrator":
             return Reply(403, {"error": "You are not authorized to do this action"})
-        held = self.webhooks[account_id]
+        webhooks = self.webhooks[account_id]
         if request.method == "GET":
-            return Reply(200, {"payload": {"webhooks": held}})
-        stated = request.body["webhook"]
-        changed = next((w for w in held if str(w["id"]) == number), None)
-        if any(w["url"] == stated["url"] and w is not changed for w in held):
+            return Reply(200, {"payload": {"webhooks": webhooks}})
+        body = request.body["webhook"]
+        changed = next((w for w in webhooks if str(w["id"]) == number), None)
+        if any(w["url"] == body["url"] and w is not changed for w in webhooks):
             return Reply(422, {"message": "Url has already been taken"})
         if changed is None:
             changed = {"id": next(self._ids), "name": None, "account_id": account_id}
             changed |= {"secret": f"secret-{account_id}-{changed['id']}"} if self.signs else {}
-            held.append(changed)
-        changed |= stated
+            webhooks.append(changed)
+        changed |= body
         return Reply(200, {"payload": {"webhook": changed}})
 
     def _list(self, request: Request, account_id: int) -> Reply:
@@ -148,7 +148,7 @@ class Chatwoot(StandIn):
         request: Request,
         account_id: int,
         number: int,
-        messages: bool,  # noqa: FBT001  (told from the path)
+        messages: bool,  # noqa: FBT001  (parsed from the path)
     ) -> Reply:
         row = next((r for r in self.conversations[account_id] if r.id == number), None)
         if row is None:
@@ -171,5 +171,5 @@ def _page(messages: list[MessageRow], request: Request) -> list[MessageRow]:
 
 
 def encoded(body: Json) -> bytes:
-    """A body as it is sent."""
+    """A body as Chatwoot encodes it."""
     return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()

@@ -1,13 +1,13 @@
-"""Evolution API 2: its instances, for whoever has the global key."""
+"""Fake of Evolution API 2: lists its instances, with the global key."""
 
 from typing import Any
 from urllib.parse import quote
 
-from tests.fakes.http import Reply, Request, StandIn
+from tests.fakes.http import FakeServer, Reply, Request
 from tests.fakes.rows import Json
 
 
-class Evolution(StandIn):
+class Evolution(FakeServer):
     """Instances with their Chatwoot settings."""
 
     def __init__(self, apikey: str = "global-key") -> None:
@@ -36,7 +36,7 @@ class Evolution(StandIn):
         )
 
     def webhook_url(self, name: str) -> str:
-        """What it writes into the inbox of an instance, as `encodeURIComponent` does."""
+        """The webhook URL it writes into an inbox, encoded by `encodeURIComponent`."""
         return f"http://evolution:8080/chatwoot/webhook/{quote(name, safe='!*()' + chr(39))}"
 
     def _answer(self, request: Request) -> Reply:
@@ -47,7 +47,7 @@ class Evolution(StandIn):
         return Reply(200, self.instances)
 
 
-def _chatwoot(name: str, stated: Json) -> Json:
+def _chatwoot(name: str, settings: Json) -> Json:
     return {
         "enabled": True,
         "accountId": "3",
@@ -66,5 +66,5 @@ def _chatwoot(name: str, stated: Json) -> Json:
         "organization": "",
         "logo": "",
         "ignoreJids": [],
-        **stated,
+        **settings,
     }

@@ -1,4 +1,4 @@
-"""A server on loopback that answers what a function says, with faults to be put in its way."""
+"""An HTTP server on loopback with a function as its handler, and faults to inject."""
 
 import contextlib
 import json
@@ -15,7 +15,7 @@ HTML = b"<!DOCTYPE html><html><body>We're sorry, but something went wrong.</body
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked."""
+    """A request that was received."""
 
     method: str
     path: str
@@ -26,7 +26,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Reply:
-    """What is answered; `delay` is waited for first, None drops the connection instead."""
+    """A reply; it is sent once `delay` is set."""
 
     status: int = 200
     body: Any = None
@@ -43,19 +43,19 @@ Answering = Callable[[Request], Reply]
 Fault = Callable[[Request], Reply | None]
 
 
-class StandIn:
-    """Answers by `answer`, or by `fault` where that has an answer of its own."""
+class FakeServer:
+    """Replies by `answer`, unless `fault` returns a reply."""
 
     def __init__(self, answer: Answering) -> None:
         self.answer = answer
         self.fault: Fault = lambda _request: None
-        self.asked: list[Request] = []
+        self.requests: list[Request] = []
         self._server = _Server(("127.0.0.1", 0), _handler(self))
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
 
     @property
     def url(self) -> str:
-        """Where it listens."""
+        """The server's URL."""
         return f"http://127.0.0.1:{self._server.server_address[1]}"
 
     def __enter__(self) -> Self:
@@ -73,18 +73,18 @@ class StandIn:
         self._thread.join()
 
     def paths(self, method: str = "GET") -> list[str]:
-        """The paths that were asked with a method."""
-        return [request.path for request in self.asked if request.method == method]
+        """The paths of all requests with a method."""
+        return [request.path for request in self.requests if request.method == method]
 
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, *_: object) -> None:
-        """Say nothing of clients that were killed."""
+        """Print nothing about clients that were killed."""
 
 
-def _handler(stand_in: StandIn) -> type[BaseHTTPRequestHandler]:
+def _handler(server: FakeServer) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         disable_nagle_algorithm = True
@@ -100,8 +100,8 @@ def _handler(stand_in: StandIn) -> type[BaseHTTPRequestHandler]:
                 {name.lower(): value for name, value in self.headers.items()},
                 json.loads(content) if content else None,
             )
-            stand_in.asked.append(request)
-            self._send(stand_in.fault(request) or stand_in.answer(request))
+            server.requests.append(request)
+            self._send(server.fault(request) or server.answer(request))
 
         def _send(self, reply: Reply) -> None:
             if reply.delay is not None:

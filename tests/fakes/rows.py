@@ -1,4 +1,4 @@
-"""Chatwoot's tables, as far as its REST API and its webhooks show them, with a clock to set.
+"""Chatwoot's tables, as far as its REST API and its webhooks show them, at times that are given.
 
 Times are microseconds. Every change is dated as Chatwoot dates it: a message's own row always,
 the conversation's row only for what changes the conversation.
@@ -126,9 +126,9 @@ class ConversationRow:
     def nested(self) -> Json:
         """As a webhook's body holds it."""
         row = self.rest()
-        kept = {name: row[name] for name in row if name not in _REST_ONLY}
+        shown = {name: row[name] for name in row if name not in _REST_ONLY}
         return {
-            **kept,
+            **shown,
             "channel": self.channel,
             "messages": [m.pushed(self) for m in self.latest()],
             "meta": {"sender": {**self.contact, "type": "contact"}, "assignee": None, "team": None},

@@ -1,7 +1,8 @@
-"""The stand-ins answer in the shapes of the real ones, as far as anybody here reads them."""
+"""The fakes reply in the shapes of the real services, as far as the worker reads them."""
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from tests.fakes.chatwoot import Chatwoot
 from tests.fakes.evolution import Evolution
 from tests.fakes.http import Reply
 from tests.fakes.rows import ConversationRow
-from worker.chatwoot import rest_client as remote_chatwoot
-from worker.chatwoot.evolution_client import EvolutionClient as RemoteEvolution
+from worker.chatwoot.evolution_client import EvolutionClient
+from worker.chatwoot.http_client import RequestPolicy
+from worker.chatwoot.rest_client import ChatwootClient
 from worker.core.rest_to_webhook import RestConversation, RestMessage
 
 SAMPLES = Path(__file__).parent / "recorded"
@@ -36,13 +38,13 @@ def recorded(name: str) -> Any:
 
 @pytest.fixture
 def chatwoot() -> Iterator[Chatwoot]:
-    with Chatwoot() as stand_in:
-        stand_in.add_inbox(12, "loja-aurora", "http://evolution:8080/chatwoot/webhook/loja-aurora")
-        stand_in.webhooks[3].append(
+    with Chatwoot() as server:
+        server.add_inbox(12, "loja-aurora", "http://evolution:8080/chatwoot/webhook/loja-aurora")
+        server.webhooks[3].append(
             {"id": 5, "name": None, "url": "http://x.test", "subscriptions": [], "secret": "s"}
         )
-        stand_in.add_conversation(row())
-        yield stand_in
+        server.add_conversation(row())
+        yield server
 
 
 def row() -> ConversationRow:
@@ -52,7 +54,7 @@ def row() -> ConversationRow:
 
 
 def misfits(ours: Any, theirs: Any, at: str = "") -> Iterator[str]:
-    """Yield what stands in ours and not, or as something else, in theirs; null fits anything."""
+    """Yield each member of ours that theirs lacks, or has of another type; null fits anything."""
     if isinstance(ours, dict) and isinstance(theirs, dict):
         for name, value in ours.items():
             if name not in theirs:
@@ -96,29 +98,28 @@ def test_webhooks_are_as_chatwoots(made: Callable[[], Any], name: str) -> None:
 
 async def test_what_is_recorded_is_read_whole(chatwoot: Chatwoot) -> None:
     """By the adapters, from servers that answer it."""
-    kept = msgspec.structs.asdict(
+    message = msgspec.structs.asdict(
         msgspec.convert(recorded("chatwoot_messages")["payload"][0], RestMessage)
     )
-    assert all(kept[name] is not None for name in ("content", "status", "source_id", "sender"))
+    assert all(message[name] is not None for name in ("content", "status", "source_id", "sender"))
     listed = recorded("chatwoot_conversations")["data"]["payload"][0]
     conversation = msgspec.convert(listed, RestConversation)
     assert conversation.clock_us() == 1_790_863_271_722_044
     assert conversation.latest_public() is not None
 
     chatwoot.fault = lambda request: _recorded_reply(request.path)
-    async with remote_chatwoot.ChatwootClient(
-        chatwoot.url, "admin-token", 3, timeout_s=5
-    ) as account:
+    policy = RequestPolicy(timeout_s=5)
+    async with aclosing(ChatwootClient(chatwoot.url, "admin-token", 3, policy)) as account:
         (inbox,) = await account.inboxes()
         assert (inbox.key, inbox.channel) == ("3/12", "Channel::Api")
         (webhook,) = await account.webhooks()
         assert webhook.secret == "FictionalSecret000000000"
         assert (await account.conversations(12, 1)).count == 1
         assert [message.id for message in await account.messages(1584)] == [90214]
-    async with RemoteEvolution(chatwoot.url, "key", timeout_s=5) as evolution:
+    async with aclosing(EvolutionClient(chatwoot.url, "key", timeout_s=5)) as evolution:
         (instance,) = await evolution.instances()
-    assert instance.link is not None
-    assert (instance.link.account_id, instance.link.inbox_name) == (3, "loja-aurora")
+    assert instance.chatwoot is not None
+    assert (instance.chatwoot.account_id, instance.chatwoot.inbox_name) == (3, "loja-aurora")
 
 
 def _recorded_reply(path: str) -> Any:

@@ -1,13 +1,12 @@
-"""One JSON API over HTTP: asked at a pace, answered in time, its failures told in one line."""
+"""HTTP client of one JSON API, with a rate limit, retries, and bounds on time and bytes."""
 
 import ssl
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
+from dataclasses import dataclass
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import anyio
 import httpx
@@ -15,12 +14,10 @@ import msgspec
 
 from worker.errors import UpstreamError, UpstreamFailure
 
-Parameters = Mapping[str, str | int]
+MAX_REPLY_BYTES: Final = 64 * 1024 * 1024
 
-_MAX_BYTES: Final = 64 * 1024 * 1024
+_FIRST_PAUSE_S: Final = 1.0
 _MAX_PAUSE_S: Final = 120.0
-_FIRST_PAUSE_S: Final = 0.5
-
 _KINDS: Final[Mapping[int, UpstreamFailure]] = {
     401: "unauthorized",
     403: "forbidden",
@@ -28,164 +25,145 @@ _KINDS: Final[Mapping[int, UpstreamFailure]] = {
     422: "unprocessable",
     429: "limited",
 }
-_MAY_PASS: Final = frozenset(("limited", "failing", "slow", "unreachable"))
+_RETRYABLE: Final = frozenset(("limited", "failing", "slow", "unreachable"))
 
-
-@dataclass(frozen=True, slots=True)
-class RemoteService:
-    """Whom we ask: its name, its address, the header that lets us in, and advice by failure."""
-
-    name: str
-    url: str
-    headers: Mapping[str, str] = field(repr=False)
-    advice: Mapping[UpstreamFailure, str] = field(default_factory=dict)
-
-    def declined(self, kind: UpstreamFailure, what: str) -> UpstreamError:
-        """Return the failure in one line, with what to change."""
-        advice = self.advice.get(kind)
-        return UpstreamError(
-            kind, f"{self.name} at {self.url} {what}{f': {advice}' if advice else ''}"
-        )
+_T = TypeVar("_T")
 
 
 class RateLimiter:
-    """Lets at most so many requests begin in a second, evenly."""
+    """Spaces the starts of requests evenly, at most `per_s` in a second."""
 
     def __init__(self, per_s: float) -> None:
         self._interval_s = 1 / per_s
-        self._next = 0.0
+        self._next_s = 0.0
 
     async def wait(self) -> None:
-        """Return when the next request may begin."""
-        now = time.monotonic()
-        begins = max(now, self._next)
-        self._next = begins + self._interval_s
-        await anyio.sleep(begins - now)
+        """Return when the next request may start."""
+        now_s = time.monotonic()
+        start_s = max(now_s, self._next_s)
+        self._next_s = start_s + self._interval_s
+        await anyio.sleep(start_s - now_s)
+
+
+@dataclass(frozen=True, slots=True)
+class RequestPolicy:
+    """How requests are made: `timeout_s` bounds each attempt, with the whole reply."""
+
+    timeout_s: float
+    attempts: int = 1
+    limiter: RateLimiter | None = None
 
 
 class JsonClient:
-    """Asks one peer; a request may take `timeout_s`, and is tried `attempts` times at most.
+    """Client of one service, which all requests authenticate to with `headers`.
 
-    Only what may pass is tried again: a limit (after the pause that the peer asks for),
-    a failure of the peer's, a time-out. Raises `UpstreamError`, and nothing else.
+    Rate limits, server errors, time-outs and connection errors are retried.
+    Every failure is raised as `UpstreamError`, with the advice that `advice` has for its kind.
     """
 
     def __init__(
         self,
-        peer: RemoteService,
-        *,
-        timeout_s: float,
-        attempts: int = 1,
-        pace: RateLimiter | None = None,
+        service: str,
+        url: str,
+        headers: Mapping[str, str],
+        advice: Mapping[UpstreamFailure, str],
+        policy: RequestPolicy,
     ) -> None:
-        self._peer = peer
-        self._timeout_s = timeout_s
-        self._attempts = attempts
-        self._pace = pace
+        self._service = service
+        self._url = url
+        self._advice = advice
+        self._policy = policy
         self._client = httpx.AsyncClient(
-            headers={"Accept": "application/json", **peer.headers},
-            timeout=timeout_s,
-            verify=certificates(),
+            # As bytes: httpx raises for a text that is not ASCII, where the service answers 401.
+            headers=[(k.encode(), text.encode(errors="replace")) for k, text in headers.items()],
+            timeout=policy.timeout_s,
+            verify=ssl_context(),
         )
 
-    async def close(self) -> None:
-        """Give the connections back."""
+    async def aclose(self) -> None:
+        """Close all connections."""
         await self._client.aclose()
 
-    async def get(self, path: str, parameters: Parameters | None = None) -> bytes:
-        """Return the JSON that stands at a path."""
-        return await self._ask("GET", path, parameters=parameters)
+    def error(self, kind: UpstreamFailure, text: str) -> UpstreamError:
+        """Return an error of one line: the service, what it does, and the advice for this kind."""
+        advice = f": {self._advice[kind]}" if kind in self._advice else ""
+        return UpstreamError(kind, f"{self._service} at {self._url} {text}{advice}")
 
-    async def send(self, method: str, path: str, body: Any) -> bytes:
-        """Send JSON to a path, and return the JSON that it answers."""
-        return await self._ask(method, path, content=msgspec.json.encode(body))
+    async def request(self, method: str, path: str, reply_type: type[_T], **options: Any) -> _T:
+        """Return the JSON of the reply; `options` are `params` and `json` of httpx."""
+        content = await self._send(method, path, options)
+        try:
+            return msgspec.json.decode(content, type=reply_type)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            kind = "an HTML page" if content.lstrip().startswith(b"<") else "unexpected content"
+            # Without the cause, which may quote message texts and tokens.
+            raise self.error("strange", f"answers with {kind} instead of its JSON") from None
 
-    async def _ask(
-        self,
-        method: str,
-        path: str,
-        *,
-        parameters: Parameters | None = None,
-        content: bytes | None = None,
-    ) -> bytes:
-        attempt = 0
+    async def _send(self, method: str, path: str, options: Mapping[str, Any]) -> bytes:
+        pause_s = _FIRST_PAUSE_S
+        retries_left = self._policy.attempts
         while True:
-            attempt += 1
-            if self._pace:
-                await self._pace.wait()
-            pause_s = _FIRST_PAUSE_S * 2**attempt
+            retries_left -= 1
+            if self._policy.limiter:
+                await self._policy.limiter.wait()
+            stated_s: float | None = None
             try:
-                async with self._translated():
-                    response = await self._client.request(
-                        method,
-                        f"{self._peer.url}{path}",
-                        params=dict(parameters or {}),
-                        content=content,
-                        headers={"Content-Type": "application/json"} if content else {},
-                    )
-                pause_s = _asked_pause_s(response, pause_s)
-                return self._json(response)
-            except UpstreamError as declined:
-                if attempt >= self._attempts or declined.kind not in _MAY_PASS:
+                async with self._response(method, path, options) as response:
+                    stated_s = _retry_after_s(response)
+                    return await self._read(response)
+            except UpstreamError as error:
+                if not retries_left or error.kind not in _RETRYABLE:
                     raise
-            await anyio.sleep(pause_s)
+            await anyio.sleep(pause_s if stated_s is None else stated_s)
+            pause_s *= 2
 
     @asynccontextmanager
-    async def _translated(self) -> AsyncIterator[None]:
-        """Turn failures of the way there into ours, and bound the whole answer in time."""
+    async def _response(
+        self, method: str, path: str, options: Mapping[str, Any]
+    ) -> AsyncIterator[httpx.Response]:
+        """Send a request, and translate the errors of httpx until the reply is read."""
+        timeout_s = self._policy.timeout_s
         try:
-            # Each of httpx's own time-outs is for one step, and drops can trickle for ever.
-            with anyio.fail_after(self._timeout_s):
-                yield
+            # httpx bounds each read alone, so a slow reply could go on without end.
+            with anyio.fail_after(timeout_s):
+                async with self._client.stream(method, f"{self._url}{path}", **options) as response:
+                    yield response
         except (TimeoutError, httpx.TimeoutException):
-            raise self._peer.declined(
-                "slow", f"did not answer within {self._timeout_s:g} s"
-            ) from None
+            raise self.error("slow", f"did not answer within {timeout_s:g} s") from None
         except httpx.ConnectError:
-            raise self._peer.declined("unreachable", "cannot be reached from here") from None
+            raise self.error("unreachable", "cannot be reached from here") from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise self._peer.declined(
-                "unreachable", f"broke off the answer ({type(error).__name__})"
-            ) from None
+            text = f"closed the connection during the reply ({type(error).__name__})"
+            raise self.error("unreachable", text) from None
 
-    def _json(self, response: httpx.Response) -> bytes:
+    async def _read(self, response: httpx.Response) -> bytes:
         if response.is_redirect:
-            raise self._peer.declined("redirected", f"redirects to {_place(response)}")
+            raise self.error("redirected", f"redirects to {redirect_target(response) or 'nowhere'}")
         if response.is_error:
-            raise self._declined(response)
-        content = response.content
-        if content[:1] not in (b"{", b"["):
-            kind = "an HTML page" if b"<" in content[:100] else "something"
-            raise self._peer.declined("strange", f"answers with {kind} that is not JSON")
-        return content
-
-    def _declined(self, response: httpx.Response) -> UpstreamError:
-        status = response.status_code
-        kind = _KINDS.get(status, "failing" if response.is_server_error else "strange")
-        path = response.request.url.path
-        return self._peer.declined(kind, f"answers {status} to {response.request.method} {path}")
+            status, request = response.status_code, response.request
+            kind = _KINDS.get(status, "failing" if response.is_server_error else "strange")
+            raise self.error(kind, f"answers {status} to {request.method} {request.url.path}")
+        content = bytearray()
+        async for chunk in response.aiter_bytes():  # decompressed
+            content += chunk
+            if len(content) > MAX_REPLY_BYTES:
+                raise self.error("strange", f"answers with more than {MAX_REPLY_BYTES} bytes")
+        return bytes(content)
 
 
 @cache
-def certificates() -> ssl.SSLContext:
-    """Load every certificate authority there is, which takes a while, once for all clients."""
+def ssl_context() -> ssl.SSLContext:
+    """Return one context for all clients: loading the certificate authorities is slow."""
     return httpx.create_ssl_context()
 
 
-def _place(response: httpx.Response) -> str:
-    """Return where a redirect leads, without what may be secret in it."""
-    target = response.next_request.url if response.next_request else httpx.URL()
-    return f"{target.scheme}://{target.netloc.decode()}" if target.host else "nowhere"
+def redirect_target(response: httpx.Response) -> str | None:
+    """Return scheme and host of a redirect's target: the rest may hold a secret."""
+    target = response.next_request.url if response.next_request else None
+    return f"{target.scheme}://{target.netloc.decode()}" if target and target.host else None
 
 
-def _asked_pause_s(response: httpx.Response, otherwise: float) -> float:
-    """Return the pause that `Retry-After` asks for, two minutes at most."""
+def _retry_after_s(response: httpx.Response) -> float | None:
+    """Return the seconds in `Retry-After`, two minutes at most; None without a number there."""
     stated = response.headers.get("retry-after", "").strip()
-    if stated.isascii() and stated.isdigit():
-        return min(float(stated), _MAX_PAUSE_S)
-    try:
-        until = parsedate_to_datetime(stated)
-        since = parsedate_to_datetime(response.headers["date"])
-    except (ValueError, TypeError, KeyError):
-        return otherwise
-    return min(max((until - since).total_seconds(), 0.0), _MAX_PAUSE_S)
+    return min(float(stated), _MAX_PAUSE_S) if stated.isascii() and stated.isdigit() else None

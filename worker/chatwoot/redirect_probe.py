@@ -1,16 +1,15 @@
-"""Looks where an address leads, as far as that can be seen from here."""
+"""Finds out whether a URL redirects."""
 
 import httpx
 
-from worker.chatwoot.http_client import certificates
+from worker.chatwoot.http_client import redirect_target, ssl_context
 
 
 async def redirect_of(url: str, *, timeout_s: float) -> str | None:
-    """Return the scheme and host that an address redirects to; None where it does not, or hides."""
-    async with httpx.AsyncClient(timeout=timeout_s, verify=certificates()) as client:
+    """Return the scheme and host that a URL redirects to, None without a redirect or a reply."""
+    async with httpx.AsyncClient(timeout=timeout_s, verify=ssl_context()) as client:
         try:
-            response = await client.get(url)
+            async with client.stream("GET", url) as response:
+                return redirect_target(response)
         except (httpx.HTTPError, httpx.InvalidURL):
             return None
-    target = response.next_request.url if response.next_request else None
-    return f"{target.scheme}://{target.netloc.decode()}" if target else None

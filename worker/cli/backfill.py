@@ -17,12 +17,13 @@ import anyio
 
 from worker.chatwoot.account_clients import AccountClients
 from worker.chatwoot.backfiller import BackfillCounts, Backfiller
+from worker.chatwoot.paginator import HistoryPaginator
 from worker.chatwoot.rest_client import ChatwootClient
 from worker.cli.context import CommandContext, check_instance_name, describe_unknown
 from worker.cli.formatting import format_count
 from worker.cli.output import print_json, progress, warn
-from worker.core.chatwoot_event import API_CHANNEL
 from worker.core.inbox_matching import Inbox
+from worker.core.timestamps import to_us
 from worker.errors import ConfigurationError, UpstreamError
 from worker.settings import LoadedSettings, Settings
 from worker.store.cache.first_messages import FirstMessages
@@ -91,16 +92,15 @@ async def _backfill(arguments: Namespace, context: CommandContext) -> BackfillCo
         cache = await stack.enter_async_context(context.open_cache())
         inboxes = await _inboxes(context, cache, instance)
         chatwoot = _chatwoot(settings, inboxes[0].account_id)
-        stack.push_async_callback(chatwoot.close)
+        stack.push_async_callback(chatwoot.aclose)
         stream = await stack.enter_async_context(context.open_stream())
         checkpoint = BackfillCheckpoint(stream, settings.stream_key, instance)
         scope, reached = await checkpoint.begin(_scope(arguments, settings))
         first_messages = FirstMessages(cache, context.cache_settings)
-        backfill = Backfiller(
-            chatwoot, checkpoint, first_messages, instance, scope.since_s, reached
-        )
+        pages, since_us = HistoryPaginator(chatwoot, stream), to_us(scope.since_s)
+        backfill = Backfiller(pages, checkpoint, first_messages, instance, since_us, reached)
         if scope.conversation is None:
-            await _read_all(backfill, inboxes)
+            await _read_all(backfill, chatwoot, inboxes)
         elif not await backfill.read_one(scope.conversation, {i.id: i for i in inboxes}):
             await checkpoint.end()
             raise ConfigurationError(
@@ -108,12 +108,14 @@ async def _backfill(arguments: Namespace, context: CommandContext) -> BackfillCo
                 "or the user of the token cannot see it"
             )
         await checkpoint.end()
-    return backfill.tally
+    return backfill.counts
 
 
-async def _read_all(backfill: Backfiller, inboxes: Sequence[Inbox]) -> None:
+async def _read_all(
+    backfill: Backfiller, chatwoot: ChatwootClient, inboxes: Sequence[Inbox]
+) -> None:
     for inbox in inboxes:
-        count = (await backfill.source.conversations(inbox.id, 1)).count
+        count = (await chatwoot.conversations(inbox.id, 1)).count
         with progress(f"Inbox {inbox.key}, conversations", count or 0) as advance:
             backfill.on_progress = partial(advance, 1)
             await backfill.read_inbox(inbox)
@@ -131,8 +133,8 @@ async def _inboxes(context: CommandContext, cache: Client, instance: str) -> lis
     bindings = await context.bindings(cache)
     if unknown := describe_unknown(instance, bindings):
         raise ConfigurationError(f"{unknown}; `chatwoot-cache connect` binds inboxes")
-    numbers = sorted([int(n) for n in key.split("/")] for key in bindings.inboxes_of(instance))
-    return [Inbox(inbox_id, account_id, "", API_CHANNEL) for account_id, inbox_id in numbers]
+    inboxes = map(Inbox.from_key, bindings.inboxes_of(instance))
+    return sorted(inboxes, key=lambda inbox: (inbox.account_id, inbox.id))
 
 
 def _chatwoot(settings: Settings, account_id: int) -> ChatwootClient:

@@ -18,8 +18,8 @@ from urllib.parse import urlsplit
 import anyio
 from pydantic import SecretStr
 
-from worker.chatwoot.setup.connector import ConnectReport, ConnectRequest, connect
-from worker.chatwoot.setup.discovery import Targets
+from worker.chatwoot.setup.connector import ConnectReport, connect
+from worker.chatwoot.setup.discovery import ConnectRequest
 from worker.cli.context import CommandContext
 from worker.cli.output import print_json, print_rows, warn
 from worker.core.chatwoot_event import API_CHANNEL
@@ -82,7 +82,7 @@ def run(arguments: Namespace, loaded: LoadedSettings) -> int:
                 "chatwoot": report.chatwoot_url,
                 "inboxes": _inboxes(report),
                 "webhooks": _webhooks(report),
-                "written": report.kept.files,
+                "written": report.files,
                 "problems": report.problems,
             }
         )
@@ -104,15 +104,13 @@ def _request(arguments: Namespace, settings: Settings) -> ConnectRequest:
     )
     token = _secret("--token", arguments.token, settings.chatwoot_token, needed=evolution is None)
     return ConnectRequest(
-        Targets(
-            evolution_url=_address("--evolution", evolution),
-            apikey=apikey,
-            # An address stored by an earlier run does not overrule what Evolution says now.
-            chatwoot_url=_address("--chatwoot", arguments.chatwoot if evolution else chatwoot),
-            token=token,
-            account_id=arguments.account,
-            timeout_s=settings.chatwoot_timeout_s,
-        ),
+        evolution_url=_address("--evolution", evolution),
+        apikey=apikey,
+        # An address stored by an earlier run does not overrule what Evolution says now.
+        chatwoot_url=_address("--chatwoot", arguments.chatwoot if evolution else chatwoot),
+        token=token,
+        account_id=arguments.account,
+        timeout_s=settings.chatwoot_timeout_s,
         webhook_url=_webhook_url(arguments.webhook_url),
         binds=arguments.bind,
         dry_run=arguments.dry_run,
@@ -160,8 +158,8 @@ async def _connect(request: ConnectRequest, context: CommandContext) -> ConnectR
 def _is_incomplete(report: ConnectReport) -> bool:
     return (
         bool(report.problems)
-        or any(not row.usual for row in report.rows)
-        or any(hook.state == "none" for hook in report.hooks)
+        or any(not row.is_normal for row in report.rows)
+        or any(webhook.state == "none" for webhook in report.webhooks)
         or all(row.state == "not bound" for row in report.rows)
     )
 
@@ -181,8 +179,8 @@ def _inboxes(report: ConnectReport) -> list[dict[str, Any]]:
 
 def _webhooks(report: ConnectReport) -> list[dict[str, Any]]:
     return [
-        {"account": hook.account_id, "webhook": hook.state, "reason": hook.reason}
-        for hook in report.hooks
+        {"account": webhook.account_id, "webhook": webhook.state, "reason": webhook.reason}
+        for webhook in report.webhooks
     ]
 
 
@@ -200,10 +198,10 @@ def _next_steps(report: ConnectReport, request: ConnectRequest) -> Iterator[str]
     if request.dry_run:
         yield "Nothing was changed (--dry-run)."
         return
-    files = ", ".join(report.kept.files)
+    files = ", ".join(report.files)
     if files:
         yield f"Wrote {files}, which holds secrets: restart the worker, so that it reads the file."
-    if any(hook.state != "none" for hook in report.hooks):
+    if any(webhook.state != "none" for webhook in report.webhooks):
         yield f"Chatwoot sends to {request.webhook_url.partition('?')[0]}: it must reach the worker"
         yield "by that name. Chatwoot 4.14 and newer send to a private address only with"
         yield "SAFE_FETCH_ALLOW_PRIVATE_NETWORK=true on its web and sidekiq."

@@ -1,8 +1,8 @@
-"""Which inbox is which instance, by what Evolution and Chatwoot say: exact pairs, no guesses.
+"""Matches Chatwoot's inboxes with Evolution's instances, exactly or not at all.
 
 Evolution writes its own address into the inbox it uses: an API inbox's `webhook_url` ends in
 `/chatwoot/webhook/<instance>`, percent-encoded. Names of inboxes are free text, and agencies
-have one called "Whatsapp" in every account, so a name alone pairs nothing here.
+have one called "Whatsapp" in every account, so a name alone matches nothing here.
 """
 
 from collections import defaultdict
@@ -20,7 +20,7 @@ _ROUTE: Final = "/chatwoot/webhook/"
 
 
 class ChatwootConfig(Struct, frozen=True):
-    """Where an instance's Chatwoot is, as Evolution has it set."""
+    """The Chatwoot settings of an instance in Evolution."""
 
     url: str
     account_id: int
@@ -29,14 +29,14 @@ class ChatwootConfig(Struct, frozen=True):
 
 
 class EvolutionInstance(Struct, frozen=True):
-    """An Evolution instance; without a link where its Chatwoot is off."""
+    """An Evolution instance; without `chatwoot` where that is off or incomplete."""
 
     name: str
-    link: ChatwootConfig | None
+    chatwoot: ChatwootConfig | None
 
 
 class Inbox(Struct, frozen=True):
-    """An inbox of Chatwoot's."""
+    """An inbox of a Chatwoot account."""
 
     id: int
     account_id: int
@@ -46,31 +46,37 @@ class Inbox(Struct, frozen=True):
 
     @property
     def key(self) -> str:
-        """The inbox as bindings name it."""
+        """The inbox as bindings name it: `account/inbox`."""
         return inbox_key(self.account_id, self.id)
+
+    @classmethod
+    def from_key(cls, key: str) -> "Inbox":
+        """Return the bound inbox with this key; its name is not known."""
+        account_id, _, inbox_id = key.partition("/")
+        return cls(int(inbox_id), int(account_id), "", API_CHANNEL)
 
 
 class MatchedInbox(NamedTuple):
-    """An inbox, and the instance it is."""
+    """An inbox, and the instance it belongs to."""
 
     inbox: Inbox
     instance: str
 
 
 class Unmatched(NamedTuple):
-    """An inbox or an instance that was not paired, and why; `usual` where nothing is amiss."""
+    """An inbox or an instance without a match; `is_normal` where nobody has to act."""
 
     inbox: Inbox | None
     instance: str | None
     reason: str
-    usual: bool = False
+    is_normal: bool = False
 
 
 MatchResult = MatchedInbox | Unmatched
 
 
 def instance_named_in(webhook_url: str | None) -> str | None:
-    """Return the instance that a webhook URL of Evolution's names, decoded exactly once."""
+    """Return the instance that a webhook URL of Evolution names, decoded exactly once."""
     path = (webhook_url or "").partition("#")[0].partition("?")[0]
     _, route, encoded = path.rpartition(_ROUTE)
     if not route or not encoded.strip("/"):
@@ -85,103 +91,110 @@ def instance_named_in(webhook_url: str | None) -> str | None:
 def match_inboxes(
     instances: Sequence[EvolutionInstance], inboxes: Sequence[Inbox]
 ) -> Iterator[MatchResult]:
-    """Judge every inbox and every instance: paired only where both sides say the same."""
-    links = {instance.name: instance.link for instance in instances}
-    exact: defaultdict[str, list[Inbox]] = defaultdict(list)
+    """Yield a result for every inbox and every instance; both sides must agree to match."""
+    configs = {instance.name: instance.chatwoot for instance in instances}
+    named: defaultdict[str, list[Inbox]] = defaultdict(list)
     for inbox in inboxes:
         name = instance_named_in(inbox.webhook_url)
-        if reason := _why_not(inbox, name, links):
-            yield Unmatched(inbox, None, reason, usual=name is None)
+        if reason := _mismatch(inbox, name, configs):
+            yield Unmatched(inbox, None, reason, is_normal=name is None)
         elif name is not None:
-            exact[name].append(inbox)
-    for name, link in links.items():
-        if link is None:
-            yield Unmatched(
-                None, name, "its Chatwoot is off, or not set completely, in Evolution", usual=True
-            )
-        elif name not in exact:
-            yield Unmatched(None, name, _why_alone(link, inboxes))
+            named[name].append(inbox)
+    for name, config in configs.items():
+        if config is None:
+            reason = "its Chatwoot is off, or incomplete, in Evolution"
+            yield Unmatched(None, name, reason, is_normal=True)
+        elif name not in named:
+            yield Unmatched(None, name, _no_inbox(config, inboxes))
         else:
-            rivals = [n for n, other in links.items() if n not in exact and other]
-            yield from _choose(name, link, exact[name], [(n, links[n]) for n in rivals])
+            others = {n: c for n, c in configs.items() if n not in named and c}
+            yield from _choose(name, config, named[name], others)
 
 
-def _why_not(
-    inbox: Inbox, name: str | None, links: Mapping[str, ChatwootConfig | None]
+def _mismatch(
+    inbox: Inbox, name: str | None, configs: Mapping[str, ChatwootConfig | None]
 ) -> str | None:
+    """Return why an inbox is not the instance that its webhook URL names, None where it is."""
     if inbox.channel != API_CHANNEL:
         return f"its channel is {inbox.channel or 'unknown'}: Evolution's inboxes are {API_CHANNEL}"
     if name is None:
-        return "its webhook URL names no instance of Evolution's"
-    if name not in links:
+        return "its webhook URL names no Evolution instance"
+    if name not in configs:
         return f"its webhook URL names instance {name!r}, which this Evolution does not have"
-    link = links[name]
-    if link is None:
-        return f"it is that of instance {name!r}, whose Chatwoot is off in Evolution"
-    if link.account_id != inbox.account_id:
-        return f"it names instance {name!r}, which Evolution has set to account {link.account_id}"
+    config = configs[name]
+    if config is None:
+        return f"its webhook URL names instance {name!r}, whose Chatwoot is off in Evolution"
+    if config.account_id != inbox.account_id:
+        return (
+            f"its webhook URL names instance {name!r}, "
+            f"which Evolution has set to account {config.account_id}"
+        )
     return None
 
 
-def _why_alone(link: ChatwootConfig, inboxes: Iterable[Inbox]) -> str:
-    alone = f"no inbox of account {link.account_id} has a webhook URL that names it"
+def _no_inbox(config: ChatwootConfig, inboxes: Iterable[Inbox]) -> str:
+    reason = f"no inbox of account {config.account_id} has a webhook URL that names it"
     for inbox in inboxes:
-        if _is_of(link, inbox):
-            return f"{alone}; inbox {inbox.key} has its inbox's name, which alone proves nothing"
-    return alone
+        if _has_name_of(config, inbox):
+            return f"{reason}; inbox {inbox.key} has its inbox's name, which alone proves nothing"
+    return reason
 
 
 def _choose(
     name: str,
-    link: ChatwootConfig,
+    config: ChatwootConfig,
     inboxes: Sequence[Inbox],
-    rivals: Sequence[tuple[str, ChatwootConfig | None]],
+    others: Mapping[str, ChatwootConfig],
 ) -> Iterator[MatchResult]:
-    """Settle an instance's inbox: of several, only one that also has the name Evolution uses."""
-    named = [inbox for inbox in inboxes if inbox.name == link.inbox_name]
-    chosen = inboxes[0] if len(inboxes) == 1 else named[0] if len(named) == 1 else None
+    """Choose an instance's inbox: of several, only one that also has the name Evolution uses.
+
+    `others` are the instances that no webhook URL names.
+    """
+    candidates = inboxes
+    if len(inboxes) > 1:
+        candidates = [inbox for inbox in inboxes if inbox.name == config.inbox_name]
+    chosen = candidates[0] if len(candidates) == 1 else None
     for inbox in inboxes:
         if inbox is not chosen:
-            others = ", ".join(other.key for other in inboxes if other is not inbox)
-            yield Unmatched(inbox, name, f"{others} names this instance too")
+            rivals = ", ".join(other.key for other in inboxes if other is not inbox)
+            yield Unmatched(inbox, name, f"{rivals} names this instance too")
     if chosen is None:
         return
-    shared = [n for n, other in rivals if other and _is_of(other, chosen)]
-    if shared:
-        names = " and ".join(map(repr, (name, *shared)))
-        yield Unmatched(
-            chosen, name, f"instances {names} use this one inbox: an inbox is one instance"
-        )
+    sharing = [n for n, other in others.items() if _has_name_of(other, chosen)]
+    if sharing:
+        names = " and ".join(map(repr, (name, *sharing)))
+        reason = f"instances {names} use this one inbox: an inbox belongs to one instance"
+        yield Unmatched(chosen, name, reason)
     else:
         yield MatchedInbox(chosen, name)
 
 
-def _is_of(link: ChatwootConfig, inbox: Inbox) -> bool:
-    return link.account_id == inbox.account_id and link.inbox_name == inbox.name
+def _has_name_of(config: ChatwootConfig, inbox: Inbox) -> bool:
+    return config.account_id == inbox.account_id and config.inbox_name == inbox.name
 
 
 def match_by_name(inboxes: Sequence[Inbox], stated: Mapping[str, str]) -> Iterator[MatchResult]:
-    """Judge inboxes where only Chatwoot was asked.
+    """Yield a result for every inbox where only Chatwoot was asked.
 
-    `stated` (inbox key to instance) outranks all; else an API inbox is the instance that its
-    webhook URL names, else the one of its own name, where no other inbox says the same.
+    `stated` (inbox key to instance) has precedence. Otherwise an API inbox is the instance that
+    its webhook URL names, else the one of its own name, where no other inbox has the same.
     """
-    named = {inbox.key: _name_alone(inbox) for inbox in inboxes if inbox.channel == API_CHANNEL}
-    said = [name for key, name in named.items() if key not in stated]
-    said += set(stated.values())
+    names = {
+        inbox.key: instance_named_in(inbox.webhook_url) or inbox.name
+        for inbox in inboxes
+        if inbox.channel == API_CHANNEL
+    }
+    taken = [name for key, name in names.items() if key not in stated]
+    taken += set(stated.values())
     for inbox in inboxes:
-        name = named.get(inbox.key)
+        name = names.get(inbox.key)
         if inbox.key in stated:
             yield MatchedInbox(inbox, stated[inbox.key])
         elif inbox.channel != API_CHANNEL:
-            yield Unmatched(inbox, None, _why_not(inbox, None, {}) or "", usual=True)
+            yield Unmatched(inbox, None, _mismatch(inbox, None, {}) or "", is_normal=True)
         elif not name or len(name.encode()) > MAX_NAME_BYTES:
             yield Unmatched(inbox, None, f"its name is not 1 to {MAX_NAME_BYTES} bytes long")
-        elif said.count(name) > 1:
-            yield Unmatched(inbox, name, "another inbox says the same: state which with --bind")
+        elif taken.count(name) > 1:
+            yield Unmatched(inbox, name, "another inbox has the same name: state it with --bind")
         else:
             yield MatchedInbox(inbox, name)
-
-
-def _name_alone(inbox: Inbox) -> str:
-    return instance_named_in(inbox.webhook_url) or inbox.name

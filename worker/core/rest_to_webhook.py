@@ -1,16 +1,17 @@
-"""What Chatwoot's REST API says, as webhook bodies, so that merge decides as it does of any event.
+"""Turns replies of Chatwoot's REST API into stream entries with webhook bodies, for the merge.
 
-The row of a message comes without the time of its last change, so a body made here is dated by
-its conversation's *clock*: the same times that date a webhook's body (`core.chatwoot_event`), read
-before the message was. Chatwoot only moves them forward. So whatever a webhook says of a later
-reading is dated at least as late, and stands; what was read before is dated at most as late.
-The time of the request would be a bound as true, but one that webhooks do not keep to: a change
-of an older message moves no time of its conversation, and would lose to a reading before it.
+The API returns a message without the time of its last change, so its body is dated by the *clock*
+of its conversation: the times that also date a webhook's body (`core.chatwoot_event`), read before
+the message. Chatwoot only moves them forward. So a webhook of a later state has at least that
+date, and is kept; a webhook of an earlier state has at most that date.
+The time of the request would be as true a bound, but webhooks are not dated by it: a change of an
+older message moves no time of its conversation, and would lose to an earlier request.
 
-Where the dates are equal, the entry's `_id` decides: the time at which the row was asked for.
+Where the dates are equal, the entry's `_id` decides: the time just before the request.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
@@ -21,13 +22,13 @@ from worker.core.documents import Attributes, Contact, Time
 from worker.core.inbox_matching import Inbox
 from worker.core.timestamps import to_iso, to_us
 
-MESSAGES_A_PAGE: Final = 20
+MESSAGES_PER_PAGE: Final = 20
 
 _ACTIVITY: Final = (2, "activity")
 
 
 class RestMessage(Struct):
-    """A message as `GET …/conversations/{id}/messages` shows it, or as a conversation holds it."""
+    """A message in `GET …/conversations/{id}/messages`, or within a conversation."""
 
     id: int
     message_type: int | str = 0
@@ -44,7 +45,7 @@ class RestMessage(Struct):
 
     @property
     def is_activity(self) -> bool:
-        """Whether it is a line of Chatwoot's own, which no webhook ever carries."""
+        """Whether it is an activity message (assigned, resolved, …), which no webhook carries."""
         return self.message_type in _ACTIVITY
 
 
@@ -56,7 +57,7 @@ class _Meta(Struct):
 
 
 class RestConversation(Struct):
-    """A conversation as `GET …/conversations` shows it."""
+    """A conversation in `GET …/conversations`."""
 
     id: int
     inbox_id: int | None = None
@@ -85,13 +86,13 @@ class RestConversation(Struct):
 
     @property
     def activity_us(self) -> int:
-        """When something last happened in it, by Chatwoot's clock; 0 where it does not say."""
+        """The time of its last activity, by Chatwoot's clock; 0 where it is missing."""
         return to_us(self.last_activity_at) or to_us(self.timestamp)
 
     def latest_public(self) -> RestMessage | None:
-        """Return the message that a webhook would show as the latest, where it can be told."""
-        held = [*(self.messages or []), self.last_non_activity_message]
-        public = [m for m in held if m and not m.private and not m.is_activity]
+        """Return the message that a webhook would show as the latest, None where it is unknown."""
+        known = [*(self.messages or []), self.last_non_activity_message]
+        public = [m for m in known if m and not m.private and not m.is_activity]
         return max(public, key=lambda message: message.id, default=None)
 
     def clock_us(self) -> int:
@@ -101,14 +102,48 @@ class RestConversation(Struct):
         return max(to_us(self.updated_at), self.activity_us, latest_us)
 
 
-def is_ahead(messages: Sequence[RestMessage], conversation: RestConversation) -> bool:
-    """Say whether a message is younger than the reading of its conversation."""
-    clock_us = conversation.clock_us()
-    return any(to_us(message.created_at) > clock_us for message in messages)
+@dataclass(frozen=True, slots=True)
+class ConversationSnapshot:
+    """A conversation as it was read; `id` is a stream entry id from just before the request."""
+
+    conversation: RestConversation
+    inbox: Inbox
+    id: str
+
+    @property
+    def display_id(self) -> int:
+        """The conversation's id within its account."""
+        return self.conversation.id
+
+    def is_older_than(self, messages: Iterable[RestMessage]) -> bool:
+        """Whether one of the messages was created after the conversation was read."""
+        clock_us = self.conversation.clock_us()
+        return any(to_us(message.created_at) > clock_us for message in messages)
+
+    def message_entries(
+        self, messages: Iterable[RestMessage], instance: str
+    ) -> list[Mapping[str, bytes]]:
+        """Return the stream entries for messages, in their order."""
+        return [
+            self._entry(message_body(message, self.conversation, self.inbox), instance)
+            for message in messages
+        ]
+
+    def conversation_entry(self, instance: str) -> Mapping[str, bytes]:
+        """Return the stream entry for the conversation alone."""
+        return self._entry(conversation_body(self.conversation, self.inbox), instance)
+
+    def _entry(self, body: bytes, instance: str) -> Mapping[str, bytes]:
+        return {
+            "payload": body,
+            "instance": instance.encode(),
+            "account": str(self.inbox.account_id).encode(),
+            "_id": self.id.encode(),
+        }
 
 
 def message_body(message: RestMessage, conversation: RestConversation, inbox: Inbox) -> bytes:
-    """Return a message as the body of the webhook `message_updated`."""
+    """Return the body of a webhook `message_updated`."""
     return msgspec.json.encode(
         {
             "event": "message_updated",
@@ -133,7 +168,7 @@ def message_body(message: RestMessage, conversation: RestConversation, inbox: In
 
 
 def _dated(message: RestMessage, conversation: RestConversation, inbox: Inbox) -> dict[str, Any]:
-    """Return what dates a message's status: its own time where it is known, else the clock."""
+    """Return the member that dates a message's status: by its own time if known, else the clock."""
     latest = conversation.latest_public()
     own_us = to_us(latest.updated_at) if latest and latest.id == message.id else 0
     return {
@@ -146,7 +181,7 @@ def _dated(message: RestMessage, conversation: RestConversation, inbox: Inbox) -
 
 
 def conversation_body(conversation: RestConversation, inbox: Inbox) -> bytes:
-    """Return a conversation as the body of the webhook `conversation_updated`."""
+    """Return the body of a webhook `conversation_updated`."""
     clock = to_iso(conversation.clock_us())
     dated = {"account_id": inbox.account_id, "inbox_id": inbox.id, "updated_at": clock}
     body = {**_conversation(conversation, inbox), "messages": [dated]}
@@ -154,24 +189,9 @@ def conversation_body(conversation: RestConversation, inbox: Inbox) -> bytes:
 
 
 def _conversation(conversation: RestConversation, inbox: Inbox) -> dict[str, Any]:
-    meta = conversation.meta
-    return {
-        "id": conversation.id,
-        "account": {"id": inbox.account_id},
-        "inbox_id": inbox.id,
-        "channel": meta.channel or inbox.channel,
-        "status": conversation.status,
-        "labels": conversation.labels,
-        "priority": conversation.priority,
-        "unread_count": conversation.unread_count,
-        "custom_attributes": conversation.custom_attributes,
-        "additional_attributes": conversation.additional_attributes,
-        "can_reply": conversation.can_reply,
-        "created_at": conversation.created_at,
-        "updated_at": conversation.updated_at,
-        "last_activity_at": conversation.last_activity_at,
-        "timestamp": conversation.timestamp,
-        "waiting_since": conversation.waiting_since,
-        "snoozed_until": conversation.snoozed_until,
-        "meta": {"sender": meta.sender, "assignee": meta.assignee, "team": meta.team},
-    }
+    """Return the members of a webhook's conversation, all but `messages`."""
+    members = msgspec.structs.asdict(conversation)
+    del members["messages"], members["last_non_activity_message"]
+    channel = conversation.meta.channel or inbox.channel
+    account = {"id": inbox.account_id}
+    return {**members, "account": account, "inbox_id": inbox.id, "channel": channel}

@@ -1,1 +1,1 @@
-"""What `connect` does: find inboxes, bind them, set the webhook up, save what it learned."""
+"""What `connect` does: discovers, matches and binds inboxes, sets up webhooks, saves settings."""

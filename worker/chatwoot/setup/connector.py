@@ -1,15 +1,20 @@
-"""The whole of `connect`: ask, pair, bind, see to the webhooks, keep what the worker needs."""
+"""Runs `connect`: discovers, matches and binds inboxes, sets up webhooks, and saves settings."""
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from worker.chatwoot.setup import bind_option, discovery, webhook_setup
-from worker.chatwoot.setup.discovery import DiscoveredAccount, Targets
-from worker.chatwoot.setup.env_file import ConnectionSettings, SavedSettings, save_settings
-from worker.chatwoot.setup.inbox_binding import BindingRow, BindingTable, bind_inboxes
-from worker.chatwoot.setup.webhook_setup import WebhookStatus
+from worker.chatwoot.setup.bind_option import parse_bind_options
+from worker.chatwoot.setup.discovery import (
+    ConnectRequest,
+    DiscoveredAccount,
+    choose_chatwoot,
+    discover_accounts,
+    discover_instances,
+)
+from worker.chatwoot.setup.env_file import ConnectionSettings, save_settings
+from worker.chatwoot.setup.inbox_binding import BindingRow, bind_inboxes
+from worker.chatwoot.setup.webhook_setup import WebhookStatus, ensure_webhook
 from worker.core.inbox_matching import (
     EvolutionInstance,
     MatchedInbox,
@@ -19,135 +24,92 @@ from worker.core.inbox_matching import (
     match_inboxes,
 )
 from worker.settings import LoadedSettings
-
-
-@dataclass(frozen=True, slots=True)
-class ConnectRequest:
-    """What a person asks for; `binds` are the words of `--bind`."""
-
-    where: Targets
-    webhook_url: str
-    binds: Sequence[str] = ()
-    dry_run: bool = False
+from worker.store.cache.binding_table import BindingTable
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectReport:
-    """What was found and done; `problems` are lines about what could not be."""
+    """What was found and done: the files that were written, and a line for each problem."""
 
     chatwoot_url: str
-    rows: Sequence[BindingRow] = ()
-    hooks: Sequence[WebhookStatus] = ()
-    kept: SavedSettings = field(default_factory=SavedSettings)
-    problems: Sequence[str] = ()
+    rows: Sequence[BindingRow]
+    webhooks: Sequence[WebhookStatus]
+    files: Sequence[str]
+    problems: Sequence[str]
 
 
 async def connect(
-    asked: ConnectRequest, table: BindingTable, loaded: LoadedSettings, path: Path
+    request: ConnectRequest, table: BindingTable, loaded: LoadedSettings, path: Path
 ) -> ConnectReport:
-    """Connect everything that can be told apart for certain; `path` is what the worker reads.
+    """Connect every inbox that matches exactly; `path` is the file to save settings to.
 
-    Raises `UpstreamError` where Evolution does not answer, `ConfigurationError`, and Redis errors;
-    what one account refuses is told in the report.
+    Raises `UpstreamError` for Evolution, `ConfigurationError`, and errors of Redis; an error of
+    one Chatwoot account is a problem of the report.
     """
-    instances = await discovery.ask_evolution(asked.where)
-    url = discovery.chatwoot_url(asked.where, instances)
-    ours, others = discovery.targets_for(instances, url)
-    async with _accounts(asked.where, url, ours) as accounts:
-        judged = [*_judge(asked, ours, accounts), *_elsewhere(others)]
-        rows = await bind_inboxes(table, judged, loaded.settings.instances, dry_run=asked.dry_run)
-        hooks = [await _hook(asked, account, rows, loaded) for account in accounts]
-    known = _knowledge(url, accounts, rows, hooks)
-    kept = (
-        save_settings(known, loaded, path, dry_run=asked.dry_run)
-        if known.tokens
-        else SavedSettings()
-    )
-    return ConnectReport(url, rows, hooks, kept, _problems(accounts, kept))
+    settings, dry_run = loaded.settings, request.dry_run
+    instances = await discover_instances(request)
+    url, ours = choose_chatwoot(request, instances)
+    async with discover_accounts(request, url, ours) as accounts:
+        results = _match(request, ours, accounts)
+        results += [
+            Unmatched(None, i.name, f"it uses another Chatwoot: {i.chatwoot.url}")
+            for i in instances
+            if i.chatwoot and i not in ours
+        ]
+        rows = await bind_inboxes(table, results, settings.instances, dry_run=dry_run)
+        bound = {row.inbox.account_id for row in rows if row.inbox and row.state != "not bound"}
+        token = settings.webhook_token.get_secret_value() if settings.webhook_token else None
+        webhooks = [await _set_up_webhook(request, a, bound, token) for a in accounts]
+    problems = [f"account {a.id}: {a.error}" for a in accounts if a.error]
+    problems += [
+        f"account {a.id}: no token: give one with --token" for a in accounts if not a.clients
+    ]
+    files: list[str] = []
+    tokens = {a.id: a.reader_token for a in accounts if a.reader_token and a.id in bound}
+    if tokens:
+        secrets = {webhook.account_id: webhook.secret for webhook in webhooks if webhook.secret}
+        url_token = next((webhook.token for webhook in webhooks if webhook.token), None)
+        found = ConnectionSettings(url, tokens, secrets, url_token)
+        files, unsaved = save_settings(found, loaded, path, dry_run=dry_run)
+        problems += unsaved
+    return ConnectReport(url, rows, webhooks, files, problems)
 
 
-@asynccontextmanager
-async def _accounts(
-    where: Targets, url: str, instances: Sequence[EvolutionInstance]
-) -> AsyncIterator[list[DiscoveredAccount]]:
-    async with AsyncExitStack() as stack:
-        yield await discovery.ask_accounts(where, url, instances, stack)
-
-
-def _judge(
-    asked: ConnectRequest,
+def _match(
+    request: ConnectRequest,
     instances: Sequence[EvolutionInstance],
     accounts: Sequence[DiscoveredAccount],
 ) -> list[MatchResult]:
     inboxes = [inbox for account in accounts for inbox in account.inboxes]
-    stated = bind_option.parse_bind_options(asked.binds, inboxes)
-    if asked.where.evolution_url is None:
+    stated = parse_bind_options(request.binds, inboxes)
+    if request.evolution_url is None:
         return list(match_by_name(inboxes, stated))
-    unread = {account.id for account in accounts if account.declined}
-    told = set(stated.values())
-    rest = [i for i in instances if i.name not in told]
-    seen = [i for i in rest if not (i.link and i.link.account_id in unread)]
-    judged: list[MatchResult] = [MatchedInbox(i, stated[i.key]) for i in inboxes if i.key in stated]
-    judged += match_inboxes(seen, [i for i in inboxes if i.key not in stated])
-    judged += [
-        Unmatched(None, i.name, f"account {i.link.account_id} could not be read")
-        for i in rest
-        if i.link and i.link.account_id in unread
+    results: list[MatchResult] = [
+        MatchedInbox(inbox, stated[inbox.key]) for inbox in inboxes if inbox.key in stated
     ]
-    return judged
+    unreadable = {account.id for account in accounts if account.error}
+    readable: list[EvolutionInstance] = []
+    for instance in instances:
+        if instance.name in stated.values():
+            continue
+        if instance.chatwoot and instance.chatwoot.account_id in unreadable:
+            reason = f"account {instance.chatwoot.account_id} could not be read"
+            results.append(Unmatched(None, instance.name, reason))
+        else:
+            readable.append(instance)
+    results += match_inboxes(readable, [i for i in inboxes if i.key not in stated])
+    return results
 
 
-def _elsewhere(instances: Sequence[EvolutionInstance]) -> list[MatchResult]:
-    return [
-        Unmatched(None, i.name, f"its Chatwoot is another one: {i.link.url}")
-        for i in instances
-        if i.link
-    ]
-
-
-async def _hook(
-    asked: ConnectRequest,
+async def _set_up_webhook(
+    request: ConnectRequest,
     account: DiscoveredAccount,
-    rows: Sequence[BindingRow],
-    loaded: LoadedSettings,
+    bound_accounts: Collection[int],
+    token: str | None,
 ) -> WebhookStatus:
-    if account.declined or not account.users:
+    if account.error or not account.clients:
         return WebhookStatus(account.id, "none", "the account could not be read")
-    if not any(_is_connected(row, account.id) for row in rows):
+    if account.id not in bound_accounts:
         return WebhookStatus(account.id, "none", "no inbox of this account is bound")
-    token = loaded.settings.webhook_token
-    return await webhook_setup.ensure_webhook(
-        account.users,
-        asked.webhook_url,
-        token.get_secret_value() if token else None,
-        dry_run=asked.dry_run,
-    )
-
-
-def _is_connected(row: BindingRow, account_id: int) -> bool:
-    is_of = row.inbox is not None and row.inbox.account_id == account_id
-    return is_of and row.state != "not bound"
-
-
-def _knowledge(
-    url: str,
-    accounts: Sequence[DiscoveredAccount],
-    rows: Sequence[BindingRow],
-    hooks: Sequence[WebhookStatus],
-) -> ConnectionSettings:
-    return ConnectionSettings(
-        chatwoot_url=url,
-        tokens={
-            account.id: account.reader
-            for account in accounts
-            if account.reader and any(_is_connected(row, account.id) for row in rows)
-        },
-        secrets={hook.account_id: hook.secret for hook in hooks if hook.secret},
-        webhook_token=next((hook.token for hook in hooks if hook.token), None),
-    )
-
-
-def _problems(accounts: Sequence[DiscoveredAccount], kept: SavedSettings) -> list[str]:
-    declined = [f"account {a.id}: {a.declined}" for a in accounts if a.declined]
-    unasked = [f"account {a.id}: no token: give one with --token" for a in accounts if not a.users]
-    return [*declined, *unasked, *kept.problems]
+    url, dry_run = request.webhook_url, request.dry_run
+    return await ensure_webhook(account.clients, url, token, dry_run=dry_run)

@@ -1,125 +1,134 @@
-"""What Evolution and Chatwoot have: instances, accounts, and the inboxes their tokens show."""
+"""Discovery of Evolution's instances, and of the Chatwoot accounts and inboxes they use."""
 
-from collections.abc import Iterable, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 
 from worker.chatwoot.evolution_client import EvolutionClient
+from worker.chatwoot.http_client import RequestPolicy
 from worker.chatwoot.rest_client import ChatwootClient
 from worker.core.inbox_matching import EvolutionInstance, Inbox
 from worker.errors import ConfigurationError, UpstreamError
 
 
 @dataclass(frozen=True, slots=True)
-class Targets:
-    """Whom to ask, and with what; `account_ids` and `tokens` are those that a person stated."""
+class ConnectRequest:
+    """The services to connect, with credentials; `account_id` limits it to one account.
 
+    `binds` are the values of `--bind`.
+    """
+
+    webhook_url: str
     evolution_url: str | None = None
     apikey: str | None = field(default=None, repr=False)
     chatwoot_url: str | None = None
     token: str | None = field(default=None, repr=False)
     account_id: int | None = None
     timeout_s: float = 10.0
+    binds: Sequence[str] = ()
+    dry_run: bool = False
 
 
 @dataclass(slots=True)
 class DiscoveredAccount:
-    """An account of Chatwoot's: its inboxes, and the users it was asked as.
+    """A Chatwoot account, with a client for each user whose token is known.
 
-    `reader` is the token that showed an inbox; `declined` says why there is none.
+    `reader_token` is the token that shows the most inboxes; without one, `error` says why.
     """
 
     id: int
-    users: Sequence[ChatwootClient]
-    tokens: Sequence[str] = field(repr=False)
-    inboxes: list[Inbox] = field(default_factory=list)
-    reader: str | None = field(default=None, repr=False)
-    declined: UpstreamError | None = None
+    clients: Sequence[ChatwootClient]
+    inboxes: Sequence[Inbox] = ()
+    reader_token: str | None = field(default=None, repr=False)
+    error: UpstreamError | None = None
 
 
-async def ask_evolution(where: Targets) -> list[EvolutionInstance]:
-    """Return Evolution's instances, none where it is not asked; raises `UpstreamError`."""
-    if where.evolution_url is None:
+async def discover_instances(request: ConnectRequest) -> list[EvolutionInstance]:
+    """Return Evolution's instances, none without its URL. Raises `UpstreamError`."""
+    url, apikey = request.evolution_url, request.apikey or ""
+    if url is None:
         return []
-    async with EvolutionClient(
-        where.evolution_url, where.apikey or "", timeout_s=where.timeout_s
-    ) as evolution:
-        return await evolution.instances()
+    async with aclosing(EvolutionClient(url, apikey, timeout_s=request.timeout_s)) as client:
+        return await client.instances()
 
 
-def chatwoot_url(where: Targets, instances: Iterable[EvolutionInstance]) -> str:
-    """Return Chatwoot's address: as a person states it, else the one that all instances have.
+def choose_chatwoot(
+    request: ConnectRequest, instances: Sequence[EvolutionInstance]
+) -> tuple[str, list[EvolutionInstance]]:
+    """Return the URL of the Chatwoot to connect, and the instances that use no other one.
 
-    Raises `ConfigurationError` where there are several: a cache serves one Chatwoot, as account and
-    message ids mean something else in another.
+    Raises `ConfigurationError` for several: ids of accounts and messages are unique within one
+    Chatwoot only, so one cache serves one.
     """
-    known = sorted({instance.link.url for instance in instances if instance.link})
-    if len(known) > 1 and where.chatwoot_url not in known:
+    known = sorted({instance.chatwoot.url for instance in instances if instance.chatwoot})
+    url = request.chatwoot_url
+    if len(known) > 1 and url not in known:
         raise ConfigurationError(
             f"the instances have {len(known)} Chatwoots: {', '.join(known)}. One cache (prefix) "
-            "serves one Chatwoot: say which with --chatwoot, as it is written here, and give the "
+            "serves one Chatwoot: choose it with --chatwoot, as it is written here, and give the "
             "others a CACHE_REDIS_PREFIX_KEY of their own"
         )
-    if where.chatwoot_url:
-        return where.chatwoot_url
-    if not known:
+    if url is None and not known:
         raise ConfigurationError(
-            "no instance has its Chatwoot switched on in Evolution: do that first, "
+            "no instance has its Chatwoot enabled in Evolution: do that first, "
             "or ask Chatwoot alone: --chatwoot URL --token TOKEN --account N"
         )
-    return known[0]
+    if len(known) > 1:
+        instances = [i for i in instances if i.chatwoot is None or i.chatwoot.url == url]
+    # A single other URL is another way to the same Chatwoot.
+    return url or known[0], list(instances)
 
 
-def targets_for(
-    instances: Sequence[EvolutionInstance], url: str
-) -> tuple[list[EvolutionInstance], list[EvolutionInstance]]:
-    """Part the instances of this Chatwoot, and those that have none, from those of another."""
-    known = {instance.link.url for instance in instances if instance.link}
-    if len(known) < 2:  # noqa: PLR2004 - the address may be another way to the only one
-        return list(instances), []
-    ours = [i for i in instances if i.link is None or i.link.url == url]
-    return ours, [i for i in instances if i not in ours]
+@asynccontextmanager
+async def discover_accounts(
+    request: ConnectRequest, url: str, instances: Iterable[EvolutionInstance]
+) -> AsyncIterator[list[DiscoveredAccount]]:
+    """Give the accounts, whose clients are closed at the end of the block."""
+    policy = RequestPolicy(request.timeout_s)
+    async with AsyncExitStack() as stack:
+        accounts = []
+        for account_id, tokens in sorted(_tokens(request, instances).items()):
+            clients = {token: ChatwootClient(url, token, account_id, policy) for token in tokens}
+            for client in clients.values():
+                stack.push_async_callback(client.aclose)
+            accounts.append(await _discover_account(account_id, clients))
+        yield accounts
 
 
-async def ask_accounts(
-    where: Targets, url: str, instances: Iterable[EvolutionInstance], stack: AsyncExitStack
-) -> list[DiscoveredAccount]:
-    """Ask every account for its inboxes, as each user whose token is known.
-
-    An agent sees only the inboxes they are in, so what several see is put together.
-    """
-    tokens: dict[int, list[str]] = {}
-    if where.account_id is not None:
-        tokens[where.account_id] = [where.token] if where.token else []
-    for link in (instance.link for instance in instances):
-        if link and where.account_id in (None, link.account_id):
-            stated = [where.token] if where.token else []
-            held = tokens.setdefault(link.account_id, stated)
-            if link.token not in held:
-                held.append(link.token)
-    return [
-        await _ask_account(where, url, account_id, some, stack)
-        for account_id, some in sorted(tokens.items())
-    ]
+def _tokens(
+    request: ConnectRequest, instances: Iterable[EvolutionInstance]
+) -> dict[int, list[str]]:
+    """Return the known tokens of each account, the stated one first."""
+    stated = [request.token] if request.token else []
+    tokens = {} if request.account_id is None else {request.account_id: [*stated]}
+    for config in (instance.chatwoot for instance in instances):
+        if config and request.account_id in (None, config.account_id):
+            known = tokens.setdefault(config.account_id, [*stated])
+            if config.token not in known:
+                known.append(config.token)
+    return tokens
 
 
-async def _ask_account(
-    where: Targets, url: str, account_id: int, tokens: Sequence[str], stack: AsyncExitStack
+async def _discover_account(
+    account_id: int, clients: Mapping[str, ChatwootClient]
 ) -> DiscoveredAccount:
-    users = [ChatwootClient(url, token, account_id, timeout_s=where.timeout_s) for token in tokens]
-    account = DiscoveredAccount(account_id, users, tokens)
-    seen: dict[int, Inbox] = {}
-    for user, token in zip(users, tokens, strict=True):
-        await stack.enter_async_context(user)
+    """Ask as each user: an agent sees only the inboxes they are a member of."""
+    inboxes: dict[int, Inbox] = {}
+    reader_token: str | None = None
+    error: UpstreamError | None = None
+    for token, client in clients.items():
         try:
-            inboxes = await user.inboxes()
-        except UpstreamError as declined:
-            account.declined = account.declined or declined
+            visible = await client.inboxes()
+        except UpstreamError as refused:
+            error = error or refused
             continue
-        if account.reader is None or len(inboxes) > len(seen):
-            account.reader = token
-        seen |= {inbox.id: inbox for inbox in inboxes}
-    if account.reader is not None:
-        account.declined = None
-    account.inboxes = list(seen.values())
-    return account
+        if reader_token is None or len(visible) > len(inboxes):
+            reader_token = token
+        inboxes |= {inbox.id: inbox for inbox in visible}
+    return DiscoveredAccount(
+        account_id,
+        list(clients.values()),
+        list(inboxes.values()),
+        reader_token,
+        error if reader_token is None else None,
+    )

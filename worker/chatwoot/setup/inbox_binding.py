@@ -1,97 +1,76 @@
-"""Pairs become bindings: added where nothing stands, never put over what does."""
+"""Binds matched inboxes; an existing binding is never replaced."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal, NamedTuple, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Literal, NamedTuple
 
 from worker.core.binding_rules import BindingClaim, Bindings, bind_command
-from worker.core.inbox_matching import Inbox, MatchedInbox, MatchResult, Unmatched
+from worker.core.inbox_matching import Inbox, MatchResult, Unmatched
+from worker.store.cache.binding_table import BindingTable
 
-State = Literal["bound", "already bound", "would bind", "not bound"]
+BindingState = Literal["bound", "already bound", "would bind", "not bound"]
 
 
 class BindingRow(NamedTuple):
-    """What became of an inbox or an instance; `usual` where nothing is amiss."""
+    """The result for an inbox or an instance; `is_normal` where nobody has to act."""
 
     inbox: Inbox | None
     instance: str | None
-    state: State
+    state: BindingState
     reason: str = ""
-    usual: bool = True
-
-
-class BindingTable(Protocol):
-    """The bindings that all workers share."""
-
-    async def peek(self) -> Bindings:
-        """Read all bindings, and change nothing."""
-
-    async def claim(self, claims: Sequence[BindingClaim]) -> Bindings:
-        """Ask for new bindings; returns those that stand now."""
+    is_normal: bool = True
 
 
 async def bind_inboxes(
     table: BindingTable,
-    judged: Iterable[MatchResult],
+    results: Sequence[MatchResult],
     operator: Mapping[str, str],
     *,
     dry_run: bool,
 ) -> list[BindingRow]:
-    """Bind what was paired, and say what became of everything that was judged.
+    """Bind the matched inboxes, and return a row for every result.
 
-    `operator` are the bindings of the settings, which outrank these.
+    `operator` are the bindings of the settings, which have precedence.
     """
-    all_judged = list(judged)
     fixed = Bindings.of_operator(operator)
-    standing = (await table.peek()).overruled_by(fixed)
-    rows: list[BindingRow] = []
-    claims: dict[str, BindingClaim] = {}
-    for one in all_judged:
-        if isinstance(one, Unmatched):
-            rows.append(BindingRow(one.inbox, one.instance, "not bound", one.reason, one.usual))
-            continue
-        row = _standing(one, standing)
-        if row is None:
-            claims[one.inbox.key] = BindingClaim(
-                one.inbox.account_id, one.inbox.id, one.instance, further=True
-            )
-            row = BindingRow(one.inbox, one.instance, "would bind" if dry_run else "bound")
-        rows.append(row)
+    current = (await table.peek()).overruled_by(fixed)
+    rows = [_check(result, current) for result in results]
+    claims = [
+        BindingClaim(row.inbox.account_id, row.inbox.id, row.instance, further=True)
+        for row in rows
+        if row.state == "would bind" and row.inbox and row.instance
+    ]
     if dry_run or not claims:
         return rows
-    granted = (await table.claim(list(claims.values()))).overruled_by(fixed)
+    granted = (await table.claim(claims)).overruled_by(fixed)
     return [
-        _granted(row, granted) if row.inbox and row.inbox.key in claims else row for row in rows
+        _claimed(_check(result, granted)) if row.state == "would bind" else row
+        for row, result in zip(rows, results, strict=True)
     ]
 
 
-def _standing(pair: MatchedInbox, standing: Bindings) -> BindingRow | None:
-    """Return what stands already where a pair is to be bound, None where it may be."""
-    inbox, instance = pair
-    bound = standing.instances.get(inbox.key)
+def _check(result: MatchResult, bindings: Bindings) -> BindingRow:
+    if isinstance(result, Unmatched):
+        return BindingRow(
+            result.inbox, result.instance, "not bound", result.reason, result.is_normal
+        )
+    inbox, instance = result
+    bound = bindings.instances.get(inbox.key)
+    owner = bindings.accounts.get(instance, inbox.account_id)
     if bound == instance:
         return BindingRow(inbox, instance, "already bound")
     if bound is not None:
-        change = bind_command(inbox.key, instance)
-        reason = f"it is bound to instance {bound!r}; if that is wrong: {change}"
-        return BindingRow(inbox, instance, "not bound", reason, usual=False)
-    owner = standing.accounts.get(instance, inbox.account_id)
-    if owner != inbox.account_id:
+        command = bind_command(inbox.key, instance)
+        reason = f"it is bound to instance {bound!r}; if that is wrong: {command}"
+    elif owner != inbox.account_id:
         reason = f"instance {instance!r} belongs to account {owner}: give it another name"
-        return BindingRow(inbox, instance, "not bound", reason, usual=False)
-    return None
+    else:
+        return BindingRow(inbox, instance, "would bind")
+    return BindingRow(inbox, instance, "not bound", reason, is_normal=False)
 
 
-def _granted(row: BindingRow, granted: Bindings) -> BindingRow:
-    """Correct a row where somebody else was faster."""
-    assert row.inbox is not None  # noqa: S101  (claims are of inboxes)
-    assert row.instance is not None  # noqa: S101
-    return (
-        row
-        if granted.instances.get(row.inbox.key) == row.instance
-        else (
-            _standing(MatchedInbox(row.inbox, row.instance), granted)
-            or row._replace(
-                state="not bound", reason="another worker was faster: run this again", usual=False
-            )
-        )
-    )
+def _claimed(row: BindingRow) -> BindingRow:
+    """Return the row of an inbox that was claimed."""
+    if row.state == "already bound":
+        return row._replace(state="bound")
+    reason = row.reason or "another worker changed the bindings: run this again"
+    return row._replace(state="not bound", reason=reason, is_normal=False)

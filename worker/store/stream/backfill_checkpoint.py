@@ -1,4 +1,4 @@
-"""How far a backfill has come, kept beside the stream it fills: both change in one step."""
+"""Checkpoint of a backfill, stored beside the stream, and changed in one transaction with it."""
 
 import secrets
 from collections.abc import Mapping, Sequence
@@ -13,21 +13,30 @@ from worker.store.client import Client, translate_errors
 TTL_S: Final = 86_400
 """How long an interrupted backfill can be resumed."""
 
-_SCOPE: Final = b"scope"
 DONE: Final = 0
-"""How far a conversation has come whose every message was read."""
+"""In place of a message id: every message of the conversation was read."""
+
+_SCOPE: Final = b"scope"
 
 
 class BackfillScope(Struct, frozen=True):
-    """What a backfill is asked for: the days back, or one conversation; `since_s` is Unix time."""
+    """What a backfill reads: the last `days`, or one conversation; `since_s` is Unix time."""
 
     days: float | None
     conversation: int | None
     since_s: float
 
 
+async def snapshot_id(client: Client) -> str:
+    """Return a unique entry id, just below every id that the server generates from now on."""
+    async with translate_errors(client):
+        seconds, micros = await client.time()
+    ms = int(seconds) * 1000 + int(micros) // 1000
+    return f"{ms - 1}-{secrets.randbits(63)}"
+
+
 class BackfillCheckpoint:
-    """The backfill of one instance; there is one at a time, which a later one goes on with."""
+    """Checkpoint of the one backfill that an instance can have at a time."""
 
     def __init__(self, client: Client, stream: str, instance: str) -> None:
         self._client = client
@@ -35,16 +44,16 @@ class BackfillCheckpoint:
         self._key = backfill_key(stream, instance)
 
     async def begin(self, scope: BackfillScope) -> tuple[BackfillScope, dict[int, int]]:
-        """Go on where an interrupted backfill of the same scope stopped, else begin anew.
+        """Resume an interrupted backfill of the same scope, else begin a new one.
 
-        Returns the scope as it was first begun, and for each conversation that was read: the
-        lowest message id reached, or `DONE`.
+        Returns the scope as it was first begun, and the lowest message id read of each
+        conversation, or `DONE`.
         """
         async with translate_errors(self._client):
-            held = await self._client.hgetall(self._key)
-            before = _scope(held.pop(_SCOPE, b""))
-            if before and (before.days, before.conversation) == (scope.days, scope.conversation):
-                return before, {int(number): int(at) for number, at in held.items()}
+            stored = await self._client.hgetall(self._key)
+            begun = _scope(stored.pop(_SCOPE, b""))
+            if begun and (begun.days, begun.conversation) == (scope.days, scope.conversation):
+                return begun, {int(number): int(reached) for number, reached in stored.items()}
             async with self._client.pipeline(transaction=True) as pipeline:
                 pipeline.delete(self._key)
                 pipeline.hset(self._key, _SCOPE.decode(), msgspec.json.encode(scope))
@@ -52,20 +61,10 @@ class BackfillCheckpoint:
                 await pipeline.execute()
         return scope, {}
 
-    async def snapshot_id(self) -> str:
-        """Return an id for entries of what is asked for now.
-
-        It is just below any that the server will give from now on, and like no other.
-        """
-        async with translate_errors(self._client):
-            seconds, micros = await self._client.time()
-        ms = int(seconds) * 1000 + int(micros) // 1000
-        return f"{ms - 1}-{secrets.randbits(63)}"
-
-    async def put(
+    async def add(
         self, entries: Sequence[Mapping[str, bytes]], display_id: int, reached: int
     ) -> None:
-        """Add entries to the stream, and note how far their conversation has come, in one step."""
+        """Add entries to the stream, and store what was read of their conversation."""
         async with (
             translate_errors(self._client),
             self._client.pipeline(transaction=True) as pipeline,
@@ -76,18 +75,8 @@ class BackfillCheckpoint:
             pipeline.expire(self._key, TTL_S)
             await pipeline.execute()
 
-    async def add(self, entries: Sequence[Mapping[str, bytes]]) -> None:
-        """Add entries to the stream, and note nothing."""
-        async with (
-            translate_errors(self._client),
-            self._client.pipeline(transaction=False) as pipeline,
-        ):
-            for fields in entries:
-                pipeline.xadd(self._stream, dict(fields))
-            await pipeline.execute()
-
     async def end(self) -> None:
-        """Forget all of it: the next backfill begins anew."""
+        """Delete the checkpoint: the next backfill begins a new one."""
         async with translate_errors(self._client):
             await self._client.delete(self._key)
 
