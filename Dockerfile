@@ -1,10 +1,10 @@
-# The worker as an image: non-root, read-only root file system, no shell needed to run it.
+# The worker as a container image: runs as non-root, on a read-only root file system, without a shell.
 #
 #   docker build -t chatwoot-cache .
 #
-# To pin the base to the byte, give its digest as well:
+# To pin the base image, add its digest:
 #   --build-arg PYTHON_DIGEST=@sha256:…   (docker buildx imagetools inspect python:3.13-slim)
-# Packages from a mirror of your own: --secret id=pip,src=pip.conf
+# Packages from your own mirror: --secret id=pip,src=pip.conf
 
 ARG PYTHON_VERSION=3.13-slim
 ARG PYTHON_DIGEST=
@@ -14,7 +14,7 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 WORKDIR /build
 RUN ["python3", "-m", "venv", "/opt/chatwoot-cache"]
 COPY requirements.lock requirements-build.lock ./
-# The server of our own is for laptops: it stays out, with its client.
+# The embedded server is for laptops: remove it, and its client.
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     /opt/chatwoot-cache/bin/pip install --quiet --no-deps --require-hashes \
       -r requirements.lock -r requirements-build.lock \
@@ -34,12 +34,12 @@ LABEL org.opencontainers.image.title="chatwoot-cache" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
 COPY --from=build /opt/chatwoot-cache /opt/chatwoot-cache
-# A new volume takes over whom the folder belongs to.
+# A new volume takes the owner of this directory.
 COPY --from=build --chown=10001:10001 /empty /var/lib/chatwoot-cache
-# A `.env` or `env.yml` that is mounted here is read.
+# The worker reads a `.env` or `env.yml` that is mounted here.
 COPY --from=build /empty /etc/chatwoot-cache
-# Others reach a container by its address only. The webhook stays closed (503) until a secret or
-# a token is set.
+# A container is reached by its own address, not by 127.0.0.1. The webhook answers 503 until a
+# secret or a token is set.
 ENV PATH=/opt/chatwoot-cache/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     CHATWOOT_CACHE_HTTP_HOST=0.0.0.0 \

@@ -20,7 +20,7 @@ from anyio.abc import TaskGroup
 from starlette.types import ASGIApp
 
 from worker import __version__, backends
-from worker.backends import AllHealthy, EntrySource
+from worker.backends import EntrySource
 from worker.chatwoot.account_clients import AccountClients
 from worker.chatwoot.read_through import ReadThrough
 from worker.consumer.instance_resolver import InstanceResolver
@@ -201,9 +201,9 @@ class _Worker:
         self._policy = webhook_policy(settings)
         self._health = Health(
             self._consumer,
-            AllHealthy(self._producer if consume else self._tiers.reader, *self._tiers.ready),
-            closed=self._policy.closed if settings.webhook_enabled else None,
-            spool=self._spool,
+            [self._producer if consume else self._tiers.reader, *self._tiers.ready],
+            rejecting=self._policy.closed if settings.webhook_enabled else None,
+            probe_spool=self._spool.probe if self._spool else None,
         )
 
     def _connect(self, uri: RedisUri, *, block_s: float = 0.0) -> Client:

@@ -12,7 +12,7 @@ from worker.consumer.processor import DocumentCache
 from worker.core.cache_keys import CacheKeys
 from worker.core.stream_keys import StreamKeys
 from worker.maintenance.tasks import MaintenanceDeps
-from worker.ops.health import Server
+from worker.ops.health import Pingable
 from worker.ops.metrics import Metrics
 from worker.settings import RedisUri, Settings
 from worker.store.admin.bot_contact_purge import BotPurge
@@ -38,18 +38,6 @@ class ClientFactory(Protocol):
         """Return a client of its own."""
 
 
-class AllHealthy:
-    """Several servers, each of which is needed."""
-
-    def __init__(self, *servers: Server) -> None:
-        self._servers = servers
-
-    async def ping(self) -> None:
-        """Raise unless all of them answer."""
-        for server in self._servers:
-            await server.ping()
-
-
 @dataclass(frozen=True, slots=True)
 class EntrySource:
     """What is consumed, and what is looked after beside it."""
@@ -67,7 +55,7 @@ class Backends:
     cache: DocumentCache
     table: BindingTable
     reader: DocumentReader
-    ready: Sequence[Server] = ()
+    ready: Sequence[Pingable] = ()
     bot_purge: BotPurge | None = None
     tracking: Tracking | None = None
 

@@ -1,18 +1,18 @@
-"""Every error of ours, named by what to do about it.
+"""The errors of the worker, and what each caller does about them.
 
-    Error
-    ├── ConfigurationError   stop, say which setting to change (exit code 2)
-    ├── Refused         stop, say which right or password is missing (exit code 2)
-    ├── RedisUnavailable     keep what is in hand, wait, try again (exit code 3 in a command)
-    ├── Outdated        resolve the batch again by the bindings that stand now
-    ├── GroupMissing    create the consumer group again, then go on
-    ├── Declined        say what Evolution or Chatwoot answered and what to change (exit code 1)
-    ├── SpoolError       the disk cannot keep a webhook either: answer 503
-    └── UnusableEntry        bury the entry, with this reason
-        ├── UnknownInbox    ... and say which inbox nobody bound
-        └── Conflict    ... and say which two instances met
+    WorkerError
+    ├── ConfigurationError   exit with code 2 and the setting to change
+    ├── PermissionRefused    exit with code 2 and the missing permission or password
+    ├── RedisUnavailable     keep the work, wait and retry (exit code 3 in a command)
+    ├── BindingsChanged      resolve the batch again with the current bindings
+    ├── GroupMissing         create the consumer group again and continue
+    ├── UpstreamError        report the answer of Evolution or Chatwoot (exit code 1)
+    ├── SpoolError           answer 503: the spool cannot store the webhook
+    └── UnusableEntry        move the entry to the dead letters with the reason
+        ├── UnknownInbox     the inbox is not bound to an instance
+        └── BindingConflict  the inbox or the instance is bound otherwise
 
-Adapters translate the errors of their libraries into these at the edge.
+Adapters translate the errors of their libraries into these.
 """
 
 from typing import Final, Literal, Self, get_args
@@ -27,13 +27,13 @@ Reason = Literal[
     "wrong_type",
     "max_attempts",
 ]
-"""Why an entry is dead: the closed list."""
+"""Why an entry is a dead letter."""
 
 REASONS: Final[tuple[Reason, ...]] = get_args(Reason)
 
 
 class WorkerError(Exception):
-    """Any failure this project names; the message is one line for a person."""
+    """Base class; the message is one line for the user."""
 
 
 class ConfigurationError(WorkerError):
@@ -41,11 +41,11 @@ class ConfigurationError(WorkerError):
 
 
 class PermissionRefused(WorkerError):
-    """Redis refuses us (NOPERM, WRONGPASS, NOAUTH); the message names what is missing."""
+    """Redis refused a command (NOPERM, WRONGPASS, NOAUTH); the message names what is missing."""
 
 
 class RedisUnavailable(WorkerError):
-    """Redis cannot serve us now, and may later.
+    """Redis cannot serve a command now; a retry may succeed.
 
     `kind` is one of `UNAVAILABLE_KINDS`: a metric label and a log field.
     """
@@ -73,7 +73,7 @@ UNAVAILABLE_KINDS: Final = (
 
 
 class GroupMissing(WorkerError):
-    """The consumer group, or its whole stream, is gone."""
+    """The consumer group or its stream does not exist."""
 
 
 UpstreamFailure = Literal[
@@ -88,13 +88,13 @@ UpstreamFailure = Literal[
     "redirected",
     "strange",
 ]
-"""How Evolution or Chatwoot does not give what it was asked for."""
+"""Why a request to Evolution or Chatwoot failed."""
 
 
 class UpstreamError(WorkerError):
-    """Evolution or Chatwoot does not give what it was asked for; the message says what to change.
+    """A request to Evolution or Chatwoot failed; the message says what to change.
 
-    It never holds a token, nor anything of the answer's body.
+    The message never contains a token or a part of the response body.
     """
 
     def __init__(self, kind: UpstreamFailure, message: str) -> None:
@@ -103,11 +103,11 @@ class UpstreamError(WorkerError):
 
 
 class BindingsChanged(WorkerError):
-    """The bindings were changed since documents were resolved by them; nothing was written."""
+    """The bindings changed after the documents were resolved; nothing was written."""
 
 
 class SpoolError(WorkerError):
-    """The spool cannot take a webhook now; `reason` is a label of `webhook_requests_total`."""
+    """The spool cannot store a webhook; `reason` is a label of `webhook_requests_total`."""
 
     def __init__(self, reason: Literal["spool_full", "spool_failed"], message: str) -> None:
         super().__init__(message)
@@ -115,10 +115,10 @@ class SpoolError(WorkerError):
 
 
 class UnusableEntry(WorkerError):
-    """An entry that can never be cached as it is; it goes to the dead letters.
+    """An entry that cannot be cached, whatever the number of attempts.
 
-    The message names fields, limits, inboxes and instances, never what people wrote:
-    it is stored, logged and shown.
+    The message is stored, logged and shown: it names fields, limits, inboxes and instances, never
+    the content of a message.
     """
 
     def __init__(self, reason: Reason, message: str) -> None:
@@ -126,20 +126,20 @@ class UnusableEntry(WorkerError):
         self.reason: Reason = reason
 
     def detached(self) -> Self:
-        """Return this error without the frames it passed.
+        """Return this error without its traceback and context.
 
-        They hold the whole entry, and a frame that keeps its own error is not freed before
-        the cyclic garbage collector comes round: megabytes for each dead letter.
+        Their frames hold the whole entry and form reference cycles: megabytes for each dead letter
+        would stay in memory until the cyclic garbage collector runs.
         """
         self.__context__ = None
         return self.with_traceback(None)
 
 
 class UnknownInbox(UnusableEntry):
-    """An event of which nothing says where it belongs (`no_instance`).
+    """An event without an instance (reason `no_instance`).
 
-    `inbox` is where it came from, as far as that is known; `allow` is the instance that the
-    inbox's name suggests.
+    `inbox` is the inbox of the event as far as it is known; `allow` is the instance that the name
+    of the inbox suggests.
     """
 
     def __init__(self, message: str, *, inbox: str, allow: str | None = None) -> None:
@@ -149,13 +149,12 @@ class UnknownInbox(UnusableEntry):
 
 
 class BindingConflict(UnusableEntry):
-    """An event that a binding forbids to cache (`instance_conflict`).
+    """An event that contradicts a binding (reason `instance_conflict`).
 
-    `inbox` is where the event came from, `instance` what it asked for, `bound` what stands: an
-    instance, or the inbox that has the instance.
-    `allow` is the instance to bind the inbox to, so that a replay lets the event in; `release`
-    names the inboxes that would have to be unbound for that; neither where nothing would help.
-    `fixed` says that the operator's settings are what stands.
+    `inbox` is the inbox of the event, `instance` the one it names, `bound` the instance or inbox
+    of the existing binding. `allow` is the instance to bind the inbox to so that a replay succeeds,
+    `release` the inboxes to unbind first; both are empty where a binding would not help.
+    `fixed` is true when the existing binding comes from the settings.
     """
 
     def __init__(

@@ -1,9 +1,9 @@
-// PM2 runs the worker beside Evolution. In the folder that holds Evolution's .env (or env.yml):
+// Runs the worker under PM2, beside Evolution. In the folder of Evolution's .env (or env.yml):
 //
 //   pm2 start /opt/chatwoot-cache/deploy/pm2/ecosystem.config.cjs
 //   EXTRA_WORKERS=2 pm2 start …       two more processes that only read the stream
 //
-// The settings are those of that folder; here stands only what PM2 has to know.
+// Settings are read from that folder; this file contains only what PM2 needs.
 const fs = require("node:fs");
 const os = require("node:os");
 const path = require("node:path");
@@ -21,13 +21,13 @@ const common = {
   cwd: process.cwd(),
   interpreter: "none",
   exec_mode: "fork",
-  // Online means that Redis was tried and the ports are open.
+  // A process is online when it has tried Redis and its ports are open.
   wait_ready: true,
   listen_timeout: 30000,
-  // Above CHATWOOT_CACHE_SHUTDOWN_TIMEOUT_S (10 s) and the 5 s that a request in hand may take.
+  // More than CHATWOOT_CACHE_SHUTDOWN_TIMEOUT_S (10 s) plus the 5 s that a running request may take.
   kill_timeout: 20000,
-  // Ten tries, none of which works for ten seconds, end as "errored": so do wrong settings.
-  // No delay between them: with one, PM2 (7.0.4) gives up all the same, but goes on showing
+  // After ten starts that end within ten seconds, the process is "errored", as with an invalid
+  // setting. No delay between them: with one, PM2 (7.0.4) also gives up, but still shows
   // "waiting restart".
   min_uptime: 10000,
   max_restarts: 10,
@@ -44,7 +44,7 @@ const main = {
   },
 };
 
-// Consumers are told apart by PM2's number: <host>-0, <host>-1, …
+// PM2's number is part of the consumer's name: <host>-0, <host>-1, …
 const workers = {
   ...common,
   name: "chatwoot-cache-extra",

@@ -168,6 +168,24 @@ def test_a_conversation_that_moves_up_while_it_reads_is_not_missed(
     assert {60_001, 60_999} <= set(ids(stream()))
 
 
+def test_a_message_written_between_the_requests_is_dated_by_a_later_reading(
+    command: Command, chatwoot: Chatwoot, stream: Entries
+) -> None:
+    row = conversation(chatwoot, 1, 2)
+
+    def write(request: Request) -> None:
+        if request.path.endswith("/messages") and len(row.messages) == 2:
+            row.add(1003, NOW_US, "new")
+
+    chatwoot.fault = write
+
+    assert command("backfill", "loja").code == 0
+    assert sorted(ids(stream())) == [1001, 1002, 1003]
+    clocks = {entry["body"]["conversation"]["last_activity_at"] for entry in stream()}
+    assert clocks == {NOW_US // 1_000_000}
+    assert len([path for path in chatwoot.paths() if path.endswith("/conversations/1")]) == 1
+
+
 def test_goes_on_where_it_stopped_and_begins_anew_after_it_ended(
     command: Command, chatwoot: Chatwoot, stream: Entries
 ) -> None:

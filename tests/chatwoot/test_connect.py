@@ -388,6 +388,19 @@ def test_each_failure_is_one_line_that_says_who_and_what(
     assert not Path("connect.env").exists()
 
 
+@pytest.mark.parametrize("token", ["tóken 🛒", "a\nb", "\udcff"])
+def test_a_token_that_no_header_can_carry_is_one_line(
+    command: Command, chatwoot: Chatwoot, bindings: Bound, token: str
+) -> None:
+    result = command("connect", "--chatwoot", chatwoot.url, "--token", token, "--account", "3")
+
+    assert result.code == 1
+    (line,) = result.err.splitlines()
+    assert f"Chatwoot at {chatwoot.url}" in line
+    assert token not in line
+    assert bindings() == {}
+
+
 def test_a_slow_answer_is_not_waited_for(
     command: Command, evolution: Evolution, chatwoot: Chatwoot
 ) -> None:

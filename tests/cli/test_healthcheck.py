@@ -16,7 +16,7 @@ from starlette.routing import Route
 from tests.serving import served
 from worker.__main__ import parser
 from worker.cli import healthcheck
-from worker.ops.health import Readiness
+from worker.ops.health import Health, Readiness
 from worker.ops.metrics import Metrics
 from worker.ops.probes import ops_app
 from worker.web.server import bind, bound_port
@@ -30,7 +30,7 @@ def listening() -> Iterator[socket.socket]:
 
 
 @dataclass(frozen=True)
-class Health:
+class FakeHealth(Health):
     why: str | None
 
     def stalled(self) -> str | None:
@@ -57,12 +57,12 @@ async def ask(host: str, port: int) -> tuple[int, str]:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", ""])
 async def test_a_live_worker_is_0(host: str) -> None:
-    async with served(ops_app(Health(None), Metrics("1", 1))) as at:
+    async with served(ops_app(FakeHealth(None), Metrics("1", 1))) as at:
         assert await ask(host, at.port) == (0, "ok")
 
 
 async def test_a_stalled_worker_is_1_with_its_reason() -> None:
-    async with served(ops_app(Health("no progress for 90 s"), Metrics("1", 1))) as at:
+    async with served(ops_app(FakeHealth("no progress for 90 s"), Metrics("1", 1))) as at:
         assert await ask("127.0.0.1", at.port) == (1, "stalled: no progress for 90 s")
 
 

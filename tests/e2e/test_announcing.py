@@ -1,4 +1,4 @@
-"""What the process manager, the orchestrator and a curious neighbour are told."""
+"""Notifications to the process manager, probes, and the webhook on a public address."""
 
 import os
 import socket
@@ -9,8 +9,10 @@ from tests.e2e.process import Worker, command, running
 from tests.events import encode, message
 
 
-async def test_a_webhook_open_to_all_is_closed(place: Place, tmp_path: Path) -> None:
-    """On a public address it takes nothing without secret or token, and says what to set."""
+async def test_a_public_webhook_without_secret_rejects_everything(
+    place: Place, tmp_path: Path
+) -> None:
+    """The response and the log name the settings that are missing."""
     async with running(tmp_path, place.settings(HTTP_HOST="0.0.0.0")) as worker:
         answers = [worker.post(encode(message())) for _ in range(5)]
 
@@ -21,15 +23,13 @@ async def test_a_webhook_open_to_all_is_closed(place: Place, tmp_path: Path) -> 
         assert "CHATWOOT_CACHE_WEBHOOK_SECRETS" in ready.json()["reason"]
         assert len(worker.logged("webhook.rejecting_all")) == 1
         assert "CHATWOOT_CACHE_WEBHOOK_TOKEN" in worker.logged("webhook.rejecting_all")[0]["reason"]
-        # What comes on the stream is cached all the same.
+        # Entries of the stream are cached nevertheless.
         place.add(message(1))
         await place.settled()
     assert place.document("loja-aurora", "message", 1)
 
 
-async def test_pm2_and_systemd_hear_that_it_is_ready_and_that_it_stops(
-    place: Place, tmp_path: Path
-) -> None:
+async def test_pm2_and_systemd_are_notified_of_start_and_stop(place: Place, tmp_path: Path) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(tmp_path / "notify"))
@@ -55,7 +55,7 @@ async def test_pm2_and_systemd_hear_that_it_is_ready_and_that_it_stops(
             assert systemd.recv(64) == b"STOPPING=1"
 
 
-async def test_a_channel_that_pm2_closed_hurts_nobody(place: Place, tmp_path: Path) -> None:
+async def test_a_channel_that_pm2_closed_is_ignored(place: Place, tmp_path: Path) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     settings = place.settings() | {"NODE_CHANNEL_FD": str(writer)}

@@ -1,4 +1,4 @@
-"""`embedded://`: a server of our own, whose data outlives the worker."""
+"""`embedded://`: a server whose data outlives the worker."""
 
 import json
 import os
@@ -52,7 +52,7 @@ async def test_what_was_cached_is_there_after_ctrl_c_and_after_kill_9(
 
     async with running(tmp_path, settings(place)) as worker:
         await until_cached(tmp_path, place)
-        # The server that was left alone was taken over, and ends with its new owner.
+        # The server was adopted, and stops with its new owner.
         assert int((tmp_path / ".data" / "server.pid").read_text()) == server
         assert await worker.stop(within_s=10) == 0
     assert not is_alive(server)
@@ -63,5 +63,5 @@ def is_alive(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    # An orphan that ended stays as a zombie where nobody collects it.
+    # An orphan that ended stays a zombie until its parent waits for it.
     return "Z (zombie)" not in Path(f"/proc/{pid}/status").read_text()

@@ -1,4 +1,4 @@
-"""The documents are right: their commands are there, and the four steps lead where they say."""
+"""The documents are right: commands, links, settings and modules exist, and the steps work."""
 
 import json
 import re
@@ -21,14 +21,28 @@ from tests.fakes.evolution import Evolution
 from tests.fakes.rows import ConversationRow
 from tests.waiting import wait_until
 from worker.__main__ import parser
+from worker.settings import FIELDS, Settings
 
 ROOT = Path(__file__).parents[2]
-READMES = {"README.md": "## In four steps", "README.pt-BR.md": "## Em quatro passos"}
-DOCUMENTS = (*READMES, *(f"docs/{page.name}" for page in sorted((ROOT / "docs").glob("*.md"))))
+READMES = {
+    "README.md": "## Install it in four steps",
+    "README.pt-BR.md": "## Instalação em quatro passos",
+}
+FOR_DEVELOPERS = ("ARCHITECTURE.md", "CONTRIBUTING.md", "bench/PERFORMANCE.md")
+DOCUMENTS = (
+    *READMES,
+    *FOR_DEVELOPERS,
+    *(f"docs/{page.name}" for page in sorted((ROOT / "docs").glob("*.md"))),
+)
 NOW_US = int(time.time()) * 1_000_000
+
+EXAMPLES = {"worker/cli/ping.py", "tests/cli/test_ping.py"}
+"""What CONTRIBUTING shows how to add."""
 
 _HERE = "http://localhost:9850"
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_SETTING = re.compile(r"`((?:CACHE|CHATWOOT_CACHE)_[A-Z_]+)`")
+_SOURCE = re.compile(r"`((?:[a-z_]+/)*[a-z_]+(?:/|\.py|\.lua))`")
 _LINK = re.compile(r"\]\(([^)#:]*)(?:#([^)]*))?\)")
 
 
@@ -60,13 +74,45 @@ def test_every_command_that_is_shown_can_be_typed(name: str) -> None:
             known.parse_args(arguments)
 
 
-@pytest.mark.parametrize("name", DOCUMENTS)
+@pytest.mark.parametrize("name", [*DOCUMENTS, "deploy/README.md", "CHANGELOG.md"])
 def test_every_link_leads_somewhere(name: str) -> None:
     for target, anchor in _LINK.findall(read(name)):
         page = (ROOT / name).parent / target if target else ROOT / name
         assert page.exists(), target
-        headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
-        assert not anchor or anchor in [h.lower().replace(" ", "-") for h in headings]
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+            assert anchor in [re.sub(r"[^\w -]", "", h.lower()).replace(" ", "-") for h in headings]
+
+
+def test_every_setting_is_documented_with_its_default() -> None:
+    rows = dict(
+        re.findall(r"^\| `(\w+)` \| `?([^|`]+)`? \|", read("docs/settings.md"), re.MULTILINE)
+    )
+    stated = {name: default.strip() for name, default in rows.items()}
+    actual = {name: Settings.model_fields[field].default for name, field in FIELDS.items()}
+    del actual["NODE_APP_INSTANCE"]
+
+    assert stated.keys() == actual.keys()
+    for name, default in actual.items():
+        if isinstance(default, bool | int | float | str):
+            assert stated[name] == str(default).lower().removesuffix(".0"), name
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_every_setting_that_is_named_exists(name: str) -> None:
+    named = {found.removesuffix("_FILE") for found in _SETTING.findall(read(name))}
+
+    assert named - {"CACHE_", "CHATWOOT_CACHE_", "CACHE_REDIS_", "CHATWOOT_CACHE_CONNECT"} <= set(
+        FIELDS
+    )
+
+
+@pytest.mark.parametrize("name", [*FOR_DEVELOPERS, "docs/decisions.md"])
+def test_every_module_that_is_named_exists(name: str) -> None:
+    """By its path from the project's root or from `worker/`, or by its name alone."""
+    for path in set(_SOURCE.findall(read(name))) - EXAMPLES:
+        alone = "/" not in path.rstrip("/") and list((ROOT / "worker").rglob(path.rstrip("/")))
+        assert (ROOT / path).exists() or (ROOT / "worker" / path).exists() or alone, path
 
 
 @pytest.mark.parametrize("name", READMES)
@@ -116,6 +162,7 @@ async def test_the_four_steps(name: str, place: Place, tmp_path: Path) -> None:
         ("README.md", "reads-loja-aurora"),
         ("docs/recipes.md", "reads-loja-aurora"),
         ("README.pt-BR.md", "leitura-loja-aurora"),
+        ("docs/recipes.pt-BR.md", "leitura-loja-aurora"),
     ],
 )
 async def test_the_recipes(name: str, key: str, place: Place, tmp_path: Path) -> None:

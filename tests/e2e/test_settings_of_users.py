@@ -1,4 +1,4 @@
-"""Settings as users have them: beside Evolution's, in files, out of date, or wrong."""
+"""Settings of users: beside Evolution's, in files, outdated, or wrong."""
 
 import json
 import socket
@@ -42,7 +42,7 @@ LANGUAGE=en
 
 
 async def test_the_env_file_of_evolution_beside_us_is_enough(place: Place, tmp_path: Path) -> None:
-    """Its LOG_LEVEL, WEBHOOK_* and METRICS_* are not ours."""
+    """Its LOG_LEVEL, WEBHOOK_* and METRICS_* are ignored."""
     (tmp_path / ".env").write_text(EVOLUTION.format(uri=place.uri, prefix=place.name))
     ours = place.settings()
     del ours["CACHE_REDIS_URI"], ours["CACHE_REDIS_PREFIX_KEY"]
@@ -81,7 +81,7 @@ async def test_env_yml_of_evolution_1_and_secrets_in_files(place: Place, tmp_pat
 
 
 def refused(place: Place) -> Mapping[str, tuple[dict[str, str], str]]:
-    """Wrong settings, and what the one line must say."""
+    """Wrong settings, and the start of the line that each must print."""
     base = place.settings()
     nowhere = {name: text for name, text in base.items() if name != "CACHE_REDIS_URI"}
     storage = {"REDIS_ENABLED": "true", "REDIS_URI": place.uri, "REDIS_PREFIX_KEY": place.name}
@@ -131,7 +131,7 @@ def refused(place: Place) -> Mapping[str, tuple[dict[str, str], str]]:
 
 
 def test_a_wrong_setting_is_exit_code_2_and_one_line(place: Place, tmp_path: Path) -> None:
-    """Started together, since each is a process."""
+    """The processes run at the same time, to save time."""
     with ExitStack() as stack:
         started = []
         for number, (settings, says) in enumerate(refused(place).values()):
@@ -169,7 +169,7 @@ def test_a_stream_key_that_holds_something_else_is_named(place: Place, tmp_path:
 async def test_a_stream_key_that_becomes_something_else_is_named(
     place: Place, tmp_path: Path
 ) -> None:
-    """Somebody's SET replaced it while we ran."""
+    """Another client replaced the stream with SET while the worker ran."""
     with Worker(tmp_path, place.settings()) as worker:
         await worker.started()
         place.redis.set(place.stream, "a string", ex=60)
@@ -180,8 +180,8 @@ async def test_a_stream_key_that_becomes_something_else_is_named(
     assert "Traceback" not in worker.log
 
 
-def test_a_command_meets_a_value_that_is_not_ours(place: Place, tmp_path: Path) -> None:
-    """It has nothing there, and says so without a traceback."""
+def test_a_command_reports_a_key_of_another_type(place: Place, tmp_path: Path) -> None:
+    """Without a traceback."""
     place.redis.lpush(place.key("loja", "message", 1), "a list")
     place.redis.lpush(place.key("loja", "conversation", 1, "messages"), "a list")
     place.redis.expire(place.key("loja", "message", 1), 60)

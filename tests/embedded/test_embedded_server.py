@@ -1,7 +1,6 @@
-"""The laptop's own server: kept, joined, adopted, and never left behind by an orderly end."""
+"""The embedded server: its start, sharing, adoption and stop."""
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +15,7 @@ from redis.asyncio import Redis
 
 from tests.waiting import wait_until
 from worker.embedded import embedded_server
-from worker.embedded.data_directory import SOCKET_PATH_MAX, DataDirectory
+from worker.embedded.data_directory import DataDirectory
 from worker.errors import ConfigurationError, RedisUnavailable
 
 HOLD = """
@@ -34,36 +33,27 @@ anyio.run(hold)
 
 @pytest.fixture
 def data() -> Iterator[Path]:
-    """A data directory with a short path; whatever still serves it in the end is ended."""
+    """A data directory with a short path; a server that is left is killed."""
     with tempfile.TemporaryDirectory(prefix="chatwoot-cache-") as folder:
-        home = Path(folder) / "data"
-        yield home
-        end(home)
+        directory = Path(folder) / "data"
+        yield directory
+        end(directory)
 
 
-@pytest.fixture
-def far_data(tmp_path: Path) -> Iterator[Path]:
-    """A data directory whose path is too long for a unix socket."""
-    home = tmp_path / ("long" * 25) / "data with spaces"
-    yield home
-    end(home)
-    shutil.rmtree(DataDirectory.of(home).socket.parent, ignore_errors=True)
+def end(directory: Path) -> None:
+    """Kill the server of a directory, if one runs."""
+    if directory.is_dir() and DataDirectory(directory).is_running():
+        os.kill(server_pid(directory), signal.SIGKILL)
 
 
-def end(home: Path) -> None:
-    """Kill the server that has `home`; only a living one holds the lock."""
-    if home.is_dir() and DataDirectory.of(home).is_running():
-        os.kill(server_pid(home), signal.SIGKILL)
-
-
-def server_pid(home: Path) -> int:
-    return int((home / "server.pid").read_text())
+def server_pid(directory: Path) -> int:
+    return int((directory / "server.pid").read_text())
 
 
 @contextmanager
-def other_run(home: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Another process that runs the server; killed at the latest at the end of the block."""
-    command = [sys.executable, "-c", HOLD, str(home)]
+def other_run(directory: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Another process that runs the server, killed at the end of the block."""
+    command = [sys.executable, "-c", HOLD, str(directory)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         try:
             assert process.stdout is not None
@@ -73,25 +63,25 @@ def other_run(home: Path) -> Iterator[subprocess.Popen[bytes]]:
             process.kill()
 
 
-def client(home: Path) -> Redis:
-    return Redis.from_url(embedded_server.uri(home))
+def client(directory: Path) -> Redis:
+    return Redis.from_url(embedded_server.uri(directory))
 
 
-async def put(home: Path, **values: str) -> None:
-    async with client(home) as redis, redis.pipeline(transaction=False) as pipeline:
+async def put(directory: Path, **values: str) -> None:
+    async with client(directory) as redis, redis.pipeline(transaction=False) as pipeline:
         for name, value in values.items():
             pipeline.set(name, value, ex=60)
         await pipeline.execute()
 
 
-async def get(home: Path, name: str) -> object:
-    async with client(home) as redis:
+async def get(directory: Path, name: str) -> object:
+    async with client(directory) as redis:
         return await redis.get(name)
 
 
-def appended(home: Path) -> Path:
-    """The file that takes the writes."""
-    return next((home / "appendonlydir").glob("*.incr.aof"))
+def appended(directory: Path) -> Path:
+    """The append-only file that is being written."""
+    return next((directory / "appendonlydir").glob("*.incr.aof"))
 
 
 @pytest.mark.parametrize(
@@ -104,7 +94,7 @@ async def test_what_was_written_is_there_at_the_next_run(data: Path) -> None:
         assert owned
         await put(data, kept="yes")
 
-    assert not DataDirectory.of(data).is_running()
+    assert not DataDirectory(data).is_running()
     async with embedded_server.running(data):
         assert await get(data, "kept") == b"yes"
 
@@ -138,7 +128,7 @@ async def test_a_second_run_joins_and_does_not_stop_the_server(data: Path) -> No
         await put(data, still="there")
 
 
-async def test_of_runs_that_start_at_once_one_owns(data: Path) -> None:
+async def test_one_of_several_concurrent_runs_owns_the_server(data: Path) -> None:
     owners: list[bool] = []
     all_in = anyio.Event()
 
@@ -180,7 +170,7 @@ async def test_the_server_of_a_killed_run_is_adopted_and_stopped(data: Path) -> 
         assert server_pid(data) == left
         assert await get(data, "kept") == b"yes"
 
-    assert not DataDirectory.of(data).is_running()
+    assert not DataDirectory(data).is_running()
 
 
 async def test_ctrl_c_and_a_closed_terminal_do_not_reach_the_server(data: Path) -> None:
@@ -201,7 +191,7 @@ async def test_the_server_sees_no_secret_of_the_environment(
         assert b"secret" not in Path(f"/proc/{server_pid(data)}/environ").read_bytes()
 
 
-async def test_an_append_that_was_cut_off_costs_only_itself(data: Path) -> None:
+async def test_a_truncated_append_loses_only_itself(data: Path) -> None:
     async with embedded_server.running(data):
         await put(data, whole="yes")
     with appended(data).open("ab") as file:
@@ -212,7 +202,7 @@ async def test_an_append_that_was_cut_off_costs_only_itself(data: Path) -> None:
         assert await get(data, "cu") is None
 
 
-async def test_damaged_files_are_named_in_the_servers_own_words(data: Path) -> None:
+async def test_damaged_files_are_reported_with_the_last_log_line(data: Path) -> None:
     async with embedded_server.running(data):
         await put(data, whole="yes")
     damaged = appended(data)
@@ -222,10 +212,10 @@ async def test_damaged_files_are_named_in_the_servers_own_words(data: Path) -> N
         async with embedded_server.running(data):
             pass
 
-    assert not DataDirectory.of(data).is_running()
+    assert not DataDirectory(data).is_running()
 
 
-async def test_a_server_that_died_under_us_is_no_obstacle_at_the_end(data: Path) -> None:
+async def test_a_server_that_died_does_not_fail_the_shutdown(data: Path) -> None:
     async with embedded_server.running(data):
         os.kill(server_pid(data), signal.SIGKILL)
 
@@ -246,7 +236,7 @@ async def test_a_child_that_does_not_end_is_killed(
         os.kill(pid, 0)
 
 
-async def test_a_silent_server_that_is_not_our_child_is_let_live(
+async def test_a_silent_server_that_is_not_a_child_is_not_killed(
     data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with other_run(data) as other:
@@ -260,7 +250,7 @@ async def test_a_silent_server_that_is_not_our_child_is_let_live(
             pass
 
     assert silent.value.kind == "connection"
-    assert DataDirectory.of(data).is_running()
+    assert DataDirectory(data).is_running()
 
 
 async def test_a_long_load_is_waited_for(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -309,28 +299,16 @@ async def test_a_missing_wheel_says_how_to_get_it(
             pass
 
 
-async def test_a_path_too_long_for_a_socket_gets_a_short_private_one(far_data: Path) -> None:
-    folder = DataDirectory.of(far_data).socket.parent
+async def test_a_path_too_long_for_a_socket_is_a_wrong_setting(tmp_path: Path) -> None:
+    directory = tmp_path / ("long" * 25)
 
-    async with embedded_server.running(far_data):
-        assert folder.stat().st_mode & 0o777 == 0o700
-        assert len(os.fsencode(DataDirectory.of(far_data).socket)) <= SOCKET_PATH_MAX
-        await embedded_server.require(far_data)
-        await put(far_data, kept="yes")
-
-    assert not folder.exists()
-
-
-async def test_a_short_directory_open_to_others_is_refused(far_data: Path) -> None:
-    folder = DataDirectory.of(far_data).socket.parent
-    folder.mkdir()
-    folder.chmod(0o777)
-
-    with pytest.raises(ConfigurationError, match="not a private directory"):
-        async with embedded_server.running(far_data):
+    with pytest.raises(ConfigurationError, match="set CACHE_REDIS_URI to a shorter path"):
+        async with embedded_server.running(directory):
             pass
-    with pytest.raises(ConfigurationError, match="not a private directory"):
-        await embedded_server.require(far_data)
+    with pytest.raises(RedisUnavailable, match="no server is running"):
+        await embedded_server.require(directory)
+
+    assert not directory.exists()
 
 
 def test_every_process_finds_the_same_socket(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -347,5 +325,3 @@ def test_every_process_finds_the_same_socket(data: Path, monkeypatch: pytest.Mon
 def test_the_address_names_its_directory() -> None:
     assert embedded_server.directory_of("embedded://.data") == Path(".data")
     assert embedded_server.directory_of("embedded:///var/lib/cache") == Path("/var/lib/cache")
-    with pytest.raises(ConfigurationError, match="needs a directory"):
-        embedded_server.directory_of("embedded://")

@@ -1,4 +1,4 @@
-"""Logs: one pipeline for ourselves and our libraries, and a limit on repetition."""
+"""Logs: the pipeline for the worker and its libraries, and the throttle."""
 
 import io
 import json
@@ -35,7 +35,7 @@ def lines(stream: io.StringIO) -> list[dict[str, object]]:
 
 
 class TestPipeline:
-    def test_a_line_says_when_how_bad_and_what_first(self) -> None:
+    def test_a_line_starts_with_timestamp_level_and_event(self) -> None:
         stream = io.StringIO()
         logs.configure("info", "auto", stream)
 
@@ -47,14 +47,14 @@ class TestPipeline:
         written_at = datetime.fromisoformat(cast("str", line["timestamp"]))
         assert written_at.utcoffset() == timedelta(0)
 
-    def test_a_reader_that_went_away_costs_lines_and_nothing_else(self) -> None:
+    def test_a_closed_stream_is_ignored(self) -> None:
         stream = io.StringIO()
         logs.configure("info", "json", stream)
         stream.close()
 
         structlog.get_logger().warning("entry.buried")
 
-    def test_what_is_bound_once_stands_in_every_line(self) -> None:
+    def test_bound_context_is_in_every_line(self) -> None:
         stream = io.StringIO()
         logs.configure("info", "json", stream)
 
@@ -64,7 +64,7 @@ class TestPipeline:
 
         assert [line["consumer"] for line in lines(stream)] == ["host-1", "host-1"]
 
-    def test_less_than_the_level_is_not_logged(self) -> None:
+    def test_events_below_the_level_are_not_logged(self) -> None:
         stream = io.StringIO()
         logs.configure("warning", "json", stream)
 
@@ -92,7 +92,7 @@ class TestPipeline:
         assert to.getvalue().startswith("{") is is_json
         assert "worker.started" in to.getvalue()
 
-    def test_libraries_speak_in_the_same_form_from_warning_up(self) -> None:
+    def test_libraries_log_in_the_same_format_from_warning_up(self) -> None:
         stream = io.StringIO()
         logs.configure("debug", "json", stream)
         library = logging.getLogger("library.of.others")
@@ -104,7 +104,7 @@ class TestPipeline:
         assert line["event"] == "Invalid request"
         assert (line["level"], line["logger"]) == ("warning", "library.of.others")
 
-    def test_libraries_are_no_louder_than_we(self) -> None:
+    def test_libraries_respect_a_higher_level(self) -> None:
         stream = io.StringIO()
         logs.configure("error", "json", stream)
 
@@ -138,7 +138,7 @@ class TestPipeline:
         assert stream.getvalue().count("invalid literal for int()") == 2
         assert token not in stream.getvalue()
 
-    def test_a_secret_stays_one(self) -> None:
+    def test_secrets_are_masked(self) -> None:
         stream = io.StringIO()
         logs.configure("info", "json", stream)
 
@@ -174,14 +174,14 @@ class TestThrottle:
 
         assert answers == [0, None, None, None, 3, 0]
 
-    def test_keys_do_not_silence_each_other(self, clock: Clock) -> None:
+    def test_keys_are_throttled_separately(self, clock: Clock) -> None:
         throttle = logs.LogThrottle(60, clock=clock)
 
         assert throttle.ready("a") == 0
         assert throttle.ready("b") == 0
 
     def test_further_keys_share_one_line(self, clock: Clock) -> None:
-        """A stream of ever new keys must not fill the log, nor the memory."""
+        """An unbounded number of keys must fill neither the log nor the memory."""
         throttle = logs.LogThrottle(60, max_keys=2, clock=clock)
 
         answers = [throttle.ready(key) for key in range(10)]
@@ -190,7 +190,7 @@ class TestThrottle:
         assert answers == [0, 0, 0, *[None] * 7]
         assert [throttle.ready(key) for key in (7, 8, 9)] == [0, 0, 7]
 
-    def test_counts_of_forgotten_keys_are_told_with_the_shared_line(self, clock: Clock) -> None:
+    def test_counts_of_forgotten_keys_are_added_to_the_shared_line(self, clock: Clock) -> None:
         throttle = logs.LogThrottle(60, max_keys=1, clock=clock)
 
         first = [throttle.ready("a") for _ in range(3)]
@@ -208,7 +208,7 @@ class TestThrottle:
 
         assert len(throttle._by_key) == 5
 
-    def test_the_real_clock_serves_too(self) -> None:
+    def test_the_default_clock(self) -> None:
         throttle = logs.LogThrottle(3600)
 
         assert [throttle.ready("a"), throttle.ready("a")] == [0, None]

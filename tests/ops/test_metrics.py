@@ -1,7 +1,7 @@
-"""The exposition: what is there from the start, what is absent, what stays bounded."""
+"""The exposition: series at the start, absent series, bounded labels."""
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 from prometheus_client.exposition import generate_latest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
@@ -71,7 +71,7 @@ def families(metrics: Metrics) -> list[Metric]:
 
 
 def series(metrics: Metrics, name: str) -> dict[tuple[str, ...], float]:
-    """Every sample of one series of ours, by its label values in order of their names."""
+    """Every sample of one metric of the worker, by its label values in order of their names."""
     return {
         tuple(value for _, value in sorted(sample.labels.items())): sample.value
         for family in families(metrics)
@@ -81,16 +81,14 @@ def series(metrics: Metrics, name: str) -> dict[tuple[str, ...], float]:
 
 
 @pytest.mark.parametrize(("name", "count"), AT_START.items())
-def test_every_closed_label_set_stands_at_the_start(
-    metrics: Metrics, name: str, count: int
-) -> None:
+def test_closed_label_sets_exist_at_the_start(metrics: Metrics, name: str, count: int) -> None:
     found = series(metrics, name)
 
     assert len(found) == count
     assert set(found.values()) == ({1} if name == "build_info" else {0})
 
 
-def test_the_start_shows_no_series_of_ours_but_the_contract(metrics: Metrics) -> None:
+def test_no_other_series_exist_at_the_start(metrics: Metrics) -> None:
     found = {sample.name for family in families(metrics) for sample in family.samples}
     ours = {name.removeprefix("chatwoot_cache_") for name in found if "chatwoot" in name}
     histograms = {name[: -len("_count")] for name in AT_START if name.endswith("_count")}
@@ -100,12 +98,12 @@ def test_the_start_shows_no_series_of_ours_but_the_contract(metrics: Metrics) ->
 
 
 @pytest.mark.parametrize("name", [*OPTIONAL, "redis_server_info"])
-def test_what_is_unknown_is_absent_down_to_its_help(metrics: Metrics, name: str) -> None:
+def test_unknown_values_are_absent_with_their_help(metrics: Metrics, name: str) -> None:
     assert f"chatwoot_cache_{name}" not in generate_latest(metrics).decode()
 
 
 @pytest.mark.parametrize("name", OPTIONAL)
-def test_an_optional_gauge_comes_and_goes(metrics: Metrics, name: str) -> None:
+def test_an_optional_gauge_is_set_and_cleared(metrics: Metrics, name: str) -> None:
     gauge = getattr(metrics, name)
 
     gauge.set(1790863271.5)
@@ -116,17 +114,17 @@ def test_an_optional_gauge_comes_and_goes(metrics: Metrics, name: str) -> None:
 
 
 def test_a_new_server_replaces_the_old_one(metrics: Metrics) -> None:
-    metrics.redis_server_info.info({"server": "redis", "version": "7.0.15"})
-    metrics.redis_server_info.info({"server": "valkey", "version": "9.1.0"})
+    metrics.redis_server_info.set({"server": "redis", "version": "7.0.15"})
+    metrics.redis_server_info.set({"server": "valkey", "version": "9.1.0"})
 
     assert series(metrics, "redis_server_info") == {("valkey", "9.1.0"): 1}
 
 
-def test_the_version_is_told(metrics: Metrics) -> None:
+def test_the_version_is_a_label(metrics: Metrics) -> None:
     assert series(metrics, "build_info") == {("1.2.3",): 1}
 
 
-def test_no_series_says_when_it_was_created(metrics: Metrics) -> None:
+def test_created_series_are_left_out(metrics: Metrics) -> None:
     assert "_created " not in generate_latest(metrics).decode()
     assert "_created{" not in generate_latest(metrics).decode()
 
@@ -158,7 +156,7 @@ def test_two_sets_of_metrics_share_nothing(metrics: Metrics) -> None:
     assert series(metrics, "entries_acked_total") == {(): 0}
 
 
-def test_instances_beyond_the_limit_are_one(metrics: Metrics) -> None:
+def test_instances_beyond_the_limit_share_a_series(metrics: Metrics) -> None:
     for instance in ("loja", "", "suporte", "vendas", "loja", "outra", ""):
         metrics.count_event("message_created", instance)
 
@@ -177,6 +175,7 @@ def test_an_event_that_is_not_cached_has_neither_name_nor_instance(metrics: Metr
     assert series(metrics, "events_total") == {("other", ""): 3}
 
 
+@settings(deadline=None)  # each example builds a registry
 @given(instance=st.text(st.characters()), event=st.sampled_from(EVENTS))
 def test_any_instance_name_survives_both_formats(instance: str, event: str) -> None:
     metrics = Metrics("1", max_instances=1)

@@ -1,4 +1,4 @@
-"""PM2 and systemd hear from us; a missing or broken one never hurts."""
+"""Notification of PM2 and systemd; a missing or broken one is ignored."""
 
 import os
 import socket
@@ -18,7 +18,7 @@ ABSTRACT = pytest.param(
 
 @pytest.fixture(params=["path", ABSTRACT])
 def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[socket.socket]:
-    """A systemd that listens."""
+    """The notification socket of systemd."""
     abstract = request.param == "abstract"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(f"\0{uuid4().hex}" if abstract else str(tmp_path / "notify"))
@@ -32,7 +32,7 @@ def address(manager: socket.socket) -> str:
     return f"@{name[1:].decode()}" if isinstance(name, bytes) else str(name)
 
 
-def test_systemd_hears_every_state(manager: socket.socket) -> None:
+def test_systemd_is_notified_of_every_state(manager: socket.socket) -> None:
     notifier = Notifier.from_environment({"NOTIFY_SOCKET": address(manager)})
 
     notifier.ready()
@@ -42,7 +42,7 @@ def test_systemd_hears_every_state(manager: socket.socket) -> None:
     assert [manager.recv(64) for _ in range(3)] == [b"READY=1", b"WATCHDOG=1", b"STOPPING=1"]
 
 
-def test_pm2_hears_ready_and_nothing_else() -> None:
+def test_pm2_is_notified_only_of_ready() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         notifier = Notifier.from_environment({"NODE_CHANNEL_FD": str(ours.fileno())})
@@ -62,7 +62,7 @@ def test_a_pipe_is_a_channel_too() -> None:
         assert received.readline() == b'"ready"\n'
 
 
-def test_the_channel_is_kept_from_processes_we_start() -> None:
+def test_child_processes_do_not_inherit_the_channel() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         ours.set_inheritable(True)
@@ -138,7 +138,7 @@ def test_a_channel_of_another_format_is_ignored() -> None:
         ({}, None),
     ],
 )
-def test_systemd_is_told_twice_within_its_limit(
+def test_the_watchdog_interval_is_half_of_the_limit(
     environ: dict[str, str], expected: float | None
 ) -> None:
     assert Notifier.from_environment(environ).alive_every_s == expected

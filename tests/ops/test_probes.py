@@ -1,4 +1,4 @@
-"""What the ops port says of a live, a stalled, a busy and an unready worker."""
+"""The ops port: liveness, readiness and metrics."""
 
 from collections.abc import AsyncIterator
 
@@ -8,13 +8,13 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
-from worker.ops.health import Readiness
+from worker.ops.health import Health, Readiness
 from worker.ops.metrics import Metrics
 from worker.ops.probes import ops_app
 
 
-class Worker:
-    """A health that says what it is told."""
+class Worker(Health):
+    """Health with fixed answers."""
 
     def __init__(self) -> None:
         self.why_stalled: str | None = None
@@ -37,7 +37,7 @@ def worker() -> Worker:
 
 @pytest.fixture
 async def ops(worker: Worker) -> AsyncIterator[httpx.AsyncClient]:
-    app = ops_app(worker, Metrics("1", max_instances=5), within_s=0.01)
+    app = ops_app(worker, Metrics("1", max_instances=5), timeout_s=0.01)
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(app), base_url="http://ops"
     ) as client:
@@ -70,7 +70,7 @@ async def test_an_unready_worker_is_alive(ops: httpx.AsyncClient, worker: Worker
     assert (await ops.get("/livez")).status_code == 200
 
 
-async def test_a_ready_worker_says_what_is_amiss(ops: httpx.AsyncClient, worker: Worker) -> None:
+async def test_a_ready_worker_reports_an_outage(ops: httpx.AsyncClient, worker: Worker) -> None:
     worker.found = Readiness(ready=True, remark="Redis is away; meanwhile the spool keeps webhooks")
 
     answer = await ops.get("/readyz")
@@ -118,7 +118,7 @@ async def test_a_head_request_has_no_body(ops: httpx.AsyncClient) -> None:
     ("method", "path", "code"),
     [("GET", "/", 404), ("GET", "/livez/", 404), ("POST", "/metrics", 405)],
 )
-async def test_a_wrong_request_is_told_what_there_is(
+async def test_an_unknown_path_or_method_lists_the_endpoints(
     ops: httpx.AsyncClient, method: str, path: str, code: int
 ) -> None:
     answer = await ops.request(method, path)

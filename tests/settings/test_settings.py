@@ -1,7 +1,10 @@
-"""Settings: where they come from, which wins, what is refused and how it is said."""
+"""Settings: sources, precedence, validation, messages."""
 
+import ast
+import inspect
 import socket
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -40,7 +43,7 @@ AUTHENTICATION_API_KEY=429683C4C977415CAAFCCE10F7D57E11
 
 @pytest.fixture
 def load_here(tmp_path: Path) -> Load:
-    """Load with nothing around but a cache's address; keywords are environment variables."""
+    """Load with an address of the cache and nothing else; keywords are environment variables."""
 
     def load_with(overrides: Mapping[str, str] | None = None, **environ: str) -> LoadedSettings:
         return load(overrides, {"CACHE_REDIS_URI": URI, **environ}, tmp_path)
@@ -62,11 +65,6 @@ class TestDefaults:
         assert loaded.settings.cache_redis_prefix_key == "chatwoot-cache"
         assert loaded.settings.cache_redis_ttl == 604800
         assert loaded.settings.stream_block_s == 2.0
-
-    def test_without_an_address_there_is_no_cache(self) -> None:
-        unchecked = Settings.model_construct()
-
-        assert "CACHE_REDIS_URI is not set" in refusal(lambda: unchecked.cache_uri)
 
     def test_the_stream_is_on_the_cache_server_unless_set(self, load_here: Load) -> None:
         elsewhere = load_here(CHATWOOT_CACHE_STREAM_REDIS_URI="unix:///run/redis.sock").settings
@@ -91,9 +89,7 @@ class TestDefaults:
         with pytest.raises(ValidationError):
             load_here().settings.stream_batch_size = 3
 
-    def test_the_environment_is_not_read_behind_the_callers_back(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_the_model_does_not_read_the_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("STREAM_BATCH_SIZE", "7")
         monkeypatch.setenv("CHATWOOT_CACHE_STREAM_BATCH_SIZE", "7")
 
@@ -111,7 +107,7 @@ class TestDefaults:
 
 class TestSources:
     def test_the_higher_source_wins(self, tmp_path: Path) -> None:
-        """Each source gives what it and all above it give; the origin tells which one won."""
+        """Each source sets what the sources above it set too; the origin names the one that won."""
         names = [f"CHATWOOT_CACHE_{name}" for name in ("STREAM_KEY", "STREAM_GROUP", "HTTP_HOST")]
         key, group, _host = names
         (tmp_path / "token").write_text("from a file\n")
@@ -147,7 +143,7 @@ class TestSources:
 
         assert loaded.settings.instances == {"7/1": "shop"}
 
-    def test_a_map_replaces_a_lower_one_whole(self, load_here: Load, tmp_path: Path) -> None:
+    def test_maps_of_two_sources_are_not_merged(self, load_here: Load, tmp_path: Path) -> None:
         (tmp_path / ".env").write_text("CHATWOOT_CACHE_INSTANCES='{7/2: other}'\n")
 
         settings = load_here(CHATWOOT_CACHE_INSTANCES="{7/1: shop}").settings
@@ -196,16 +192,14 @@ class TestSources:
         assert "\n" not in message
 
     @pytest.mark.parametrize("content", ["", "# nothing\n", "- a list\n", "text\n"])
-    def test_an_env_yml_without_settings_gives_none(
+    def test_an_env_yml_without_settings_is_accepted(
         self, load_here: Load, tmp_path: Path, content: str
     ) -> None:
         (tmp_path / "env.yml").write_text(content)
 
         assert load_here().warnings == ()
 
-    def test_dotenv_keeps_quotes_comments_and_export_apart(
-        self, load_here: Load, tmp_path: Path
-    ) -> None:
+    def test_dotenv_quotes_comments_and_export(self, load_here: Load, tmp_path: Path) -> None:
         (tmp_path / ".env").write_text(
             "export CHATWOOT_CACHE_STREAM_KEY='a # b'  # why\n"
             'CHATWOOT_CACHE_STREAM_GROUP="g"\n'
@@ -219,12 +213,12 @@ class TestSources:
         assert settings.webhook_token is not None
         assert settings.webhook_token.get_secret_value() == "pa${HOME}$x"
 
-    def test_a_broken_line_of_dotenv_is_told_without_its_text(
+    def test_an_invalid_line_of_dotenv_is_a_warning_without_its_text(
         self, load_here: Load, tmp_path: Path
     ) -> None:
         (tmp_path / ".env").write_text("A=1\nCHATWOOT_CACHE_WEBHOOK_TOKEN='s3cret\n")
 
-        assert load_here().warnings == (".env, line 2: not understood, left out",)
+        assert load_here().warnings == (".env, line 2: cannot be parsed, ignored",)
 
     @pytest.mark.parametrize("empty", ["", "''"])
     def test_empty_is_not_set(self, load_here: Load, tmp_path: Path, empty: str) -> None:
@@ -235,19 +229,24 @@ class TestSources:
         assert loaded.settings.stream_key == "chatwoot:events"
         assert loaded.warnings == ()
 
-    def test_a_directory_called_dotenv_is_no_source(self, load_here: Load, tmp_path: Path) -> None:
+    def test_a_directory_named_dotenv_is_ignored(self, load_here: Load, tmp_path: Path) -> None:
         (tmp_path / ".env").mkdir()
 
         assert load_here().warnings == ()
 
-    def test_a_dotenv_that_is_no_text_is_refused(self, load_here: Load, tmp_path: Path) -> None:
+    def test_a_binary_dotenv_is_refused(self, load_here: Load, tmp_path: Path) -> None:
         (tmp_path / ".env").write_bytes(b"A=\xff")
 
         assert refusal(load_here) == ".env: cannot be read: it is not UTF-8 text"
 
+    def test_a_connect_file_that_cannot_be_read_is_refused(self, load_here: Load) -> None:
+        message = refusal(lambda: load_here(CHATWOOT_CACHE_CONNECT_FILE="x" * 300))
+
+        assert message == f"{'x' * 300}: cannot be read: File name too long"
+
 
 class TestBesideEvolution:
-    def test_its_whole_env_starts(self, tmp_path: Path) -> None:
+    def test_its_env_file_is_accepted(self, tmp_path: Path) -> None:
         (tmp_path / ".env").write_text(EVOLUTION_ENV)
 
         loaded = load(environ={}, directory=tmp_path)
@@ -256,7 +255,7 @@ class TestBesideEvolution:
         assert loaded.settings.cache_redis_prefix_key == "evolution"
         assert loaded.settings.log_level == "info"
 
-    def test_env_yml_of_version_1_starts(self, tmp_path: Path) -> None:
+    def test_its_env_yml_of_version_1_is_accepted(self, tmp_path: Path) -> None:
         (tmp_path / "env.yml").write_text(
             """
             LOG: {LEVEL: [ERROR, WARN], COLOR: true}
@@ -284,7 +283,7 @@ class TestBesideEvolution:
         assert settings.instances == {"7/1": "0123", "8/1": "yes"}
         assert secrets_of(settings) == {7: ["0123", "yes"], 8: ["1.10"]}
 
-    def test_a_broken_env_yml_is_refused_without_its_text(
+    def test_an_invalid_env_yml_is_refused_without_its_text(
         self, load_here: Load, tmp_path: Path
     ) -> None:
         (tmp_path / "env.yml").write_text("A: 1\nCHATWOOT_CACHE: {WEBHOOK_TOKEN: *s3cret}\n")
@@ -295,7 +294,7 @@ class TestBesideEvolution:
         assert "line 2" in message
         assert "s3cret" not in message
 
-    def test_a_list_is_no_text(self, load_here: Load, tmp_path: Path) -> None:
+    def test_a_list_is_not_text(self, load_here: Load, tmp_path: Path) -> None:
         (tmp_path / "env.yml").write_text("CHATWOOT_CACHE: {STREAM_KEY: [a, b], LOG_LEVEL: [a]}")
 
         assert refusal(load_here).splitlines() == [
@@ -306,8 +305,8 @@ class TestBesideEvolution:
             ),
         ]
 
-    def test_services_that_kubernetes_describes_are_not_ours(self, load_here: Load) -> None:
-        """Kubernetes tells every container about a service that is called chatwoot-cache."""
+    def test_service_variables_of_kubernetes_are_ignored(self, load_here: Load) -> None:
+        """Kubernetes sets them in every container for a service named chatwoot-cache."""
         loaded = load_here(
             CHATWOOT_CACHE_PORT="tcp://10.0.0.7:9850",
             CHATWOOT_CACHE_PORT_9850_TCP_ADDR="10.0.0.7",
@@ -362,10 +361,10 @@ class TestMaps:
 
         assert message.endswith("must not give instance 'a' to two accounts (7 and 8)")
 
-    def test_a_key_stands_once(self, load_here: Load) -> None:
+    def test_duplicate_keys_are_refused(self, load_here: Load) -> None:
         message = refusal(lambda: load_here(CHATWOOT_CACHE_INSTANCES="{7/1: a, 7/1: b}"))
 
-        assert "no key stands twice" in message
+        assert "without duplicate keys" in message
 
     def test_secrets_keep_their_text(self, load_here: Load) -> None:
         settings = load_here(CHATWOOT_CACHE_WEBHOOK_SECRETS="{7: 0123, 8: [yes, '~']}").settings
@@ -383,7 +382,7 @@ class TestMaps:
         assert message.startswith("CHATWOOT_CACHE_WEBHOOK_SECRETS=*** (environment): must be ")
         assert "s3cret" not in message
 
-    def test_python_maps_are_taken_too(self) -> None:
+    def test_python_maps_are_accepted(self) -> None:
         given = Settings(cache_redis_uri=RedisUri(URI), instances={"7/1": "a"}, webhook_secrets={})
 
         again = Settings.model_validate(given.model_dump())
@@ -399,6 +398,7 @@ class TestRefusals:
                 CACHE_REDIS_ENABLED="maybe",
                 CHATWOOT_CACHE_LOG_LEVEL="ERROR,WARN",
                 CHATWOOT_CACHE_STREAM_BLOCK_S="nan",
+                CHATWOOT_CACHE_STREAM_MAX_ENTRIES="many",
             )
         )
 
@@ -409,6 +409,10 @@ class TestRefusals:
                 " must be a whole number from 1 to 10000"
             ),
             "CHATWOOT_CACHE_STREAM_BLOCK_S=nan (environment): must be a number from 0.001 to 30",
+            (
+                "CHATWOOT_CACHE_STREAM_MAX_ENTRIES=many (environment):"
+                " must be a whole number from 1 to 1000000000"
+            ),
             (
                 "CHATWOOT_CACHE_LOG_LEVEL=ERROR,WARN (environment):"
                 " must be one of debug, info, warning, error, critical"
@@ -429,7 +433,7 @@ class TestRefusals:
             ("CHATWOOT_CACHE_LOG_FORMAT", "xml"),
         ],
     )
-    def test_values_are_bounded_and_told_in_one_line(
+    def test_a_value_out_of_bounds_is_one_line(
         self, load_here: Load, name: str, value: str
     ) -> None:
         message = refusal(lambda: load_here(**{name: value}))
@@ -466,7 +470,7 @@ class TestRefusals:
 
         assert words in message
 
-    def test_memory_alone_needs_a_stream_and_somebody_to_read_it(self, load_here: Load) -> None:
+    def test_a_cache_in_memory_needs_a_stream_and_a_key(self, load_here: Load) -> None:
         environ = {
             "CACHE_REDIS_ENABLED": "false",
             "CACHE_LOCAL_ENABLED": "true",
@@ -487,7 +491,7 @@ class TestRefusals:
         assert load_here(**same, CHATWOOT_CACHE_OPS_HOST="::1").settings.ops_port == 80
         assert load_here(CHATWOOT_CACHE_HTTP_PORT="0", CHATWOOT_CACHE_OPS_PORT="0").warnings == ()
 
-    def test_the_stream_stands_outside_the_caches_keys(self, load_here: Load) -> None:
+    def test_the_stream_key_is_not_a_key_of_the_cache(self, load_here: Load) -> None:
         message = refusal(
             lambda: load_here(CHATWOOT_CACHE_STREAM_KEY="chatwoot-cache:chatwoot:events")
         )
@@ -529,14 +533,14 @@ class TestWarnings:
             ("CACHE_LOCAL_TTLS", "CACHE_LOCAL_TTL"),
         ],
     )
-    def test_an_unknown_name_is_told_with_the_nearest(
+    def test_an_unknown_name_is_a_warning_with_the_most_similar_name(
         self, load_here: Load, name: str, nearest: str
     ) -> None:
         assert load_here(**{name: "s3cret"}).warnings == (
             f"{name} (environment) is not a setting; did you mean {nearest}?",
         )
 
-    def test_in_a_file_too(self, load_here: Load, tmp_path: Path) -> None:
+    def test_an_unknown_name_in_a_file_is_a_warning(self, load_here: Load, tmp_path: Path) -> None:
         (tmp_path / "env.yml").write_text("CACHE: {LOCAL: {MAX_ENTRIES: 1000}}")
 
         (warning,) = load_here().warnings
@@ -544,7 +548,9 @@ class TestWarnings:
         assert warning.startswith("CACHE_LOCAL_MAX_ENTRIES (env.yml) is not a setting")
         assert warning.endswith("did you mean CHATWOOT_CACHE_LOCAL_MAX_BYTES?")
 
-    def test_a_name_like_no_other_gets_no_advice(self, load_here: Load, tmp_path: Path) -> None:
+    def test_an_unknown_name_without_similar_names_gets_no_suggestion(
+        self, load_here: Load, tmp_path: Path
+    ) -> None:
         (tmp_path / "env.yml").write_text("CHATWOOT_CACHE: {ZZZ: 1}")
 
         assert load_here().warnings == ("CHATWOOT_CACHE_ZZZ (env.yml) is not a setting",)
@@ -594,7 +600,7 @@ class TestReadKeys:
         assert "cret" not in message
 
     @pytest.mark.parametrize("text", ["{a: x, b: x}", "{a: [x, y], b: y}", "{a: s3cret}"])
-    def test_a_key_opens_one_thing(self, load_here: Load, text: str) -> None:
+    def test_a_key_is_used_once(self, load_here: Load, text: str) -> None:
         message = refusal(
             lambda: load_here(
                 CHATWOOT_CACHE_HTTP_API_KEY="s3cret", CHATWOOT_CACHE_HTTP_INSTANCE_KEYS=text
@@ -606,11 +612,11 @@ class TestReadKeys:
 
 
 class TestDeprecatedStorage:
-    def test_it_is_silent_when_off(self, load_here: Load) -> None:
+    def test_a_disabled_storage_is_accepted(self, load_here: Load) -> None:
         assert load_here(REDIS_ENABLED="false", REDIS_URI=URI).warnings == ()
 
     @pytest.mark.parametrize("name", ["REDIS_ENABLED", "CACHE_REDIS_SAVE_INSTANCES"])
-    def test_it_is_told_when_on(self, load_here: Load, name: str) -> None:
+    def test_an_enabled_storage_is_a_warning(self, load_here: Load, name: str) -> None:
         (warning,) = load_here(**{name: "true"}).warnings
 
         assert f"set {name}=false" in warning
@@ -625,10 +631,10 @@ class TestDeprecatedStorage:
             ("embedded://.data", "embedded://./.data/"),
         ],
     )
-    def test_it_never_shares_a_prefix_with_the_cache(
+    def test_a_storage_with_the_prefix_of_the_cache_is_refused(
         self, load_here: Load, cache: str, storage: str
     ) -> None:
-        """That is how instances got mixed."""
+        """Sharing both mixes instances."""
         message = refusal(
             lambda: load_here(
                 CACHE_REDIS_URI=cache,
@@ -651,7 +657,9 @@ class TestDeprecatedStorage:
             (URI, "other"),
         ],
     )
-    def test_elsewhere_it_is_only_told(self, load_here: Load, storage: str, prefix: str) -> None:
+    def test_a_storage_elsewhere_is_a_warning(
+        self, load_here: Load, storage: str, prefix: str
+    ) -> None:
         loaded = load_here(
             CACHE_REDIS_PREFIX_KEY="evo",
             REDIS_ENABLED="true",
@@ -693,8 +701,8 @@ class TestAddresses:
             ("redis://:s3cret#@host", "must be redis://"),
             ("redis://host/cache", "must be redis://"),
             ("redis://[::1", "must be redis://"),
-            ("unix://run/redis.sock", "by its whole path"),
-            ("unix://[s3cret", "by its whole path"),
+            ("unix://run/redis.sock", "by its absolute path"),
+            ("unix://[s3cret", "by its absolute path"),
             ("embedded://", "must name a directory"),
             ("redis://a b", "must not contain spaces"),
             ("redis://host/0?socket_timeout=1", "an option that cannot be set"),
@@ -739,7 +747,7 @@ class TestAddresses:
         assert "s3cret" not in shown
 
     @given(uri=st.text())
-    def test_any_text_has_a_verdict(self, uri: str) -> None:
+    def test_any_text_can_be_compared_and_masked(self, uri: str) -> None:
         redis_uri.server(uri)
         mask(uri)
 
@@ -765,9 +773,19 @@ def test_what_is_shown_has_no_secret(load_here: Load) -> None:
     assert "s3cret" not in str(masked) + repr(loaded)
 
 
-def test_every_setting_says_what_it_is_for() -> None:
-    for name, field in Settings.model_fields.items():
-        assert field.description, name
+def test_every_setting_has_a_docstring() -> None:
+    """In a docstring after each field."""
+    (model,) = ast.parse(inspect.getsource(Settings)).body
+    assert isinstance(model, ast.ClassDef)
+    described = [
+        field.target.id
+        for field, after in pairwise(model.body)
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(field.target, ast.Name)
+        and isinstance(after, ast.Expr)
+    ]
+
+    assert described == list(Settings.model_fields)
 
 
 def secrets_of(settings: Settings) -> dict[int, list[str]]:

@@ -94,9 +94,9 @@ def test_a_port_is_crowded_before_it_is_full() -> None:
 @pytest.mark.parametrize(
     ("open_files", "expected"),
     [
-        (-1, Bounds(512, 64)),
-        (1_048_576, Bounds(512, 64)),
-        (1024, Bounds(512, 64)),
+        (-1, Bounds(384, 64)),
+        (1_048_576, Bounds(384, 64)),
+        (1024, Bounds(384, 64)),
         (256, Bounds(112, 16)),
         (64, Bounds(28, 4)),
         (2, Bounds(1, 1)),

@@ -1,6 +1,7 @@
 """What a client can make the server hold: heads, trailers, bodies, requests ahead, connections."""
 
 import asyncio
+import gc
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from hashlib import sha256
@@ -16,6 +17,7 @@ from tests.serving import Served, read_all, served
 from tests.waiting import wait_until
 from worker.ops.metrics import CONNECTIONS_CLOSED, Metrics
 from worker.web.connection_limit import prove_connection
+from worker.web.http_protocol import BoundedProtocol
 from worker.web.server import Report
 
 LIMIT = 64 * 1024
@@ -377,6 +379,36 @@ async def test_a_burst_of_connections_is_accepted(opened: Opener) -> None:
     async with served(unread) as at:
         for connection in await opened(at, 100, GET):
             assert (await connection.receive()).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"",
+        b"GET / HTTP/1.1\r\nx: y",
+        GET,
+        GET * 3000,
+        CHUNKED + b"1\r\nx\r\n",
+        b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 300,
+        b"no HTTP\r\n\r\n",
+    ],
+    ids=["nothing", "head", "request", "ahead", "body", "too large", "no HTTP"],
+)
+async def test_a_connection_that_is_closed_leaves_no_cycles(opened: Opener, sent: bytes) -> None:
+    """The worker collects garbage seldom; what strangers left would pile up until then."""
+    async with served(digest, connections=1) as at:
+        gc.collect()
+        gc.disable()
+        try:
+            await opened(at, 1, sent)
+            await opened(at, 1)
+            await wait_until(lambda: count(BoundedProtocol) <= 1, "the first one is gone")
+        finally:
+            gc.enable()
+
+
+def count(kind: type) -> int:
+    return sum(type(thing) is kind for thing in gc.get_objects())
 
 
 def test_a_closed_connection_is_logged_sparingly() -> None:

@@ -99,7 +99,7 @@ class JsonClient:
             # Without the cause, which may quote message texts and tokens.
             raise self.error("strange", f"answers with {kind} instead of its JSON") from None
 
-    async def _send(self, method: str, path: str, options: Mapping[str, Any]) -> bytes:
+    async def _send(self, method: str, path: str, options: Mapping[str, Any]) -> bytearray:
         pause_s = _FIRST_PAUSE_S
         retries_left = self._policy.attempts
         while True:
@@ -136,7 +136,7 @@ class JsonClient:
             text = f"closed the connection during the reply ({type(error).__name__})"
             raise self.error("unreachable", text) from None
 
-    async def _read(self, response: httpx.Response) -> bytes:
+    async def _read(self, response: httpx.Response) -> bytearray:
         if response.is_redirect:
             raise self.error("redirected", f"redirects to {redirect_target(response) or 'nowhere'}")
         if response.is_error:
@@ -148,7 +148,7 @@ class JsonClient:
             content += chunk
             if len(content) > MAX_REPLY_BYTES:
                 raise self.error("strange", f"answers with more than {MAX_REPLY_BYTES} bytes")
-        return bytes(content)
+        return content
 
 
 @cache

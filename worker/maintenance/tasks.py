@@ -141,7 +141,7 @@ class Maintenance:
         except PermissionRefused:
             # INFO is a right that nothing else here needs.
             return
-        self._metrics.redis_server_info.info({"server": name, "version": version})
+        self._metrics.redis_server_info.set({"server": name, "version": version})
 
     def _tell_who_holds(self, group: str | None) -> None:
         self._metrics.stream_trim_held_back.set(group is not None)

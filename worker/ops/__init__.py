@@ -1,4 +1,4 @@
-"""Health, probes, metrics, logs and notifications to the supervisor.
+"""Operations: health, probes, metrics, logs, and notification of the process manager.
 
-Imported from everywhere but `core`.
+`logs`, `metrics` and `notify` may be imported from everywhere but `core`.
 """

@@ -1,102 +1,92 @@
-"""What the probes answer: whether the loop makes progress, and whether webhooks can be taken."""
+"""The state behind the probes: does the consumer loop make progress, can webhooks be accepted."""
 
 import time
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 import anyio
 
-from worker.errors import RedisUnavailable, SpoolError, WorkerError
+from worker.consumer.loop import Consumer
+from worker.consumer.null_consumer import NullConsumer
+from worker.errors import SpoolError, WorkerError
 
 STALLED_AFTER_S: Final = 60.0
-"""More than every time-out of one step together: a loop without progress for longer is wedged."""
+"""Longer than all timeouts of one step of the loop together."""
 
 _PING_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """Whether a webhook can be taken durably now; the reason, or what is amiss all the same."""
+    """Whether a webhook can be stored now, and the reason or a remark."""
 
     ready: bool
     remark: str | None = None
 
 
-class Loop(Protocol):
-    """What is known of the consumer's loop."""
-
-    @property
-    def progressed_at(self) -> float:
-        """When it last began a step, by the monotonic clock."""
-
-    @property
-    def outage(self) -> RedisUnavailable | None:
-        """Why Redis cannot be used now, None when it can."""
-
-
-class Server(Protocol):
-    """The server that webhooks are added to."""
+class Pingable(Protocol):
+    """A server, or what stands for one."""
 
     async def ping(self) -> None:
-        """Raise unless the server would take an event now."""
-
-
-class Spool(Protocol):
-    """The disk that keeps webhooks while the server takes none."""
-
-    async def probe(self) -> None:
-        """Raise `SpoolError` unless a webhook could be kept now."""
+        """Raise `WorkerError` unless it can serve now."""
 
 
 class Health:
-    """The worker's state, in sentences; `closed` says why the webhook takes nothing, if so."""
+    """Answers the probes.
+
+    `rejecting` is the reason for which the webhook rejects everything, if it does; `probe_spool`
+    raises `SpoolError` unless the spool can store a webhook now.
+    """
 
     def __init__(
-        self, loop: Loop, server: Server, *, closed: str | None, spool: Spool | None = None
+        self,
+        consumer: Consumer | NullConsumer,
+        servers: Sequence[Pingable],
+        *,
+        rejecting: str | None,
+        probe_spool: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        self._loop = loop
-        self._server = server
-        self._closed = closed
-        self._spool = spool
+        self._consumer = consumer
+        self._servers = servers
+        self._rejecting = rejecting
+        self._probe_spool = probe_spool
         self.draining = False
 
     def stalled(self) -> str | None:
-        """Say why the loop makes no progress; an outage of Redis is no such reason."""
-        silent_s = time.monotonic() - self._loop.progressed_at
-        if silent_s <= STALLED_AFTER_S:
+        """Return why the loop makes no progress, or None; waiting for Redis counts as progress."""
+        idle_s = time.monotonic() - self._consumer.progressed_at
+        if idle_s <= STALLED_AFTER_S:
             return None
-        return f"the loop has made no progress for {silent_s:.0f} s"
+        return f"the loop has made no progress for {idle_s:.0f} s"
 
     async def readiness(self) -> Readiness:
-        """Say whether a webhook can be taken durably now: by Redis, or else by the spool.
+        """Return whether a webhook can be stored now, by Redis or else by the spool.
 
-        An orchestrator that took the endpoint away during an outage would lose them.
+        Ready with a spool: during an outage of Redis, an orchestrator must still route webhooks.
         """
         if self.draining:
             return Readiness(ready=False, remark="the worker is stopping")
-        if self._closed:
-            return Readiness(ready=False, remark=self._closed)
-        if (outage := await self._trouble()) is None:
-            return Readiness(ready=True)
-        if self._spool is None:
-            return Readiness(ready=False, remark=outage)
-        return await self._spooling(self._spool, outage)
+        if self._rejecting:
+            return Readiness(ready=False, remark=self._rejecting)
+        outage = await self._find_outage()
+        if outage is None or self._probe_spool is None:
+            return Readiness(ready=outage is None, remark=outage)
+        try:
+            await self._probe_spool()
+        except SpoolError as error:
+            return Readiness(ready=False, remark=f"{outage}; {error}")
+        return Readiness(ready=True, remark=f"{outage}; meanwhile the spool keeps webhooks")
 
-    async def _trouble(self) -> str | None:
-        if outage := self._loop.outage:
+    async def _find_outage(self) -> str | None:
+        if outage := self._consumer.outage:
             return f"Redis cannot be used ({outage.kind}): {outage}"
         try:
             with anyio.fail_after(_PING_S):
-                await self._server.ping()
+                for server in self._servers:
+                    await server.ping()
         except TimeoutError:
             return f"Redis did not answer within {_PING_S:.0f} s"
         except WorkerError as error:
             return f"Redis cannot be used: {error}"
         return None
-
-    async def _spooling(self, spool: Spool, outage: str) -> Readiness:
-        try:
-            await spool.probe()
-        except SpoolError as error:
-            return Readiness(ready=False, remark=f"{outage}; {error}")
-        return Readiness(ready=True, remark=f"{outage}; meanwhile the spool keeps webhooks")

@@ -1,14 +1,13 @@
-"""Every series of ours, on a registry of its own; nothing here measures anything.
+"""The metrics of the worker, on a registry of its own.
 
-Names, labels and meanings are `DESIGN.md` section 9, without its prefix and without `_total`.
-Label sets are closed, and every combination of a closed set stands at 0 from the start,
-so that a rate exists before the first incident.
+Metric names and labels are public interface. Every combination of a closed set of label values
+exists at 0 from the start, so that `rate()` works for the first incident.
 """
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate, product
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 from prometheus_client import (
     CollectorRegistry,
@@ -32,10 +31,6 @@ from worker.errors import REASONS, UNAVAILABLE_KINDS
 
 PREFIX: Final = "chatwoot_cache_"
 
-SOURCES: Final = ("new", "own", "reclaimed")
-OUTCOMES: Final = ("applied", "stale", "ignored", "dead")
-KINDS: Final = ("message", "conversation")
-LOST: Final = ("trimmed_pending", "trimmed_unread", "group_recreated", "dead_dropped")
 EVENTS: Final = (
     "message_created",
     "message_updated",
@@ -43,43 +38,29 @@ EVENTS: Final = (
     "conversation_updated",
     "conversation_status_changed",
 )
-"""Values of the label `event`; what is none of these counts as `OTHER_EVENT`."""
+"""Values of the label `event`; every other event counts as `OTHER_EVENT`."""
 
 OTHER_EVENT: Final = "other"
 OTHER_INSTANCE: Final = "_other"
 
-WEBHOOK_ANSWERS: Final = (
-    ("200", "accepted"),
-    ("200", "spooled"),
-    ("200", "bot_contact"),
-    ("400", "disconnected"),
-    ("401", "no_credentials"),
-    ("401", "bad_signature"),
-    ("401", "bad_timestamp"),
-    ("401", "bad_token"),
-    ("401", "wrong_account"),
-    ("401", "signature_required"),
-    ("401", "no_account"),
-    ("404", "not_found"),
-    ("405", "bad_method"),
-    ("408", "slow_body"),
-    ("413", "too_large"),
-    ("415", "bad_content_type"),
-    ("415", "bad_content_encoding"),
-    ("422", "bad_instance"),
-    ("422", "bad_json"),
-    ("422", "not_object"),
-    ("422", "too_deep"),
-    ("500", "internal"),
-    ("503", "busy"),
-    ("503", "closed"),
-    ("503", "redis_unavailable"),
-    ("503", "redis_refused"),
-    ("503", "spool_full"),
-    ("503", "spool_failed"),
-    ("503", "timeout"),
+_WEBHOOK_REASONS: Final = {
+    "200": "accepted spooled bot_contact",
+    "400": "disconnected",
+    "401": "no_credentials bad_signature bad_timestamp bad_token wrong_account signature_required"
+    " no_account",
+    "404": "not_found",
+    "405": "bad_method",
+    "408": "slow_body",
+    "413": "too_large",
+    "415": "bad_content_type bad_content_encoding",
+    "422": "bad_instance bad_json not_object too_deep",
+    "500": "internal",
+    "503": "busy closed redis_unavailable redis_refused spool_full spool_failed timeout",
+}
+WEBHOOK_ANSWERS: Final = tuple(
+    (code, reason) for code, reasons in _WEBHOOK_REASONS.items() for reason in reasons.split()
 )
-"""Every answer of the webhook: status code and reason."""
+"""Status code and reason of every response of the webhook."""
 
 PORTS: Final = ("http", "ops")
 CONNECTIONS_CLOSED: Final = (
@@ -98,11 +79,10 @@ READ_RESULTS: Final = {
     "redis": ("found", "missing"),
     "none": ("rejected", "unavailable", "failed"),
 }
-"""What became of a read, by the tier that answered: none where nothing was looked up."""
+"""Results of a read, by the tier that answered; `none` when no tier was asked."""
 
-_GROUP_WIDE: Final = "Every worker of the group reports the same figure: use max, not sum."
-
-_SHARED: Final = "Workers that share a directory report the same figure: use max, not sum."
+_GROUP_WIDE: Final = "Every worker of the group reports the same value: use max, not sum."
+_SHARED: Final = "Workers that share a directory report the same value: use max, not sum."
 
 _BATCH_ENTRIES: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 _BATCH_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
@@ -111,39 +91,49 @@ _READ_S: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.2
 _WEBHOOK_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 4, 5)
 
 
-class OptionalGauge:
-    """A gauge whose series is absent until `set`, and again after `clear`.
+T = TypeVar("T")
 
-    For what a 0 would misstate: a time that never came, a figure the server cannot tell.
+
+class OptionalMetric(Generic[T]):
+    """A metric that is absent until `set`, and again after `clear`.
+
+    For values that 0 would misstate: the time of an event before the first one, an unknown lag.
     """
 
-    def __init__(self, name: str, documentation: str, registry: CollectorRegistry) -> None:
-        self._name = name
+    def __init__(
+        self,
+        family: Callable[..., Metric],
+        name: str,
+        documentation: str,
+        registry: CollectorRegistry,
+    ) -> None:
+        self._family = family
+        self._name = PREFIX + name
         self._documentation = documentation
-        self._value: float | None = None
+        self._value: T | None = None
         registry.register(self)
 
-    def set(self, value: float) -> None:
+    def set(self, value: T) -> None:
         """Show this value from now on."""
         self._value = value
 
     def clear(self) -> None:
-        """Take the series out of the exposition."""
+        """Remove the metric from the exposition."""
         self._value = None
 
     def describe(self) -> Iterable[Metric]:
-        """Name the series, so that no other may take the name."""
-        return [GaugeMetricFamily(self._name, self._documentation)]
+        """Reserve the name in the registry."""
+        return [self._family(self._name, self._documentation)]
 
     def collect(self) -> Iterable[Metric]:
-        """Give the series, or nothing at all."""
+        """Return the metric if it has a value."""
         if self._value is None:
             return []
-        return [GaugeMetricFamily(self._name, self._documentation, value=self._value)]
+        return [self._family(self._name, self._documentation, value=self._value)]
 
 
 class BulkHistogram:
-    """A histogram that observes many values at once; the library's takes a lock for each."""
+    """A histogram that observes many values at once; the library's locks for each value."""
 
     def __init__(
         self, name: str, documentation: str, buckets: Sequence[float], registry: CollectorRegistry
@@ -156,46 +146,22 @@ class BulkHistogram:
         registry.register(self)
 
     def observe_all(self, values: Sequence[float]) -> None:
-        """Count each value in the first bucket whose bound is not below it."""
+        """Count each value in the first bucket whose bound is at least the value."""
         for value in values:
             self._counts[bisect_left(self._bounds, value)] += 1
         self._sum += sum(values)
 
     def collect(self) -> Iterable[Metric]:
-        """Give the series."""
+        """Return the histogram."""
         bounds = [*map(floatToGoString, self._bounds), "+Inf"]
         buckets = list(zip(bounds, accumulate(self._counts), strict=True))
         return [HistogramMetricFamily(self._name, self._documentation, buckets, self._sum)]
 
 
-class OptionalInfo:
-    """A constant 1 with labels, absent until `info`; a later call replaces the labels."""
-
-    def __init__(self, name: str, documentation: str, registry: CollectorRegistry) -> None:
-        self._name = name
-        self._documentation = documentation
-        self._labels: dict[str, str] = {}
-        registry.register(self)
-
-    def info(self, labels: dict[str, str]) -> None:
-        """Show these labels from now on."""
-        self._labels = {name: _encodable(value) for name, value in labels.items()}
-
-    def describe(self) -> Iterable[Metric]:
-        """Name the series, so that no other may take the name."""
-        return [InfoMetricFamily(self._name, self._documentation)]
-
-    def collect(self) -> Iterable[Metric]:
-        """Give the series, or nothing at all."""
-        if not self._labels:
-            return []
-        return [InfoMetricFamily(self._name, self._documentation, value=self._labels)]
-
-
 class Metrics:
-    """All series; itself a collector, to be handed to an encoder of prometheus_client.
+    """Every metric of the worker; a collector for the encoders of prometheus_client.
 
-    `version` is the worker's own; `max_instances` bounds the values of `evolution_instance`.
+    `max_instances` bounds the number of values of the label `evolution_instance`.
     """
 
     def __init__(self, version: str, max_instances: int) -> None:
@@ -203,90 +169,90 @@ class Metrics:
         self._max_instances = max_instances
         self._instances: set[str] = set()
         self._conflicts: set[tuple[str, ...]] = set()
-        self._about_the_process(version)
-        self._about_entries()
-        self._about_documents()
-        self._about_the_stream()
-        self._about_redis()
-        self._about_the_webhook()
-        self._about_reads()
-        self._about_connections()
+        self._add_process_metrics(version)
+        self._add_entry_metrics()
+        self._add_document_metrics()
+        self._add_stream_metrics()
+        self._add_redis_metrics()
+        self._add_webhook_metrics()
+        self._add_read_metrics()
+        self._add_connection_metrics()
 
     def count_event(self, event: str, instance: str, n: int = 1) -> None:
-        """Count `n` events of an instance; neither label can grow without bound.
+        """Count `n` events of an instance; both may be any string, and cardinality stays bounded.
 
-        An `event` that is not cached counts as `other` without an instance; an instance beyond
-        the first `max_instances` counts as `_other`. Both may be any string.
+        An event that is not in `EVENTS` counts as `other` without an instance; an instance beyond
+        the first `max_instances` counts as `_other`.
         """
         if event in EVENTS:
-            self.events.labels(event=event, evolution_instance=self._known(instance)).inc(n)
+            self.events.labels(event=event, evolution_instance=self._instance_label(instance)).inc(
+                n
+            )
         else:
             self.events.labels(event=OTHER_EVENT, evolution_instance="").inc(n)
 
-    def count_read(self, kind: str, tier: str, result: str, took_s: float) -> None:
-        """Count one read; its labels are of `READ_KINDS` and `READ_RESULTS`."""
+    def count_read(self, kind: str, tier: str, result: str, duration_s: float) -> None:
+        """Count one read, with labels of `READ_KINDS` and `READ_RESULTS`."""
         self.reads.labels(kind, tier, result).inc()
-        self.read_duration_seconds.labels(tier).observe(took_s)
+        self.read_duration_seconds.labels(tier).observe(duration_s)
 
     def count_conflict(self, inbox: str, instance: str | None, bound: str | None) -> None:
-        """Count an event that a binding forbids; beyond `max_instances` pairs, all are `_other`."""
-        sides = tuple(_encodable(side or "") for side in (inbox, instance, bound))
-        if sides not in self._conflicts and len(self._conflicts) >= self._max_instances:
-            sides = (OTHER_INSTANCE,) * 3
-        self._conflicts.add(sides)
-        self.instance_conflicts.labels(*sides).inc()
+        """Count an event that a binding forbids; conflicts beyond `max_instances` are `_other`."""
+        labels = tuple(_encodable(label or "") for label in (inbox, instance, bound))
+        if labels not in self._conflicts and len(self._conflicts) >= self._max_instances:
+            labels = (OTHER_INSTANCE,) * 3
+        self._conflicts.add(labels)
+        self.instance_conflicts.labels(*labels).inc()
 
     def collect(self) -> Iterator[Metric]:
-        """Give every series except `_created`, which would double them and say little."""
+        """Return every metric without its `_created` series, which would double the exposition."""
         for family in self.registry.collect():
             family.samples = [s for s in family.samples if not s.name.endswith("_created")]
             yield family
 
-    def _known(self, instance: str) -> str:
+    def _instance_label(self, instance: str) -> str:
         label = _encodable(instance)
         if not label or label in self._instances:
             return label
-
         if len(self._instances) >= self._max_instances:
             return OTHER_INSTANCE
-
         self._instances.add(label)
         return label
 
-    def _about_the_process(self, version: str) -> None:
+    def _add_process_metrics(self, version: str) -> None:
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)
-        self.build_info = Info(
-            PREFIX + "build", "The version of the worker.", registry=self.registry
-        )
-        self.build_info.info({"version": version})
+        build = Info(PREFIX + "build", "The version of the worker.", registry=self.registry)
+        build.info({"version": version})
 
-    def _about_entries(self) -> None:
+    def _add_entry_metrics(self) -> None:
         self.entries_read = self._counter(
             "entries_read",
-            "Entries taken from the stream, by where they were: new, own pending, reclaimed.",
-            source=SOURCES,
+            "Entries read from the stream, by source: new, own pending, reclaimed.",
+            source=("new", "own", "reclaimed"),
         )
         self.entries_settled = self._counter(
-            "entries_settled", "Entries settled, by outcome.", outcome=OUTCOMES
+            "entries_settled",
+            "Entries settled, by outcome.",
+            outcome=("applied", "stale", "ignored", "dead"),
         )
         self.entries_acked = self._counter("entries_acked", "Entries acknowledged to the group.")
         self.dead_letters = self._counter(
-            "dead_letters", "Entries put into the dead-letter stream, by reason.", reason=REASONS
+            "dead_letters", "Entries added to the dead-letter stream, by reason.", reason=REASONS
         )
-        self.instance_conflicts = Counter(
-            PREFIX + "instance_conflicts",
-            "Events that a binding forbids: the inbox they came from, the instance they asked for, "
-            "and the instance or inbox that stands.",
-            ["inbox", "evolution_instance", "bound"],
-            registry=self.registry,
+        self.instance_conflicts = self._counter(
+            "instance_conflicts",
+            "Events that a binding forbids: their inbox and instance, and what is bound instead.",
+            "inbox",
+            "evolution_instance",
+            "bound",
         )
         self.batch_entries = self._histogram(
-            "batch_entries", "How many entries one batch held.", _BATCH_ENTRIES
+            "batch_entries", "Number of entries in a batch.", _BATCH_ENTRIES
         )
         self.batch_duration_seconds = self._histogram(
-            "batch_duration_seconds", "Time to settle a batch, in the try that succeeded.", _BATCH_S
+            "batch_duration_seconds", "Time to settle a batch, in the successful attempt.", _BATCH_S
         )
         self.entry_age_seconds = BulkHistogram(
             PREFIX + "entry_age_seconds",
@@ -295,47 +261,44 @@ class Metrics:
             self.registry,
         )
         self.inflight_entries = self._gauge(
-            "inflight_entries", "Entries this worker holds and has not settled yet."
+            "inflight_entries", "Entries that this worker has read and not settled."
         )
-        self.last_read_timestamp_seconds = self._optional(
+        self.last_read_timestamp_seconds = self._optional_gauge(
             "last_read_timestamp_seconds", "When this worker last read an entry, in Unix time."
         )
-        self.last_settled_timestamp_seconds = self._optional(
+        self.last_settled_timestamp_seconds = self._optional_gauge(
             "last_settled_timestamp_seconds", "When this worker last settled one, in Unix time."
         )
 
-    def _about_documents(self) -> None:
-        self.events = Counter(
-            PREFIX + "events",
+    def _add_document_metrics(self) -> None:
+        self.events = self._counter(
+            "events",
             "Events settled, by kind of event and Evolution instance.",
-            ["event", "evolution_instance"],
-            registry=self.registry,
+            event=(OTHER_EVENT,),
+            evolution_instance=("",),
         )
-        self.events.labels(event=OTHER_EVENT, evolution_instance="")
         self.documents_written = self._counter(
-            "documents_written", "Documents written to the cache, by kind.", kind=KINDS
+            "documents_written", "Documents written, by kind.", kind=("message", "conversation")
         )
         self.write_conflicts = self._counter(
-            "write_conflicts", "Drafts that were merged with what the cache held, and sent again."
+            "write_conflicts", "Writes that were merged with the cached document and sent again."
         )
 
-    def _about_the_stream(self) -> None:
-        self.stream_length = self._gauge(
-            "stream_length", f"Entries the stream holds. {_GROUP_WIDE}"
-        )
-        self.stream_lag_entries = self._optional(
+    def _add_stream_metrics(self) -> None:
+        self.stream_length = self._gauge("stream_length", f"Entries in the stream. {_GROUP_WIDE}")
+        self.stream_lag_entries = self._optional_gauge(
             "stream_lag_entries",
-            f"Entries the group has not read yet; absent when unknown. {_GROUP_WIDE}",
+            f"Entries that the group has not read; absent when unknown. {_GROUP_WIDE}",
         )
         self.stream_lag_known = self._gauge(
-            "stream_lag_known", f"1 when Redis can tell the group's lag, else 0. {_GROUP_WIDE}"
+            "stream_lag_known", f"1 when Redis knows the lag of the group, else 0. {_GROUP_WIDE}"
         )
         self.stream_pending_entries = self._gauge(
-            "stream_pending_entries", f"Entries read and not acknowledged yet. {_GROUP_WIDE}"
+            "stream_pending_entries", f"Entries read and not acknowledged. {_GROUP_WIDE}"
         )
-        self.stream_oldest_pending_timestamp_seconds = self._optional(
+        self.stream_oldest_pending_timestamp_seconds = self._optional_gauge(
             "stream_oldest_pending_timestamp_seconds",
-            f"When the oldest pending entry came, in Unix time; absent without one. {_GROUP_WIDE}",
+            f"Time of the oldest pending entry, in Unix time; absent without one. {_GROUP_WIDE}",
         )
         self.stream_trimmed_entries = self._counter(
             "stream_trimmed_entries", "Entries this worker trimmed from the stream."
@@ -347,73 +310,66 @@ class Metrics:
         )
         self.stream_lost_entries = self._counter(
             "stream_lost_entries",
-            "Entries gone before they were settled, by reason; each is counted by one worker. "
+            "Entries lost before they were settled, by reason; each is counted by one worker. "
             "trimmed_unread and group_recreated are estimates.",
-            reason=LOST,
+            reason=("trimmed_pending", "trimmed_unread", "group_recreated", "dead_dropped"),
         )
         self.stream_group_recreations = self._counter(
-            "stream_group_recreations", "How often the consumer group was gone and made again."
+            "stream_group_recreations", "How often the consumer group was missing and recreated."
         )
 
-    def _about_redis(self) -> None:
+    def _add_redis_metrics(self) -> None:
         self.redis_up = self._gauge("redis_up", "1 when Redis answered the last command, else 0.")
         self.redis_errors = self._counter(
-            "redis_errors", "Commands Redis could not serve, by kind.", kind=UNAVAILABLE_KINDS
+            "redis_errors", "Commands that Redis could not serve, by kind.", kind=UNAVAILABLE_KINDS
         )
-        self.redis_server_info = OptionalInfo(
-            PREFIX + "redis_server", "What server the stream is on.", self.registry
+        self.redis_server_info = OptionalMetric[dict[str, str]](
+            InfoMetricFamily, "redis_server", "The server of the stream.", self.registry
         )
 
-    def _about_the_webhook(self) -> None:
-        self.webhook_requests = Counter(
-            PREFIX + "webhook_requests",
-            "Answers given to webhook requests, by status code and reason.",
-            ["code", "reason"],
-            registry=self.registry,
+    def _add_webhook_metrics(self) -> None:
+        self.webhook_requests = self._counter(
+            "webhook_requests", "Responses to webhooks, by code and reason.", "code", "reason"
         )
         for code, reason in WEBHOOK_ANSWERS:
             self.webhook_requests.labels(code=code, reason=reason)
         self.webhook_duration_seconds = self._histogram(
-            "webhook_duration_seconds", "Time from a webhook's headers to its answer.", _WEBHOOK_S
+            "webhook_duration_seconds", "Time from a webhook's headers to its response.", _WEBHOOK_S
         )
         self.webhook_spool_bytes = self._gauge(
-            "webhook_spool_bytes", f"Bytes the spool has in use, with its own pages. {_SHARED}"
+            "webhook_spool_bytes", f"Bytes in use by the spool, with its own pages. {_SHARED}"
         )
         self.webhook_spool_entries = self._gauge(
-            "webhook_spool_entries", f"Webhooks that wait in the spool for Redis. {_SHARED}"
+            "webhook_spool_entries", f"Webhooks in the spool that wait for Redis. {_SHARED}"
         )
         self.webhook_spool_drained = self._counter(
-            "webhook_spool_drained", "Webhooks this worker brought from the spool to the stream."
+            "webhook_spool_drained", "Webhooks this worker moved from the spool to the stream."
         )
 
-    def _about_reads(self) -> None:
-        self.reads = Counter(
-            PREFIX + "reads",
-            "Reads answered over HTTP, by kind, tier that answered, and result.",
-            ["kind", "tier", "result"],
-            registry=self.registry,
+    def _add_read_metrics(self) -> None:
+        self.reads = self._counter(
+            "reads", "Reads served over HTTP, by kind, tier and result.", "kind", "tier", "result"
         )
         self.read_through = self._counter(
             "read_through",
-            "Reads for which Chatwoot was asked, by what became of it.",
+            "Reads that asked Chatwoot, by result.",
             result=("fetched", "missing", "failed"),
         )
-        self.read_duration_seconds = Histogram(
-            PREFIX + "read_duration_seconds",
-            "Time to answer a read, by the tier that answered; waiting for a message counts.",
-            ["tier"],
-            buckets=_READ_S,
-            registry=self.registry,
+        self.read_duration_seconds = self._histogram(
+            "read_duration_seconds",
+            "Time to answer a read, by tier; with long polling.",
+            _READ_S,
+            "tier",
         )
         for tier, results in READ_RESULTS.items():
             self.read_duration_seconds.labels(tier)
             for kind, result in product(READ_KINDS, results):
                 self.reads.labels(kind, tier, result)
         self.local_cache_entries = self._gauge(
-            "local_cache_entries", "Values held in this process's memory."
+            "local_cache_entries", "Values in the memory of this process."
         )
 
-    def _about_connections(self) -> None:
+    def _add_connection_metrics(self) -> None:
         self.http_connections = Gauge(
             PREFIX + "http_connections",
             "Open connections, by port.",
@@ -429,23 +385,30 @@ class Metrics:
             reason=CONNECTIONS_CLOSED,
         )
 
-    def _counter(self, name: str, documentation: str, **labels: tuple[str, ...]) -> Counter:
-        counter = Counter(PREFIX + name, documentation, list(labels), registry=self.registry)
-        if labels:
-            for values in product(*labels.values()):
-                counter.labels(*values)
+    def _counter(
+        self, name: str, documentation: str, *labels: str, **closed: tuple[str, ...]
+    ) -> Counter:
+        """Add a counter; every combination of the values of `closed` labels starts at 0."""
+        names = [*labels, *closed]
+        counter = Counter(PREFIX + name, documentation, names, registry=self.registry)
+        for values in product(*closed.values()) if closed else ():
+            counter.labels(*values)
         return counter
 
     def _gauge(self, name: str, documentation: str) -> Gauge:
         return Gauge(PREFIX + name, documentation, registry=self.registry)
 
-    def _optional(self, name: str, documentation: str) -> OptionalGauge:
-        return OptionalGauge(PREFIX + name, documentation, self.registry)
+    def _optional_gauge(self, name: str, documentation: str) -> OptionalMetric[float]:
+        return OptionalMetric[float](GaugeMetricFamily, name, documentation, self.registry)
 
-    def _histogram(self, name: str, documentation: str, buckets: tuple[float, ...]) -> Histogram:
-        return Histogram(PREFIX + name, documentation, buckets=buckets, registry=self.registry)
+    def _histogram(
+        self, name: str, documentation: str, buckets: Sequence[float], *labels: str
+    ) -> Histogram:
+        return Histogram(
+            PREFIX + name, documentation, labels, buckets=buckets, registry=self.registry
+        )
 
 
 def _encodable(label: str) -> str:
-    """Replace lone surrogates: one of them would make the whole exposition unreadable."""
+    """Replace lone surrogates, which would make the whole exposition unreadable."""
     return label.encode("utf-8", "replace").decode()

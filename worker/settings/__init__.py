@@ -1,13 +1,6 @@
-"""Every knob, and the only room that reads the environment.
+"""Settings: their model, their sources, and the only code that reads the environment for them.
 
-knobs     what can be set, its default and its bounds
-sources   where values come from, highest first
-loading   one from the other: values, their origins, warnings
-uris      addresses of Redis, and how they are shown
-maps      maps written as YAML or JSON
-evolution Evolution's deprecated instance storage, which we never use
-
-Nobody outside imports these modules by name: what is public stands here.
+May import `core` and `errors`. Other packages import the names below.
 """
 
 from worker.settings.loader import DEFAULT, LoadedSettings, load

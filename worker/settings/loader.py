@@ -1,11 +1,10 @@
-"""From the sources to settings: the one place that decides, masks and complains."""
+"""Loads the settings: validates what the sources give, and reports problems without secrets."""
 
 import difflib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Final, get_args
 
 import annotated_types
@@ -13,39 +12,40 @@ from pydantic import SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from worker import errors
-from worker.settings import evolution_names, redis_uri, sources
+from worker.errors import ConfigurationError
+from worker.settings import evolution_storage, redis_uri, sources
 from worker.settings.model import FIELDS, PREFIX, SECRETS, Settings, name_of
 from worker.settings.redis_uri import MASK, RedisUri
 from worker.settings.sources import SettingsLayer, SourcedValue
 
 DEFAULT: Final = "default"
 
-UNREAD: Final = (
-    "CACHE_REDIS_ENABLED=false: what this process keeps in its memory can be read over HTTP only,"
-    " and nobody has a key: set CHATWOOT_CACHE_HTTP_API_KEY"
+_NO_KEY: Final = (
+    "CACHE_REDIS_ENABLED=false: documents in memory can be read over HTTP only,"
+    " and no key is set: set CHATWOOT_CACHE_HTTP_API_KEY"
 )
 _SHOWN_CHARACTERS: Final = 60
 
-_BYTES: Final = f"{PREFIX}LOCAL_MAX_BYTES"
-_MEANT: Final = {
-    "CACHE_LOCAL_MAX_BYTES": _BYTES,
-    "CACHE_LOCAL_MAX_ENTRIES": _BYTES,
-    "LOCAL_MAX_ENTRIES": _BYTES,
-}
-"""Names whose nearest ones mislead, without our prefix: memory is bounded by bytes."""
+# The other names under CACHE_LOCAL_ are Evolution's; ours stand beside them in a file.
+_CHECKED_PREFIXES: Final = (PREFIX, "CACHE_LOCAL_")
+
+# Names for which the most similar setting would be the wrong advice.
+_SUGGESTIONS: Final = dict.fromkeys(
+    ("CACHE_LOCAL_MAX_BYTES", "CACHE_LOCAL_MAX_ENTRIES", "LOCAL_MAX_ENTRIES"),
+    f"{PREFIX}LOCAL_MAX_BYTES",
+)
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedSettings:
-    """Settings, with the origin of each by its name, and one line for each thing to mend."""
+    """Settings, the origin of each by its name, and warnings of one line each."""
 
     settings: Settings
     origins: Mapping[str, str]
     warnings: tuple[str, ...]
 
     def masked(self) -> dict[str, object]:
-        """Return every setting in effect by its name, fit to be shown and to become JSON."""
+        """Return every setting in effect by its name, without secrets, as JSON values."""
         settings = self.settings
         in_effect = {
             "stream_redis_uri": settings.stream_uri,
@@ -62,63 +62,66 @@ def load(
     environ: Mapping[str, str] = os.environ,
     directory: Path | None = None,
 ) -> LoadedSettings:
-    """Gather, check and explain the settings; `overrides` are those of the command line.
+    """Read and validate the settings; `overrides` are those of the command line.
 
-    `directory` (else the working directory) is where `.env`, `env.yml` and relative paths are.
-    Raises `errors.ConfigurationError`, with one line for each thing that is wrong.
+    `.env`, `env.yml` and relative paths are in `directory`, else in the working directory.
+    Raises `ConfigurationError` with one line for each problem.
     """
     directory = directory or Path.cwd()
-    given = sources.layers(_known(overrides or {}), environ, directory)
-    found = sources.gather(given, (*FIELDS, *evolution_names.NAMES), directory)
-    settings = _checked({name: found[name] for name in FIELDS if name in found})
+    overrides = overrides or {}
+    _check_overrides(overrides)
+    layers = sources.read_layers(overrides, environ, directory)
+    found = sources.select(layers, (*FIELDS, *evolution_storage.NAMES), directory)
+    settings = _validate({name: found[name] for name in FIELDS if name in found})
     origins = {name: found[name].origin if name in found else DEFAULT for name in FIELDS}
-    warnings = (*_remarks(given), *evolution_names.check(found, settings), *_unread(settings))
-    return LoadedSettings(settings, MappingProxyType(origins), warnings)
+    warnings = [*_source_warnings(layers), *evolution_storage.check(found, settings)]
+    if settings.local_only and not settings.reads_enabled:
+        warnings.append(_NO_KEY)
+    return LoadedSettings(settings, origins, tuple(warnings))
 
 
-def _known(overrides: Mapping[str, str]) -> Mapping[str, str]:
-    """Refuse what no one but the command line can have meant: a wrong name, an empty value."""
-    allowed = {*sources.NAMES, *evolution_names.NAMES}
-    problems = [_unknown_line(name, sources.COMMAND_LINE) for name in {*overrides} - allowed]
-    problems += [
-        f"{name} ({sources.COMMAND_LINE}): must not be empty"
-        for name, value in overrides.items()
-        if name in allowed and not value
-    ]
+def _check_overrides(overrides: Mapping[str, str]) -> None:
+    """Refuse unknown names and empty values, which are errors only on the command line."""
+    problems = []
+    for name, value in sorted(overrides.items()):
+        if name not in sources.NAMES and name not in evolution_storage.NAMES:
+            problems.append(_unknown_name(name, sources.COMMAND_LINE))
+        elif not value:
+            problems.append(f"{name} ({sources.COMMAND_LINE}): must not be empty")
     if problems:
-        raise errors.ConfigurationError("\n".join(sorted(problems)))
-    return overrides
+        raise ConfigurationError("\n".join(problems))
 
 
-def _checked(found: Mapping[str, SourcedValue]) -> Settings:
+def _validate(found: Mapping[str, SourcedValue]) -> Settings:
     try:
         return Settings.model_validate({FIELDS[name]: given.value for name, given in found.items()})
     except ValidationError as error:
         details = error.errors(include_url=False, include_input=False)
-        # One line for each name, in order; without the cause, which may hold secrets.
-        lines = dict.fromkeys(_problem_line(found, detail) for detail in details)
-        raise errors.ConfigurationError("\n".join(lines)) from None
+        # Each line once, and without the cause, which may hold secrets.
+        lines = dict.fromkeys(_problem(found, detail) for detail in details)
+        raise ConfigurationError("\n".join(lines)) from None
 
 
-def _problem_line(found: Mapping[str, SourcedValue], detail: ErrorDetails) -> str:
-    stated = str(detail.get("ctx", {}).get("error", ""))
+def _problem(found: Mapping[str, SourcedValue], detail: ErrorDetails) -> str:
+    message = str(detail.get("ctx", {}).get("error", ""))
     if not detail["loc"]:
-        return stated
+        return message
     field = str(detail["loc"][0])
     given = found[name_of(field)]
-    rule = stated or f"must be {_allowed(Settings.model_fields[field])}"
+    rule = message or f"must be {_allowed(Settings.model_fields[field])}"
     return f"{name_of(field)}={_shown(field, given.value)} ({given.origin}): {rule}"
 
 
-def _allowed(field: FieldInfo) -> str:
-    if field.annotation is bool:
+def _allowed(info: FieldInfo) -> str:
+    kinds = {info.annotation, *get_args(info.annotation)}
+    if bool in kinds:
         return "true or false"
-    if field.annotation in (int, float):
-        kind = "a whole number" if field.annotation is int else "a number"
-        least = next(rule.ge for rule in field.metadata if isinstance(rule, annotated_types.Ge))
-        most = next(rule.le for rule in field.metadata if isinstance(rule, annotated_types.Le))
+    if kinds & {int, float}:
+        kind = "a whole number" if int in kinds else "a number"
+        least = next(rule.ge for rule in info.metadata if isinstance(rule, annotated_types.Ge))
+        most = next(rule.le for rule in info.metadata if isinstance(rule, annotated_types.Le))
         return f"{kind} from {least} to {most}"
-    choices = [choice for choice in get_args(field.annotation) if isinstance(choice, str)]
+    choices = [choice for choice in get_args(info.annotation) if isinstance(choice, str)]
     return f"one of {', '.join(choices)}" if choices else "text"
 
 
@@ -142,23 +145,19 @@ def _masked(value: object) -> object:
     return value
 
 
-def _remarks(given: Sequence[SettingsLayer]) -> Iterator[str]:
-    for layer in given:
+def _source_warnings(layers: Sequence[SettingsLayer]) -> Iterator[str]:
+    for layer in layers:
         yield from layer.warnings
-        yield from (_unknown_line(name, layer.origin) for name in sources.unknown(layer))
+        for name in layer.values:
+            if name.upper().startswith(_CHECKED_PREFIXES) and name not in sources.NAMES:
+                yield _unknown_name(name, layer.origin)
 
 
-def _unknown_line(name: str, origin: str) -> str:
-    # Compared without our prefix, which would make every two names alike.
+def _unknown_name(name: str, origin: str) -> str:
+    # Compared without the prefix, which would make all names similar.
     known = {candidate.removeprefix(PREFIX): candidate for candidate in sorted(sources.NAMES)}
     short = name.upper().removeprefix(PREFIX)
-    near = difflib.get_close_matches(short, known, n=1, cutoff=0.5)
-    meant = _MEANT.get(short) or (known[near[0]] if near else None)
-    advice = f"; did you mean {meant}?" if meant else ""
+    similar = difflib.get_close_matches(short, known, n=1, cutoff=0.5)
+    suggestion = _SUGGESTIONS.get(short) or (known[similar[0]] if similar else None)
+    advice = f"; did you mean {suggestion}?" if suggestion else ""
     return f"{sources.one_line(name)} ({origin}) is not a setting{advice}"
-
-
-def _unread(settings: Settings) -> tuple[str, ...]:
-    if not settings.local_only or settings.reads_enabled:
-        return ()
-    return (UNREAD,)

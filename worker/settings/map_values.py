@@ -1,8 +1,11 @@
-"""Maps written as YAML or JSON, in which every scalar keeps its text: 0123, yes and 1.10 too."""
+"""Maps written as YAML or JSON. Every scalar keeps its text: 0123, yes and 1.10 too.
+
+Validation raises `ValueError`, which says what is allowed. It never quotes a value that may be
+a secret, nor a key of a map of secrets: `{7:x}` without a space is one key.
+"""
 
 import re
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any, Final
 
 import yaml
@@ -24,7 +27,7 @@ _KEYS_FORM: Final = (
 
 
 class _TextLoader(yaml.BaseLoader):
-    """YAML without types, as `BaseLoader` has it, in which no key may stand twice."""
+    """Loads every scalar as text; a repeated key is an error."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002  # PyYAML's signature
         mapping = super().construct_mapping(node, deep=deep)
@@ -33,49 +36,20 @@ class _TextLoader(yaml.BaseLoader):
         return mapping
 
     def construct_scalar(self, node: yaml.ScalarNode) -> str:
-        """JSON writes an emoji as two escapes; PyYAML leaves them two halves."""
+        """Join the surrogate pairs by which JSON writes an emoji; PyYAML leaves them apart."""
         text = str(super().construct_scalar(node))
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
 
 
 def parse(text: str) -> object:
-    """Read YAML or JSON into maps, lists and strings.
-
-    Raises `ValueError`, which says where the text is wrong and shows nothing of it.
-    """
+    """Parse YAML or JSON into maps, lists and strings."""
     try:
         return yaml.load(text, Loader=_TextLoader)  # noqa: S506  # builds strings, lists, maps only
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        where = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
+        position = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
         # Without the cause: PyYAML quotes the text, and the text may hold secrets.
-        raise ValueError(f"must be YAML or JSON in which no key stands twice{where}") from None
-
-
-def instances(value: object) -> Mapping[str, str]:
-    """Check a map `account/inbox` → instance, given as text or as a mapping.
-
-    Raises `ValueError` for a malformed pair, and for one instance in two accounts.
-    """
-    given = _mapping(value, _INSTANCES_FORM)
-    accounts: dict[str, str] = {}
-    for inbox, instance in given.items():
-        account = _checked_account(inbox, instance)
-        first = accounts.setdefault(instance, account)
-        if first != account:
-            raise ValueError(
-                f"must not give instance {instance!r} to two accounts ({first} and {account})"
-            )
-    return MappingProxyType(dict(given))
-
-
-def _checked_account(inbox: object, instance: object) -> str:
-    matched = _INBOX.fullmatch(inbox) if isinstance(inbox, str) else None
-    if not matched or not isinstance(instance, str):
-        raise ValueError(_INSTANCES_FORM)
-    if not is_valid_name(instance):
-        raise ValueError(f"must name instances of 1 to {NAME_MAX_BYTES} bytes of UTF-8")
-    return matched[1]
+        raise ValueError(f"must be YAML or JSON without duplicate keys{position}") from None
 
 
 def is_valid_name(name: str) -> bool:
@@ -86,61 +60,59 @@ def is_valid_name(name: str) -> bool:
         return False
 
 
-def secrets(value: object) -> Mapping[int, tuple[SecretStr, ...]]:
-    """Check a map of account id → one secret or several, given as text or as a mapping.
+def instances(value: object) -> Mapping[str, str]:
+    """Validate a map of `account/inbox` to instance, where an instance has one account."""
+    pairs = _mapping(value, _INSTANCES_FORM)
+    accounts: dict[str, str] = {}
+    for inbox, instance in pairs.items():
+        matched = _INBOX.fullmatch(inbox) if isinstance(inbox, str) else None
+        if not matched or not isinstance(instance, str):
+            raise ValueError(_INSTANCES_FORM)
+        if not is_valid_name(instance):
+            raise ValueError(f"must name instances of 1 to {NAME_MAX_BYTES} bytes of UTF-8")
+        first = accounts.setdefault(instance, matched[1])
+        if first != matched[1]:
+            raise ValueError(
+                f"must not give instance {instance!r} to two accounts ({first} and {matched[1]})"
+            )
+    return pairs
 
-    Raises `ValueError`, which never shows a key either: `{7:x}` without a space is one key.
-    """
-    return MappingProxyType(
-        {
-            _account(account): _one_or_more(given, _SECRETS_FORM)
-            for account, given in _mapping(value, _SECRETS_FORM).items()
-        }
-    )
+
+def account_secrets(value: object) -> Mapping[int, tuple[SecretStr, ...]]:
+    """Validate a map of account id to one secret or several."""
+    found = {}
+    for account, secrets in _mapping(value, _SECRETS_FORM).items():
+        if not re.fullmatch(_ID, str(account)):
+            raise ValueError(_SECRETS_FORM)
+        found[int(account)] = _secrets(secrets, _SECRETS_FORM)
+    return found
 
 
 def instance_keys(value: object) -> Mapping[str, tuple[SecretStr, ...]]:
-    """Check a map of instance → one key or several, given as text or as a mapping.
-
-    Raises `ValueError`, which never shows a name either: `{shop:x}` without a space is one name.
-    """
+    """Validate a map of instance to one key or several."""
     found = {}
-    for instance, given in _mapping(value, _KEYS_FORM).items():
+    for instance, keys in _mapping(value, _KEYS_FORM).items():
         if not isinstance(instance, str) or not is_valid_name(instance):
             raise ValueError(_KEYS_FORM)
-        found[instance] = tuple(read_key(key) for key in _one_or_more(given, _KEYS_FORM))
-    return MappingProxyType(found)
+        found[instance] = tuple(check_key(key) for key in _secrets(keys, _KEYS_FORM))
+    return found
 
 
-def read_key(key: SecretStr) -> SecretStr:
-    """Check a key that is sent in a header, which loses spaces around it.
-
-    Raises `ValueError`, which shows nothing of it.
-    """
+def check_key(key: SecretStr) -> SecretStr:
+    """Validate a key that is sent in an HTTP header, where spaces around it would be lost."""
     text = key.get_secret_value()
     if not text or not text.isprintable() or text != text.strip():
         raise ValueError("must be a key that can be sent in a header: no spaces around it")
     return key
 
 
-def _account(key: object) -> int:
-    if not re.fullmatch(_ID, str(key)):
-        raise ValueError(_SECRETS_FORM)
-    return int(str(key))
-
-
-def _one_or_more(given: object, form: str) -> tuple[SecretStr, ...]:
-    several = given if isinstance(given, list | tuple) else [given]
-    if not several:
+def _secrets(value: object, form: str) -> tuple[SecretStr, ...]:
+    several = value if isinstance(value, list | tuple) else [value]
+    texts = [s.get_secret_value() if isinstance(s, SecretStr) else s for s in several]
+    secrets = tuple(SecretStr(text) for text in texts if isinstance(text, str) and text)
+    if not secrets or len(secrets) < len(several):
         raise ValueError(form)
-    return tuple(_secret(one, form) for one in several)
-
-
-def _secret(given: object, form: str) -> SecretStr:
-    text = given.get_secret_value() if isinstance(given, SecretStr) else given
-    if not isinstance(text, str) or not text:
-        raise ValueError(form)
-    return SecretStr(text)
+    return secrets
 
 
 def _mapping(value: object, form: str) -> Mapping[Any, Any]:

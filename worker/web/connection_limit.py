@@ -7,7 +7,7 @@ from weakref import WeakMethod
 
 from starlette.types import Scope
 
-MAX_PUBLIC: Final = 512
+MAX_PUBLIC: Final = 384
 """Connections to the public port. Each can hold 64 KB of head and 64 KB of body for a stranger."""
 
 MAX_OPS: Final = 64

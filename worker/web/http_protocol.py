@@ -148,6 +148,9 @@ class BoundedProtocol(HttpToolsProtocol):
         self.flow.detach()
         self._unparsed = b""
         self.headers = []
+        for cycle, _ in self.pipeline:  # would keep this connection until the next collection
+            cycle.on_response = _nothing
+        self.pipeline.clear()
 
     def evict(self) -> None:
         """Close the connection at once, to make room for another."""
@@ -364,6 +367,10 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def _nothing() -> None:
+    """Stand in for a callback that is not wanted any more."""
 
 
 def _length(headers: list[tuple[bytes, bytes]]) -> int:

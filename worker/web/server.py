@@ -30,7 +30,7 @@ KEEP_ALIVE_S: Final = 75
 _MAX_ACCEPTORS: Final = 8
 """Connections accepted in one round of the event loop: with one, clients wait behind a burst."""
 
-_CONNECTIONS_PER_ACCEPTOR: Final = 16
+_CONNECTIONS_PER_ACCEPTOR: Final = 8
 """So a burst takes this many rounds to close a connection, whose request is read meanwhile."""
 
 _CANCELLED_S: Final = 1.0

@@ -1,1 +1,4 @@
-"""What `connect` does: discovers, matches and binds inboxes, sets up webhooks, saves settings."""
+"""What `connect` does: discovers, matches and binds inboxes, sets up webhooks, saves settings.
+
+May import the clients of `chatwoot`, `store`, `settings` and `core`.
+"""

@@ -29,7 +29,7 @@ class ConnectRequest:
     dry_run: bool = False
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class DiscoveredAccount:
     """A Chatwoot account, with a client for each user whose token is known.
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO, Final, TypeVar
 
 from worker.core.stream_entry import SpoolPosition
-from worker.embedded.data_directory import locked, opened
+from worker.embedded.data_directory import try_lock
 from worker.errors import ConfigurationError, SpoolError
 from worker.ingest.spool import spool_database
 from worker.ingest.spool.ballast import Ballast
@@ -157,8 +157,8 @@ class SpoolFile:
     def draining(self) -> Iterator[bool]:
         """Say whether this worker may drain now: one at a time does."""
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with opened(self._directory / "drain.lock") as lock:
-            yield locked(lock)
+        with (self._directory / "drain.lock").open("ab") as lock:
+            yield try_lock(lock)
 
     def _with_room(self, work: Callable[[], T]) -> T:
         """Do some work; where it fails, once more with the room of the ballast."""
@@ -195,7 +195,7 @@ class SpoolFile:
     def _become_user(self, hold: BinaryIO) -> str | None:
         """Be one of those who use the file; who is alone makes it, and says what it is for."""
         former = None
-        if locked(hold):
+        if try_lock(hold):
             self._connect()
             former = self._retarget()
         fcntl.flock(hold, fcntl.LOCK_SH)

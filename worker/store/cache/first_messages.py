@@ -1,4 +1,4 @@
-"""First message of each conversation, where backfill or read-through has read it in Chatwoot."""
+"""Which message a conversation begins with, where that was read in Chatwoot."""
 
 from worker.core.cache_keys import CacheKeys
 from worker.store.cache.document_writer import CacheSettings
@@ -6,7 +6,7 @@ from worker.store.client import Client, translate_errors
 
 
 class FirstMessages:
-    """Ids of first messages, kept as long as documents are."""
+    """The first messages of conversations, kept as long as documents are."""
 
     def __init__(self, client: Client, settings: CacheSettings) -> None:
         self._client = client
@@ -14,7 +14,7 @@ class FirstMessages:
         self._ttl_s = settings.ttl_s
 
     async def put(self, instance: str, display_id: int, message_id: int) -> None:
-        """Store a conversation's first message: it is complete while the cache holds that one."""
+        """Note a conversation's first message: where the cache has it, it has all after it."""
         async with translate_errors(self._client):
             key = self._keys.start(instance, display_id)
             await self._client.set(key, message_id, ex=self._ttl_s)
