@@ -92,8 +92,14 @@ def parser(commands: Sequence[str] = _COMMANDS) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"chatwoot-cache {__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for command in commands:
-        importlib.import_module(f"worker.cli.{command}").add(subparsers)
-    for subparser in subparsers.choices.values():
+        module = importlib.import_module(f"worker.cli.{command}")
+        description = module.__doc__ or ""
+        summary = description.partition(".\n")[0]
+        subparser = subparsers.add_parser(
+            command, help=summary[:1].lower() + summary[1:], description=description
+        )
+        module.add_arguments(subparser)
+        subparser.set_defaults(func=module.run)
         subparser.add_argument(
             "--set",
             action="append",

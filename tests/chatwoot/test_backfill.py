@@ -201,7 +201,7 @@ def test_goes_on_where_it_stopped_and_begins_anew_after_it_ended(
     chatwoot.fault = fail
     result = command("backfill", "loja")
     assert result.code == 1
-    assert "the same command again goes on from here" in result.err
+    assert "run the same command again to continue" in result.err
     assert "answers 401" in result.err
     before = len(stream())
     assert 0 < before < 200
@@ -248,7 +248,7 @@ def test_a_conversation_that_is_deleted_meanwhile_is_passed_over(
 
     result = command("backfill", "loja")
     assert result.code == 0
-    assert "1 conversations were gone meanwhile" in result.out
+    assert "Skipped 1 conversation, deleted in Chatwoot" in result.out
     assert ids(stream()) == [2001]
 
 
@@ -309,7 +309,10 @@ def test_a_reply_that_is_too_large_ends_it_with_a_line(
 
 def test_says_what_is_not_known(command: Command) -> None:
     result = command("backfill", "outra")
-    assert (result.code, "no inbox is bound to instance 'outra'" in result.err) == (2, True)
+    assert (result.code, "instance 'outra' is not known: known are 'loja'" in result.err) == (
+        2,
+        True,
+    )
 
     Path("connect.env").unlink()
     result = command("backfill", "loja")

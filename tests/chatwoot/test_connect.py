@@ -129,7 +129,7 @@ def test_two_instances_for_one_inbox_are_reported_and_not_bound(
 
     assert result.code == 1
     assert "instances 'norte' and 'sul' use this one inbox" in result.out
-    assert "Not bound: 3/12. The worker binds such an inbox by its own name" in result.out
+    assert "Not bound: 3/12. The worker binds such an inbox by its name" in result.out
     assert bindings() == {}
     assert chatwoot.webhooks[3] == []
 

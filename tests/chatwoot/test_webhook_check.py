@@ -45,11 +45,11 @@ def arriving(command: Command) -> tuple[str, str]:
     ("reason", "advice"),
     [
         ("no_credentials", "before 4.11.2 signs nothing"),
-        ("bad_signature", "the secret is not this webhook's"),
-        ("wrong_account", "another account's secret"),
+        ("bad_signature", "the secret is not that of this webhook"),
+        ("wrong_account", "the secret of another account"),
         ("bad_method", "redirect"),
         ("bad_timestamp", "NTP"),
-        ("internal", "the worker's log says more"),
+        ("internal", "see webhook.rejected in the worker's log"),
     ],
 )
 def test_refusals_are_named_with_what_to_do(

@@ -137,9 +137,9 @@ async def test_a_list_says_who_bound_what(
         (["drop"], "needs an inbox only"),
         (["drop", "3/12", "loja"], "needs an inbox only"),
         (["list", "3/12"], "takes no inbox"),
-        (["set", "3/15", "outra"], "CHATWOOT_CACHE_INSTANCES says that inbox 3/15 is 'site'"),
-        (["drop", "3/15"], "CHATWOOT_CACHE_INSTANCES says"),
-        (["set", "4/1", "site"], "first: chatwoot-cache bindings drop 3/15"),
+        (["set", "3/15", "outra"], "CHATWOOT_CACHE_INSTANCES binds inbox 3/15 to 'site'"),
+        (["drop", "3/15"], "CHATWOOT_CACHE_INSTANCES binds"),
+        (["set", "4/1", "site"], "first run chatwoot-cache bindings drop 3/15"),
     ],
 )
 async def test_what_cannot_be_done_is_refused_with_what_to_do(
@@ -246,6 +246,6 @@ async def test_an_event_that_waits_for_its_inbox_comes_in_by_replay(
     await settled(rig)
 
     assert line["allow"].startswith(f"chatwoot-cache bindings set ACCOUNT/{body['inbox_id']} ")
-    assert replayed.out.startswith("Put 1 entries back")
+    assert replayed.out.startswith("Put 1 entry back")
     assert await rig.letters() == []
     assert rig.outcomes()["dead"] == 1

@@ -1,6 +1,5 @@
 """`chatwoot-cache config`: what a person and what a program reads."""
 
-import argparse
 import json
 import os
 import subprocess
@@ -9,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from worker.cli import config
+from worker.__main__ import parser
 from worker.settings import FIELDS, LoadedSettings, load
 
 
@@ -26,9 +25,7 @@ def loaded(tmp_path: Path) -> LoadedSettings:
 
 
 def run(loaded: LoadedSettings, *arguments: str) -> int:
-    parser = argparse.ArgumentParser()
-    config.add(parser.add_subparsers())
-    parsed = parser.parse_args(["config", *arguments])
+    parsed = parser(["config"]).parse_args(["config", *arguments])
     status: int = parsed.func(parsed, loaded)
     return status
 

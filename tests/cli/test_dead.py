@@ -83,7 +83,7 @@ async def test_a_replay_keeps_fields_and_first_id_and_takes_the_letter_away(
     await settled(letters)
     after = await letters.letters()
 
-    assert done.out == "Put 1 entries back on the stream.\n"
+    assert done.out == "Put 1 entry back on the stream.\n"
     # It is dead once more, as the same entry.
     assert len(after) == 4
     assert after[-1][b"_id"] == before[1][b"_id"]
@@ -167,8 +167,8 @@ async def test_fields_beyond_a_thousand_come_back_too(program: Program, rig: Har
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["show"], "needs the id of a letter"),
-        (["show", "x"], "is no letter's id"),
+        (["show"], "needs the id of a dead letter"),
+        (["show", "x"], "is not the id of a dead letter"),
         (["list", "--age", "7 days"], "--age must be a number and s, m, h or d"),
     ],
 )

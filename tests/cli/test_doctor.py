@@ -493,7 +493,7 @@ def test_who_else_writes_under_the_prefix_is_told(
     raw.hset(f"{prefix}:chatwoot:%bindings", "3/12", "loja")
     code, found = doctor()
     assert (code, found["prefix"]["level"]) == (0, "ok")
-    assert "for instance, which is no harm" in found["prefix"]["says"]
+    assert "for instance, which is harmless" in found["prefix"]["says"]
 
     raw.set(f"{prefix}:chatwoot:loja:surprise", "?", ex=60)
     code, found = doctor()
@@ -545,7 +545,7 @@ def test_webhooks_that_wait_and_a_disk_that_is_too_small_are_told(
     least = {"CHATWOOT_CACHE_WEBHOOK_SPOOL_MAX_BYTES": str(1 << 20)}
     _, found = doctor(**{SPOOL: str(tmp_path)}, **least)
     assert found["spool"]["level"] == "warning"
-    assert found["spool"]["says"].startswith("2 webhooks wait in ")
+    assert found["spool"]["says"].startswith("2 webhooks in ")
 
     file.append([b"3" * 1_000_000])
     code, found = doctor(**{SPOOL: str(tmp_path)}, **least)

@@ -1,6 +1,5 @@
 """What `healthcheck` makes of a live, a stalled, a silent and a foreign port."""
 
-import argparse
 import socket
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from tests.serving import served
+from worker.__main__ import parser
 from worker.cli import healthcheck
 from worker.ops.health import Health, Readiness
 from worker.ops.metrics import Metrics
@@ -52,7 +52,7 @@ class Loaded:
 
 
 async def ask(host: str, port: int) -> tuple[int, str]:
-    return await anyio.to_thread.run_sync(healthcheck.ask, host, port)
+    return await anyio.to_thread.run_sync(healthcheck.check_liveness, host, port)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", ""])
@@ -80,7 +80,7 @@ async def test_another_program_on_the_port_is_1(text: str) -> None:
 def test_a_port_that_never_answers_is_1(listening: socket.socket) -> None:
     port = bound_port(listening)
 
-    code, said = healthcheck.ask("127.0.0.1", port, timeout_s=0.05)
+    code, said = healthcheck.check_liveness("127.0.0.1", port, timeout_s=0.05)
 
     assert (code, said) == (1, f"no answer from 127.0.0.1 port {port}: timed out")
 
@@ -90,9 +90,7 @@ def test_the_command_prints_why_and_exits_1(
 ) -> None:
     port = bound_port(listening)
     listening.close()
-    parser = argparse.ArgumentParser()
-    healthcheck.add(parser.add_subparsers())
-    args = parser.parse_args(["healthcheck"])
+    args = parser(["healthcheck"]).parse_args(["healthcheck"])
 
     assert args.func(args, Loaded(Settings("127.0.0.1", port))) == 1
     assert capsys.readouterr().out.startswith(f"no answer from 127.0.0.1 port {port}: ")

@@ -153,10 +153,10 @@ def test_it_fits_a_terminal_of_80_columns(
     assert "2 pending, the oldest" in words
     assert "1,100: " in words
     assert "of the newest 1,000" in words
-    assert "2 webhooks wait, " in words
+    assert "2 webhooks, " in words
     assert "a worker with quite a long name, of…" in words
     assert "… and 11 more; --json shows all" in words
-    assert "not lately" in words
+    assert "not recently" in words
 
 
 def test_a_full_spool_is_told(
@@ -177,7 +177,7 @@ def test_a_full_spool_is_told(
 
     assert main(["status"]) == 0
     shown = capsys.readouterr().out
-    assert "full: 2 webhooks wait, " in shown
+    assert "full: 2 webhooks, " in shown
     assert "; others are refused" in shown
 
 

@@ -59,7 +59,7 @@ async def test_nothing_is_deleted_without_a_yes(place: Place, tmp_path: Path) ->
     assert place.found() == before
     code, shown = on_terminal(tmp_path, place, "no\n", "dead", "purge")
     assert code == 1
-    assert "Delete 3 dead letters for ever?" in shown
+    assert "Delete 3 dead letters permanently?" in shown
     assert len(place.letters()) == 3
 
     code, shown = on_terminal(tmp_path, place, "", "dead", "list")

@@ -1,6 +1,7 @@
 """The description at `/openapi.json`, held against the server."""
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -70,3 +71,10 @@ async def test_the_description_needs_no_key(redis_uri: str, prefix: str) -> None
 
     assert (reply.code, reply.body) == (200, DOCUMENT)
     assert len(reply.body["paths"]) == len(OPERATIONS) == 5
+
+
+def test_every_reference_of_the_description_has_a_schema() -> None:
+    text = json.dumps(DOCUMENT)
+    names = set(re.findall('"#/components/schemas/([^"]+)"', text))
+
+    assert names == set(DOCUMENT["components"]["schemas"])

@@ -25,7 +25,7 @@ from worker.ops.metrics import Metrics
 from worker.public_app import public_app
 from worker.reads.api_keys import ApiKeys
 from worker.reads.reads_api import ReadsApp
-from worker.store.cache.document_reader import redis_reader
+from worker.store.cache.document_reader import DocumentReader, InstanceReader, redis_reader
 from worker.store.cache.document_writer import CacheSettings, DocumentWriter
 from worker.store.client import Client, create_client
 
@@ -377,7 +377,7 @@ class TestWaiting:
                 with anyio.fail_after(3):
                     async with anyio.create_task_group() as tasks:
                         tasks.start_soon(ask)
-                        await wait_until(lambda: app._waiting._count, "it waits")
+                        await wait_until(lambda: app._long_poll._waiting, "it waits")
                         app.drain()
 
         assert replies[0].headers["x-arrived"] == "false"
@@ -391,10 +391,13 @@ class TestWaiting:
         assert (await filled.get(f"{path}?wait_for=1", AURORA)).code == 200
 
 
-class Broken:
+class Broken(DocumentReader):
     """Documents with a defect."""
 
-    def of(self, instance: str, *, notes: bool) -> Any:
+    def __init__(self) -> None:
+        pass
+
+    def of(self, instance: str, *, notes: bool = True) -> InstanceReader:
         """Fail."""
         raise RuntimeError(instance, notes)
 

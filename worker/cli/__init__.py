@@ -1,1 +1,4 @@
-"""The commands of `chatwoot-cache`, one module each. May import all but `worker.__main__`."""
+"""The commands of `chatwoot-cache`, one module each. May import all but `worker.__main__`.
+
+A command's module has `add_arguments` and `run`; its docstring is the text of `--help`.
+"""

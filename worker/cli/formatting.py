@@ -1,11 +1,10 @@
-"""Figures as a person reads them."""
+"""Formats sizes, counts and times for people."""
 
 from typing import Final
 
 _KIB: Final = 1024
 _UNITS: Final = ("bytes", "KiB", "MiB", "GiB", "TiB")
-_MINUTE_S: Final = 60
-_SPANS: Final = ((86_400, "d"), (3_600, "h"), (_MINUTE_S, "min"))
+_SPANS: Final = ((86_400, "d"), (3_600, "h"), (60, "min"))
 
 
 def format_bytes(number: float) -> str:
@@ -17,13 +16,13 @@ def format_bytes(number: float) -> str:
     return f"{number:.0f} {unit}"
 
 
-def format_count(number: int, noun: str) -> str:
-    """Return how many there are of something, such as `1 key` or `2 keys`."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+def format_count(number: int, noun: str, plural: str | None = None) -> str:
+    """Return a number with its noun, such as `1 key` or `2,000 keys`."""
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
 
 
 def format_age(seconds: float) -> str:
-    """Say how long ago something was, such as `now` or `2 min ago`."""
+    """Return how long ago something was, such as `now` or `2 min ago`."""
     return "now" if seconds < 1 else f"{format_seconds(seconds)} ago"
 
 

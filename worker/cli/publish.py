@@ -1,7 +1,11 @@
-"""`publish`: put webhook bodies on the stream, from files or from standard input."""
+"""Put events on the stream, from files of JSON or JSON lines.
 
-import argparse
+The events are those of Chatwoot's webhook; they are stored byte for byte.
+Exit code 1: something was not a JSON object.
+"""
+
 import sys
+from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,30 +13,23 @@ from typing import Final
 
 import anyio
 import msgspec
-from rich.console import Console
-from rich.progress import track
 
+from worker.cli.context import CommandContext
 from worker.cli.formatting import format_count
+from worker.cli.output import print_json, progress, warn
 from worker.core.cache_keys import MAX_NAME_BYTES
 from worker.errors import ConfigurationError
 from worker.settings import LoadedSettings
-from worker.store.client import open_client
 from worker.store.stream.stream_reader import StreamProducer
 
-_AT_ONCE: Final = 200
-_SHOWN: Final = 10
-"""Refusals that are told; a wrong file has as many as lines."""
+_BATCH: Final = 200
+_MAX_WARNINGS: Final = 10
 
 
-def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add the command to the parser."""
-    parser = subparsers.add_parser(
-        "publish",
-        help="put events on the stream, from files of JSON or JSON lines",
-        description="Put Chatwoot events on the stream, byte for byte as the files hold them.",
-    )
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the arguments of the command."""
     parser.add_argument(
-        "--instance", metavar="I", help="state the Evolution instance of the events"
+        "--instance", metavar="INSTANCE", help="state the Evolution instance of the events"
     )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.add_argument(
@@ -41,49 +38,45 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         metavar="FILE",
         help="a JSON object, or one JSON object in each line; - is standard input",
     )
-    parser.set_defaults(func=run)
 
 
 @dataclass
 class _Report:
-    """What was published, and what was not and why."""
-
     published: int = 0
     last_id: str | None = None
     refused: list[str] = field(default_factory=list)
 
 
-def run(arguments: argparse.Namespace, loaded: LoadedSettings) -> int:
-    """Publish every event that is a JSON object; 1 when something was not one."""
-    if arguments.instance is not None:
-        _check_instance(arguments.instance)
+def run(arguments: Namespace, loaded: LoadedSettings) -> int:
+    """Publish every event that is a JSON object; 1 when something else was among them."""
+    instance = arguments.instance
+    size = 1 if instance is None else len(instance.encode(errors="surrogateescape"))
+    if not 1 <= size <= MAX_NAME_BYTES:
+        raise ConfigurationError(f"--instance must be 1 to {MAX_NAME_BYTES} bytes long")
     report = _Report()
-    events = list(_events(arguments.files, report))
-    anyio.run(_publish, events, arguments.instance, loaded, report)
-    _print(report, as_json=arguments.json)
+    events = list(_read_events(arguments.files, report))
+    anyio.run(_publish, CommandContext(loaded), events, instance, report)
+    if arguments.json:
+        print_json(report)
+    else:
+        _print(report)
     return 1 if report.refused else 0
 
 
-def _check_instance(instance: str) -> None:
-    if not 1 <= len(instance.encode(errors="surrogateescape")) <= MAX_NAME_BYTES:
-        raise ConfigurationError(f"--instance must be 1 to {MAX_NAME_BYTES} bytes long")
-
-
-def _events(files: Iterable[str], report: _Report) -> Iterator[bytes]:
+def _read_events(files: Iterable[str], report: _Report) -> Iterator[bytes]:
     for name in files:
         try:
             content = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
         except OSError as error:
             report.refused.append(f"{name}: {error.strerror}")
             continue
-        yield from _events_of(name, content, report)
+        if _is_object(content):
+            yield content.strip()
+        else:
+            yield from _read_lines(name, content, report)
 
 
-def _events_of(name: str, content: bytes, report: _Report) -> Iterator[bytes]:
-    """Yield a file that is one object whole, else each of its lines that is one."""
-    if _is_object(content):
-        yield content.strip()
-        return
+def _read_lines(name: str, content: bytes, report: _Report) -> Iterator[bytes]:
     for number, line in enumerate(content.splitlines(), start=1):
         if _is_object(line):
             yield line.strip()
@@ -100,28 +93,24 @@ def _is_object(text: bytes) -> bool:
 
 
 async def _publish(
-    events: list[bytes], instance: str | None, loaded: LoadedSettings, report: _Report
+    context: CommandContext, events: list[bytes], instance: str | None, report: _Report
 ) -> None:
-    settings = loaded.settings
-    stated = {} if instance is None else {"instance": instance.encode()}
-    async with open_client(settings.stream_uri.get_secret_value()) as client:
-        producer = StreamProducer(client, settings.stream_key)
-        chunks = [events[start : start + _AT_ONCE] for start in range(0, len(events), _AT_ONCE)]
-        console = Console(stderr=True)
-        hidden = not console.is_terminal or len(chunks) == 1
-        for chunk in track(chunks, "Publishing", console=console, disable=hidden, transient=True):
-            ids = await producer.add_all({"payload": event, **stated} for event in chunk)
-            report.published += len(ids)
-            report.last_id = ids[-1]
+    fields = {} if instance is None else {"instance": instance.encode()}
+    async with context.open_stream() as client:
+        producer = StreamProducer(client, context.settings.stream_key)
+        with progress("Publishing", len(events)) as advance:
+            for start in range(0, len(events), _BATCH):
+                batch = events[start : start + _BATCH]
+                ids = await producer.add_all({"payload": event, **fields} for event in batch)
+                report.published += len(ids)
+                report.last_id = ids[-1]
+                advance(len(ids))
 
 
-def _print(report: _Report, *, as_json: bool) -> None:
-    if as_json:
-        sys.stdout.write(msgspec.json.encode(report).decode() + "\n")
-        return
-    for line in report.refused[:_SHOWN]:
-        sys.stderr.write(f"chatwoot-cache: {line}\n")
-    if len(report.refused) > _SHOWN:
-        sys.stderr.write(f"chatwoot-cache: and {len(report.refused) - _SHOWN} more like these\n")
+def _print(report: _Report) -> None:
+    for line in report.refused[:_MAX_WARNINGS]:
+        warn(line)
+    if len(report.refused) > _MAX_WARNINGS:
+        warn(f"and {len(report.refused) - _MAX_WARNINGS} more like these")
     last = f", the last as {report.last_id}" if report.last_id else ""
     sys.stdout.write(f"Published {format_count(report.published, 'event')}{last}.\n")

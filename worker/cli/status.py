@@ -1,114 +1,100 @@
-"""`status`: how stream, workers, cache and spool stand, on one screen."""
+"""Show the state of stream, workers, cache and spool.
 
-import argparse
-import sys
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+Shows lag, pending entries by consumer, rates, dead letters, the size of the cache and the last
+event of each instance. Rates are measured over one second.
+"""
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from dataclasses import asdict
 from typing import Final
 
 import anyio
-import msgspec
 from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
+from worker.cli.context import CommandContext
+from worker.cli.output import print_json
 from worker.cli.status_report import StatusCollector, StatusReport
 from worker.cli.status_view import render_status
 from worker.errors import ConfigurationError, RedisUnavailable
 from worker.settings import LoadedSettings
-from worker.store.client import open_client
 
-_LOOK_S: Final = 1.0
+_RATE_S: Final = 1.0
 
 
-def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add the command to the parser."""
-    parser = subparsers.add_parser(
-        "status",
-        help="show how stream, workers, cache and spool stand",
-        description="Show lag, what is pending and with whom, rates, dead letters, the cache's "
-        "size and the last event of each instance. Rates are measured for a second.",
-    )
-    parser.add_argument("--watch", action="store_true", help="look again and again, until Ctrl-C")
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    parser.add_argument("--watch", action="store_true", help="repeat until Ctrl-C")
     parser.add_argument(
-        "--every", type=float, default=2.0, metavar="S", help="seconds between two looks (2)"
+        "--every", type=float, default=2.0, metavar="S", help="seconds between updates (default 2)"
     )
     parser.add_argument(
-        "--json", action="store_true", help="print JSON, with --watch one line for each look"
+        "--json", action="store_true", help="print JSON, with --watch one line for each update"
     )
-    parser.set_defaults(func=run)
 
 
-def run(arguments: argparse.Namespace, loaded: LoadedSettings) -> int:
-    """Show the status, once or until Ctrl-C, which is no failure then."""
+def run(arguments: Namespace, loaded: LoadedSettings) -> int:
+    """Show the status, once or until Ctrl-C, which is a regular end of --watch."""
     if not arguments.every >= 0.1:  # noqa: PLR2004  (also refuses NaN)
         raise ConfigurationError("--every must be 0.1 or more")
     try:
-        anyio.run(_watch if arguments.watch else _once, loaded, arguments)
+        anyio.run(_watch if arguments.watch else _show, CommandContext(loaded), arguments)
     except KeyboardInterrupt:
         if not arguments.watch:
             raise
     return 0
 
 
-async def _once(loaded: LoadedSettings, arguments: argparse.Namespace) -> None:
-    async with AsyncExitStack() as stack:
-        observer = await _observer(loaded, stack)
-        await observer.sample()
-        await anyio.sleep(_LOOK_S)
-        overview = await observer.report()
+async def _show(context: CommandContext, arguments: Namespace) -> None:
+    async with aclosing(_reports(context, _RATE_S)) as reports:
+        report = await anext(reports)
     if arguments.json:
-        _print_json(overview)
+        print_json(asdict(report))
     else:
-        Console(highlight=False).print(render_status(overview, loaded.settings))
+        Console(highlight=False).print(render_status(report, context.settings))
 
 
-async def _watch(loaded: LoadedSettings, arguments: argparse.Namespace) -> None:
+async def _watch(context: CommandContext, arguments: Namespace) -> None:
     console = Console(highlight=False)
     if arguments.json or not console.is_terminal:
-        async for seen in _looks(loaded, arguments.every):
-            if isinstance(seen, StatusReport) and arguments.json:
-                _print_json(seen)
+        async for state in _states(context, arguments.every):
+            if isinstance(state, StatusReport) and arguments.json:
+                print_json(asdict(state))
             else:
-                console.print(_shown(seen, loaded))
+                console.print(_render(state, context))
         return
     with Live(console=console, screen=True, auto_refresh=False) as live:
-        async for seen in _looks(loaded, arguments.every):
-            live.update(_shown(seen, loaded), refresh=True)
+        async for state in _states(context, arguments.every):
+            live.update(_render(state, context), refresh=True)
 
 
-async def _looks(
-    loaded: LoadedSettings, every_s: float
+async def _states(
+    context: CommandContext, every_s: float
 ) -> AsyncIterator[StatusReport | RedisUnavailable]:
-    """Look in every period; while Redis is away, say so instead, and go on."""
+    """Yield a report in every period, or the error while Redis is unavailable."""
     while True:
         try:
-            async with AsyncExitStack() as stack:
-                observer = await _observer(loaded, stack)
-                await observer.sample()
-                await anyio.sleep(min(_LOOK_S, every_s))
-                while True:
-                    yield await observer.report()
-                    await anyio.sleep(every_s)
+            async for report in _reports(context, every_s):
+                yield report
         except RedisUnavailable as error:
             yield error
             await anyio.sleep(every_s)
 
 
-async def _observer(loaded: LoadedSettings, stack: AsyncExitStack) -> StatusCollector:
-    settings = loaded.settings
-    stream = await stack.enter_async_context(open_client(settings.stream_uri.get_secret_value()))
-    cache = await stack.enter_async_context(open_client(settings.cache_uri.get_secret_value()))
-    return StatusCollector(settings, stream, cache)
+async def _reports(context: CommandContext, every_s: float) -> AsyncGenerator[StatusReport, None]:
+    async with context.open_stream() as stream, context.open_cache() as cache:
+        collector = StatusCollector(context.settings, stream, cache)
+        await collector.sample()
+        await anyio.sleep(min(_RATE_S, every_s))
+        while True:
+            yield await collector.report()
+            await anyio.sleep(every_s)
 
 
-def _print_json(overview: StatusReport) -> None:
-    sys.stdout.write(msgspec.json.encode(asdict(overview)).decode() + "\n")
-    sys.stdout.flush()
-
-
-def _shown(seen: StatusReport | RedisUnavailable, loaded: LoadedSettings) -> Group | Text:
-    if isinstance(seen, StatusReport):
-        return render_status(seen, loaded.settings)
-    return Text(f"Redis does not answer ({seen.kind}): {seen}", style="bold red")
+def _render(state: StatusReport | RedisUnavailable, context: CommandContext) -> Group | Text:
+    if isinstance(state, StatusReport):
+        return render_status(state, context.settings)
+    return Text(f"Redis does not answer ({state.kind}): {state}", style="bold red")

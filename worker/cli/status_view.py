@@ -1,4 +1,4 @@
-"""The one screen of `status`: an overview, laid out for a person."""
+"""Lays out a status report on one screen."""
 
 import time
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from worker.cli.formatting import format_age, format_bytes, format_seconds
+from worker.cli.formatting import format_age, format_bytes, format_count, format_seconds
 from worker.cli.status_report import (
     ConsumerStatus,
     InstanceStatus,
@@ -22,52 +22,53 @@ from worker.store.admin.stream_info import NEWEST, DeadLetterInfo
 
 _ACTIVE_S: Final = 5.0
 _NAME_CHARS: Final = 36
-_MOST_ROWS: Final = 20
+_MAX_ROWS: Final = 20
 
 
-def render_status(overview: StatusReport, settings: Settings) -> Group:
-    """Return what fits on a terminal of 80 columns."""
+def render_status(report: StatusReport, settings: Settings) -> Group:
+    """Return the report for a terminal of 80 columns or more."""
     facts = Table.grid(padding=(0, 2, 0, 0))
     facts.add_column(style="bold", no_wrap=True)
     facts.add_column(overflow="fold")
-    facts.add_row("Time", time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(overview.at)))
-    facts.add_row("Stream", Text(f"{settings.stream_key}: {_stream(overview.stream)}"))
-    facts.add_row("Group", Text(f"{settings.stream_group}: {_group(overview.stream)}"))
-    facts.add_row("Rates", _rates(overview.rates))
-    facts.add_row("Dead", _dead(overview.dead))
-    facts.add_row("Spool", _spool(overview.spool, settings.webhook_spool_max_bytes))
-    return Group(facts, *_tables(overview))
+    facts.add_row("Time", time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(report.at)))
+    facts.add_row("Stream", Text(f"{settings.stream_key}: {_stream(report.stream)}"))
+    facts.add_row("Group", Text(f"{settings.stream_group}: {_group(report.stream)}"))
+    facts.add_row("Rates", _rates(report.rates))
+    facts.add_row("Dead", _dead_letters(report.dead))
+    facts.add_row("Spool", _spool(report.spool, settings.webhook_spool_max_bytes))
+    return Group(facts, *_tables(report))
 
 
-def _tables(overview: StatusReport) -> Iterator[Text | Table]:
-    if overview.consumers:
+def _tables(report: StatusReport) -> Iterator[Text | Table]:
+    if report.consumers:
         yield Text()
-        yield _consumers(overview.consumers)
+        yield _consumers(report.consumers)
     yield Text()
-    if not overview.instances:
+    if not report.instances:
         yield Text("The cache is empty.")
         return
-    yield _instances(overview.instances)
-    left = len(overview.instances) - _MOST_ROWS
-    if left > 0:
-        yield Text(f"… and {left} more; --json shows all", style="dim")
-    if any(instance.last_event_s is None for instance in overview.instances):
-        yield Text(f"Not lately: not among the newest {NEWEST:,} entries.", style="dim")
-    if overview.instances_estimated:
+    yield _instances(report.instances)
+    more = len(report.instances) - _MAX_ROWS
+    if more > 0:
+        yield Text(f"… and {more} more; --json shows all", style="dim")
+    if any(instance.last_event_s is None for instance in report.instances):
+        yield Text(f"Not recently: not among the newest {NEWEST:,} entries.", style="dim")
+    if report.instances_estimated:
         yield Text("Estimated from a part of the keys.", style="dim")
 
 
 def _stream(stream: StreamStatus | None) -> str:
     if stream is None:
-        return "not there yet"
+        return "does not exist yet"
     if stream.last_entry_s is None:
         return "empty"
-    return f"{stream.length:,} entries, the last {format_age(stream.last_entry_s)}"
+    entries = format_count(stream.length, "entry", "entries")
+    return f"{entries}, the last {format_age(stream.last_entry_s)}"
 
 
 def _group(stream: StreamStatus | None) -> str:
     if stream is None or stream.position is None:
-        return "not there yet; a worker makes it"
+        return "does not exist yet; a worker creates it"
     lag = "lag unknown" if stream.lag is None else f"{stream.lag:,} to read"
     pending = f"{stream.pending:,} pending"
     if stream.oldest_pending_s is not None:
@@ -82,57 +83,58 @@ def _rates(rates: StreamRates | None) -> str:
     return f"{rates.added_per_s:,.0f}/s added, {read} read"
 
 
-def _dead(dead: DeadLetterInfo) -> Text:
+def _dead_letters(dead: DeadLetterInfo) -> Text:
     if not dead.total:
         return Text("none")
     reasons = ", ".join(f"{reason} {count:,}" for reason, count in dead.by_reason.items())
-    of_them = f" of the newest {dead.looked_at:,}" if dead.looked_at < dead.total else ""
-    return Text(f"{dead.total:,}: {reasons}{of_them}", style="yellow")
+    newest = f" of the newest {dead.looked_at:,}" if dead.looked_at < dead.total else ""
+    return Text(f"{dead.total:,}: {reasons}{newest}", style="yellow")
 
 
 def _spool(spool: SpoolFigures | None, max_bytes: int) -> Text:
     if spool is None:
-        return Text("not set: webhooks are refused while Redis is away")
+        return Text("not set: webhooks are refused while Redis is unavailable")
     if not spool.entries:
         return Text("empty")
-    waiting = f"{spool.entries:,} webhooks wait, {format_bytes(spool.used_bytes)}"
+    waiting = f"{format_count(spool.entries, 'webhook')}, {format_bytes(spool.used_bytes)}"
     if spool.is_full(max_bytes):
         return Text(f"full: {waiting}; others are refused", style="bold red")
-    return Text(waiting, style="yellow")
+    return Text(f"{waiting}, waiting for Redis", style="yellow")
 
 
 def _consumers(consumers: tuple[ConsumerStatus, ...]) -> Table:
     table = _table("Consumer", "Pending", "Oldest", "Last active")
-    for consumer in consumers[:_MOST_ROWS]:
-        active = consumer.idle_s < _ACTIVE_S
+    for consumer in consumers[:_MAX_ROWS]:
+        is_active = consumer.idle_s < _ACTIVE_S
+        oldest_s = consumer.oldest_pending_s
         table.add_row(
             _name(consumer.name),
             f"{consumer.pending:,}",
-            "" if consumer.oldest_pending_s is None else format_seconds(consumer.oldest_pending_s),
-            "now" if active else format_age(consumer.idle_s),
-            style=None if active else "yellow",
+            "" if oldest_s is None else format_seconds(oldest_s),
+            "now" if is_active else format_age(consumer.idle_s),
+            style=None if is_active else "yellow",
         )
     return table
 
 
 def _instances(instances: tuple[InstanceStatus, ...]) -> Table:
     table = _table("Instance", "Messages", "Conversations", "Last event")
-    for instance in instances[:_MOST_ROWS]:
-        last = instance.last_event_s
+    for instance in instances[:_MAX_ROWS]:
+        last_s = instance.last_event_s
         table.add_row(
             _name(instance.name),
             f"{instance.messages:,}",
             f"{instance.conversations:,}",
-            "not lately" if last is None else format_age(last),
+            "not recently" if last_s is None else format_age(last_s),
         )
     return table
 
 
-def _table(name: str, *figures: str) -> Table:
+def _table(first: str, *others: str) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
-    table.add_column(name, no_wrap=True)
-    for figure in figures:
-        table.add_column(figure, justify="right", no_wrap=True)
+    table.add_column(first, no_wrap=True)
+    for heading in others:
+        table.add_column(heading, justify="right", no_wrap=True)
     return table
 
 

@@ -1,1 +1,1 @@
-"""The read endpoints. May import `web`, `store`, `settings` and `core`."""
+"""The read endpoints. May import `web`, `chatwoot`, `store`, `settings` and `core`."""

@@ -1,4 +1,4 @@
-"""Those who wait for a message: a bot often hears of it before we do."""
+"""Requests that wait for a message: a bot often learns of a message before the cache has it."""
 
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -8,45 +8,44 @@ import anyio
 from worker.web.http_error import HttpError
 
 MAX_WAITING: Final = 100
-"""Requests that wait at one time; each looks a few times a second."""
+"""Requests that may wait at one time; each polls the cache up to 100 times a second."""
 
-_LOOK_S: Final = (0.01, 0.02, 0.04, 0.08, 0.1)
+_POLL_S: Final = (0.01, 0.02, 0.04, 0.08, 0.1)
 
 
 class LongPoll:
-    """The room in which requests wait."""
+    """Polls for waiting requests, at most `MAX_WAITING` at one time."""
 
     def __init__(self) -> None:
-        self._count = 0
+        self._waiting = 0
         self._closed = anyio.Event()
 
     def close(self) -> None:
-        """Let nobody wait any longer: the worker is stopping."""
+        """End every wait: the worker is stopping."""
         self._closed.set()
 
-    async def until(self, is_there: Callable[[], Awaitable[bool]], wait_s: float) -> bool:
-        """Look until it is there, or the time is over; says whether it is.
+    async def wait_until(self, condition: Callable[[], Awaitable[bool]], wait_s: float) -> bool:
+        """Poll until the condition holds or the time is over; return whether it holds.
 
-        Raises Rejected (503) when too many wait already; what is there waits for nobody.
+        Raises `HttpError` (503) when too many requests wait already.
         """
-        if await is_there():
+        if await condition():
             return True
-        if self._count >= MAX_WAITING:
-            raise HttpError(503, "busy", f"{MAX_WAITING} requests wait already; try again")
-        self._count += 1
+        if self._waiting >= MAX_WAITING:
+            raise HttpError(503, "busy", f"{MAX_WAITING} requests are waiting already; try again")
+        self._waiting += 1
         try:
-            return await self._look(is_there, wait_s)
+            return await self._poll(condition, anyio.current_time() + wait_s)
         finally:
-            self._count -= 1
+            self._waiting -= 1
 
-    async def _look(self, is_there: Callable[[], Awaitable[bool]], wait_s: float) -> bool:
-        deadline = anyio.current_time() + wait_s
-        looks = 0
+    async def _poll(self, condition: Callable[[], Awaitable[bool]], deadline: float) -> bool:
+        polls = 0
         while (left_s := deadline - anyio.current_time()) > 0:
-            with anyio.move_on_after(min(left_s, _LOOK_S[min(looks, len(_LOOK_S) - 1)])):
+            with anyio.move_on_after(min(left_s, _POLL_S[min(polls, len(_POLL_S) - 1)])):
                 await self._closed.wait()
-            looks += 1
-            if await is_there():
+            polls += 1
+            if await condition():
                 return True
             if self._closed.is_set():
                 return False

@@ -1,167 +1,131 @@
-"""The reads' description for programs, built once; the documents' shapes come from the model."""
+"""The OpenAPI description of the reads, built once from the parameters and the document types."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final, get_args
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from worker import __version__
+from worker.chatwoot.read_through import Result
 from worker.core.chat_format import ChatTurn
+from worker.core.chatwoot_event import Id
 from worker.core.document_views import Origin
 from worker.core.documents import Conversation, Message
-from worker.core.stream_entry import MAX_ID
-from worker.reads import read_request
+from worker.reads.read_request import (
+    NAME_BYTES,
+    PARAMETERS,
+    ReadKind,
+    Schema,
+    integer_schema,
+    text_schema,
+)
 
 PATH: Final = b"/openapi.json"
 
 _REF: Final = "#/components/schemas/{name}"
-_ID: Final = {"type": "integer", "minimum": 1, "maximum": MAX_ID}
 
-
-def _parameter(
-    name: str, description: str, schema: Mapping[str, Any], *, place: str = "query"
-) -> dict[str, Any]:
-    required = place == "path" or name == "source_id"
-    return {
-        "name": name,
-        "in": place,
-        "required": required,
-        "description": description,
-        "schema": schema,
-    }
-
-
-def _text(most: int) -> dict[str, Any]:
-    return {"type": "string", "minLength": 1, "maxLength": most, "pattern": r"^[^\x00]+$"}
-
-
-_INSTANCE: Final = _parameter(
-    "instance", "Evolution instance, escaped by %.", _text(read_request.NAME_BYTES), place="path"
+_PAGE: Final = msgspec.defstruct(
+    "Page",
+    [
+        ("conversation_id", Id),
+        ("messages", list[Message]),
+        ("complete", bool),
+        ("next_before", Id | None),
+        ("human_active", bool),
+        ("read_through", Result | UnsetType, UNSET),
+        ("arrived", bool | UnsetType, UNSET),
+    ],
 )
-_IN_PATH: Final = _parameter("id", "Chatwoot's id.", _ID, place="path")
-_CONTACT: Final = _parameter(
-    "contact",
-    "JID (…@s.whatsapp.net, …@lid, …@g.us), or phone number with or without +.",
-    _text(read_request.ID_BYTES),
-    place="path",
-)
-_PRIVATE: Final = _parameter(
-    "private", "Private notes too; only for the key that reads all.", {"type": "boolean"}
-)
-_SOURCE: Final = _parameter(
-    "source_id", "WAID:… or WhatsApp's bare id of the message.", _text(read_request.ID_BYTES)
-)
-_LIST: Final = (
-    _parameter(
-        "limit",
-        "How many messages, newest; oldest where only `after` is given.",
-        {
-            "type": "integer",
-            "minimum": 1,
-            "maximum": read_request.MAX_LIMIT,
-            "default": read_request.DEFAULT_LIMIT,
-        },
-    ),
-    _parameter("before", "Only messages before this id.", _ID),
-    _parameter("after", "Only messages after this id.", _ID),
-    _PRIVATE,
-    _parameter(
-        "format",
-        "`chat`: an array of role and content, for a language model.",
-        {"type": "string", "enum": ["json", "chat"], "default": "json"},
-    ),
-    _parameter(
-        "wait_for",
-        "Wait until this message is in the cache: Chatwoot's id, or WhatsApp's.",
-        _text(read_request.ID_BYTES),
-    ),
-    _parameter(
-        "wait_ms",
-        "How long to wait.",
-        {
-            "type": "integer",
-            "minimum": 0,
-            "maximum": read_request.MAX_WAIT_MS,
-            "default": read_request.DEFAULT_WAIT_MS,
-        },
-    ),
-)
+_PAGE_DESCRIPTIONS: Final = {
+    "complete": "The cache has the conversation from its start.",
+    "human_active": "Somebody is assigned, or an agent wrote within the hour.",
+    "read_through": "Result of fetching from Chatwoot what the cache does not have; after"
+    " `failed`, the page holds what the cache has.",
+    "arrived": "Whether the message of `wait_for` is in the cache.",
+}
+_ERROR: Final = msgspec.defstruct("Error", [("error", str), ("reason", str)])
+
+_PATH_PARAMETERS: Final[Mapping[str, Schema]] = {
+    "instance": text_schema("Evolution instance, percent-encoded.", NAME_BYTES),
+    "id": integer_schema("Chatwoot id."),
+    "contact": text_schema("JID (…@s.whatsapp.net, …@lid, …@g.us), or phone number."),
+}
+_ERRORS: Final = {
+    "401": "No key, or a wrong key.",
+    "403": "The key does not permit this.",
+    "404": "Not in the cache.",
+    "422": "A parameter is invalid.",
+    "503": "Redis is unavailable.",
+}
 
 
 def _schemas() -> dict[str, Any]:
     _, schemas = msgspec.json.schema_components(
-        [Message, Conversation, ChatTurn], ref_template=_REF
+        [Message, Conversation, ChatTurn, _PAGE, _ERROR], ref_template=_REF
     )
+    schemas["Turn"] = {**schemas.pop("ChatTurn"), "title": "Turn"}
+    for name, description in _PAGE_DESCRIPTIONS.items():
+        schemas["Page"]["properties"][name]["description"] = description
     origin = {"enum": [*get_args(Origin), None], "description": "Who wrote the message."}
     schemas["Message"]["properties"]["origin"] = origin
     schemas["Message"]["required"].append("origin")
-    schemas["Page"] = {
-        "type": "object",
-        "required": ["conversation_id", "messages", "complete", "next_before", "human_active"],
-        "properties": {
-            "conversation_id": _ID,
-            "messages": {"type": "array", "items": _ref("Message")},
-            "complete": {
-                "type": "boolean",
-                "description": "The cache knows the conversation from its start.",
-            },
-            "next_before": {"anyOf": [_ID, {"type": "null"}]},
-            "human_active": {
-                "type": "boolean",
-                "description": "Somebody is assigned, or an agent wrote within the hour.",
-            },
-            "read_through": {
-                "type": "string",
-                "enum": ["fetched", "missing", "failed"],
-                "description": "What became of asking Chatwoot for what the cache does not have;"
-                " after `failed`, this is what the cache has.",
-            },
-            "arrived": {
-                "type": "boolean",
-                "description": "Whether the message of `wait_for` is in the cache.",
-            },
-        },
-    }
-    schemas["Error"] = {
-        "type": "object",
-        "required": ["error", "reason"],
-        "properties": {"error": {"type": "string"}, "reason": {"type": "string"}},
-    }
     return schemas
 
 
-def _ref(name: str) -> dict[str, str]:
-    return {"$ref": _REF.format(name=name)}
-
-
-def _operation(
-    summary: str, parameters: Iterable[Mapping[str, Any]], *schemas: Mapping[str, Any]
-) -> dict[str, Any]:
-    schema = schemas[0] if len(schemas) == 1 else {"anyOf": list(schemas)}
-    refused = {
-        "401": "No key, or a wrong one.",
-        "403": "The key does not open this.",
-        "404": "Not in the cache.",
-        "422": "A parameter cannot be used.",
-        "503": "Redis cannot be read now.",
-    }
+def _operation(kind: ReadKind, path: str, summary: str, *schemas: Schema) -> dict[str, Any]:
     return {
         "get": {
             "summary": summary,
-            "parameters": list(parameters),
+            "parameters": list(_parameters(kind, path)),
             "responses": {
-                "200": _response("Found.", schema),
-                **{code: _response(text, _ref("Error")) for code, text in refused.items()},
+                "200": _response("Found.", {"anyOf": schemas} if len(schemas) > 1 else schemas[0]),
+                **{code: _response(text, _ref("Error")) for code, text in _ERRORS.items()},
             },
         }
     }
 
 
-def _response(description: str, schema: Mapping[str, Any]) -> dict[str, Any]:
+def _parameters(kind: ReadKind, path: str) -> Iterator[dict[str, Any]]:
+    for name, schema in _PATH_PARAMETERS.items():
+        if f"{{{name}}}" in path:
+            yield _parameter(name, "path", schema, required=True)
+    for name, schema in PARAMETERS[kind].items():
+        yield _parameter(name, "query", schema, required=name == "source_id")
+
+
+def _parameter(name: str, place: str, schema: Schema, *, required: bool) -> dict[str, Any]:
+    description = schema["description"]
+    head = {"name": name, "in": place, "required": required, "description": description}
+    return {**head, "schema": schema}
+
+
+def _response(description: str, schema: Schema) -> dict[str, Any]:
     return {"description": description, "content": {"application/json": {"schema": schema}}}
 
 
-_PAGE: Final = (_ref("Page"), {"type": "array", "items": _ref("Turn")})
+def _ref(name: str) -> Schema:
+    return {"$ref": _REF.format(name=name)}
+
+
+_PAGES: Final = (_ref("Page"), {"type": "array", "items": _ref("Turn")})
+_OPERATIONS: Final[list[tuple[ReadKind, str, str, tuple[Schema, ...]]]] = [
+    ("message", "/messages/{id}", "A message", (_ref("Message"),)),
+    ("source", "/messages", "A message by its source id", (_ref("Message"),)),
+    ("conversation", "/conversations/{id}", "A conversation", (_ref("Conversation"),)),
+    (
+        "messages",
+        "/conversations/{id}/messages",
+        "Messages of a conversation, oldest first",
+        _PAGES,
+    ),
+    (
+        "contact",
+        "/contacts/{contact}/messages",
+        "Messages of a contact's newest conversation, oldest first",
+        _PAGES,
+    ),
+]
 
 DOCUMENT: Final = msgspec.json.encode(
     {
@@ -169,23 +133,8 @@ DOCUMENT: Final = msgspec.json.encode(
         "info": {"title": "chatwoot-cache", "version": __version__},
         "security": [{"apikey": []}, {"bearer": []}],
         "paths": {
-            "/instances/{instance}/messages/{id}": _operation(
-                "A message", (_INSTANCE, _IN_PATH, _PRIVATE), _ref("Message")
-            ),
-            "/instances/{instance}/messages": _operation(
-                "A message by its source id", (_INSTANCE, _SOURCE, _PRIVATE), _ref("Message")
-            ),
-            "/instances/{instance}/conversations/{id}": _operation(
-                "A conversation", (_INSTANCE, _IN_PATH), _ref("Conversation")
-            ),
-            "/instances/{instance}/conversations/{id}/messages": _operation(
-                "Messages of a conversation, oldest first", (_INSTANCE, _IN_PATH, *_LIST), *_PAGE
-            ),
-            "/instances/{instance}/contacts/{contact}/messages": _operation(
-                "Messages of a contact's newest conversation, oldest first",
-                (_INSTANCE, _CONTACT, *_LIST),
-                *_PAGE,
-            ),
+            (path := f"/instances/{{instance}}{end}"): _operation(kind, path, summary, *schemas)
+            for kind, end, summary, schemas in _OPERATIONS
         },
         "components": {
             "schemas": _schemas(),

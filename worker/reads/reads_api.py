@@ -1,33 +1,33 @@
-"""What bots ask: a message, a conversation, the last messages of one.
+"""The read endpoints: a message, a conversation, the last messages of a conversation.
 
-An application of plain ASGI: routing, reading and answering take less time than a framework's
-wrapping of them, and this is where a millisecond counts.
+A plain ASGI application: routing and response objects of a framework take longer than the read.
 """
 
 import time
 from dataclasses import replace
-from typing import Final, Literal, Protocol
+from typing import Final
 
 import anyio
 import structlog
 from starlette.types import Receive, Scope, Send
 
+from worker.chatwoot.read_through import ReadThrough
 from worker.core.chat_format import as_chat
-from worker.core.message_page import MessagePage, MessageRange, page_json
+from worker.core.message_page import MessagePage, page_json
 from worker.errors import PermissionRefused, RedisUnavailable
 from worker.ops.logs import LogThrottle, error_site
 from worker.ops.metrics import Metrics
-from worker.reads import openapi, read_request
+from worker.reads import openapi
 from worker.reads.api_keys import ApiKeys
 from worker.reads.long_poll import LongPoll
-from worker.reads.lookup import Asked, Documents, Found, find, has, may_be_incomplete
-from worker.reads.read_request import ReadPath, ReadRequest
+from worker.reads.lookup import Found, find, has_message, may_be_incomplete
+from worker.reads.read_request import ReadPath, ReadRequest, match_path, parse_request
+from worker.store.cache.document_reader import DocumentReader, InstanceReader
 from worker.web.connection_limit import prove_connection
 from worker.web.http_error import HttpError
 from worker.web.response import HttpAnswer, error_answer, send_answer
 
 READ_S: Final = 2.0
-"""How long an answer from Redis may take."""
 
 PATHS: Final = (
     "GET /instances/{instance}/messages/{id}, …/messages?source_id=, …/conversations/{id},"
@@ -39,46 +39,37 @@ _LOG_EVERY_S: Final = 60.0
 log = structlog.get_logger(__name__)
 
 
-class Through(Protocol):
-    """Where what the cache does not have is asked for."""
-
-    async def fetch(
-        self, instance: str, display_id: int, asked: MessageRange
-    ) -> Literal["fetched", "missing", "failed"]:
-        """Bring messages of a conversation into the cache, and say what became of it."""
-
-
 class ReadsApp:
-    """The read endpoints; `read_s` is how long one look into Redis may take.
+    """The read endpoints; `read_s` limits the time of one look-up in Redis.
 
-    With `through`, a conversation that the cache does not have whole is asked for there.
+    With `through`, a conversation that the cache has only in part is fetched from Chatwoot.
     """
 
     def __init__(
         self,
-        keyring: ApiKeys,
-        documents: Documents,
+        api_keys: ApiKeys,
+        documents: DocumentReader,
         metrics: Metrics,
         *,
         read_s: float = READ_S,
-        through: Through | None = None,
+        through: ReadThrough | None = None,
     ) -> None:
-        self._through = through
-        self._keyring = keyring
+        self._api_keys = api_keys
         self._documents = documents
         self._metrics = metrics
         self._read_s = read_s
-        self._waiting = LongPoll()
+        self._read_through = through
+        self._long_poll = LongPoll()
         self._throttle = LogThrottle(_LOG_EVERY_S)
 
     def drain(self) -> None:
-        """Answer those who wait for a message: the worker is stopping."""
-        self._waiting.close()
+        """Answer the requests that wait for a message: the worker is stopping."""
+        self._long_poll.close()
 
     async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
         """Answer one request."""
         started = time.perf_counter()
-        path = read_request.match(scope["raw_path"])
+        path = match_path(scope["raw_path"])
         answer = await self._answer(scope, path)
         if path is not None:
             took_s = time.perf_counter() - started
@@ -87,110 +78,109 @@ class ReadsApp:
 
     async def _answer(self, scope: Scope, path: ReadPath | None) -> HttpAnswer:
         try:
-            return await self._answer_allowed(scope, path)
-        except HttpError as rejected:
-            return error_answer(rejected, "rejected")
+            if path is None:
+                return _answer_without_path(scope)
+            _check_method(scope)
+            permission = self._api_keys.authorize(scope)
+            prove_connection(scope)
+            request = parse_request(path, scope["query_string"])
+            permission.check(request.instance, notes=request.private)
+            return await self._answer_read(request)
+        except HttpError as error:
+            return error_answer(error, "rejected")
         except (RedisUnavailable, TimeoutError, PermissionRefused) as error:
-            return self._unavailable(error)
-        except Exception as error:  # noqa: BLE001  (the one place that catches everything)
+            return self._answer_unavailable(error)
+        except Exception as error:  # noqa: BLE001  (a defect must not end the connection)
             self._log_failed(error)
             return error_answer(
                 HttpError(500, "internal", "the worker failed; see its log"), "failed"
             )
 
-    async def _answer_allowed(self, scope: Scope, path: ReadPath | None) -> HttpAnswer:
-        """Answer a request whose key opens what it asks for; nothing is looked up before."""
-        if path is None and scope["raw_path"] != openapi.PATH:
-            raise HttpError(404, "not_found", f"there is no such path; here is {PATHS}")
-        if scope["method"] != "GET":
-            raise HttpError(405, "bad_method", "only GET is answered here")
-        if path is None:
-            return HttpAnswer(200, openapi.DOCUMENT, "none", "found")
-        grant = self._keyring.grant(scope)
-        prove_connection(scope)
-        asked = read_request.parse_request(path, scope["query_string"])
-        grant.check(asked.instance, notes=asked.private)
-        return await self._answer_asked(asked)
-
-    async def _answer_asked(self, asked: ReadRequest) -> HttpAnswer:
-        arrived = await self._arrival(asked)
-        reader, found = await self._find(asked)
-        through = await self._ask_through(asked, found)
-        if through == "fetched":
-            reader, found = await self._find(asked)
+    async def _answer_read(self, request: ReadRequest) -> HttpAnswer:
+        arrived = await self._wait_for_message(request)
+        reader, found = await self._find(request)
+        fetched = await self._fetch_missing(request, found)
+        if fetched == "fetched":
+            reader, found = await self._find(request)
         tier = "local" if reader.from_memory else "redis"
-        answer = (
-            error_answer(_missing(asked), "missing", tier=tier)
-            if found is None
-            else HttpAnswer(
-                200, _written(found, asked, arrived=arrived, through=through), tier, "found"
-            )
-        )
-        # Beside the answer too: a chat is a bare array, and has no room for it.
+        if found is None:
+            answer = error_answer(_not_found(request), "missing", tier=tier)
+        else:
+            body = _encode(found, request, arrived=arrived, read_through=fetched)
+            answer = HttpAnswer(200, body, tier, "found")
+        # Also as headers: the body of format=chat is a bare array, without room for members.
         headers = answer.headers
         if arrived is not None:
             headers += ((b"x-arrived", b"true" if arrived else b"false"),)
-        if through is not None:
-            headers += ((b"x-read-through", through.encode()),)
+        if fetched is not None:
+            headers += ((b"x-read-through", fetched.encode()),)
         return replace(answer, headers=headers)
 
-    async def _find(self, asked: ReadRequest) -> tuple[Asked, Found | None]:
-        reader = self._reader(asked)
+    async def _find(self, request: ReadRequest) -> tuple[InstanceReader, Found | None]:
+        reader = self._documents.of(request.instance, notes=request.private)
         with anyio.fail_after(self._read_s):
-            return reader, await find(reader, asked)
+            return reader, await find(reader, request)
 
-    async def _ask_through(self, asked: ReadRequest, found: Found | None) -> str | None:
-        """Fetch a conversation that the cache does not have whole; None where there is no need."""
-        if self._through is None or not may_be_incomplete(found, asked):
+    async def _fetch_missing(self, request: ReadRequest, found: Found | None) -> str | None:
+        """Fetch an incomplete conversation from Chatwoot; None where that is not needed."""
+        if self._read_through is None or not may_be_incomplete(found, request):
             return None
-        display_id = found.conversation_id if isinstance(found, MessagePage) else asked.id
-        result = await self._through.fetch(asked.instance, display_id, asked.range)
+        display_id = found.conversation_id if isinstance(found, MessagePage) else request.id
+        result = await self._read_through.fetch(request.instance, display_id, request.range)
         self._metrics.read_through.labels(result=result).inc()
         return result
 
-    async def _arrival(self, asked: ReadRequest) -> bool | None:
-        """Wait for the message that is to be waited for; says whether it is there."""
-        awaited = asked.wait_for
-        if awaited is None:
+    async def _wait_for_message(self, request: ReadRequest) -> bool | None:
+        """Return whether the message of `wait_for` arrived, None without `wait_for`."""
+        message = request.wait_for
+        if message is None:
             return None
 
-        async def is_there() -> bool:
+        async def has_arrived() -> bool:
+            reader = self._documents.of(request.instance, notes=request.private)
             with anyio.fail_after(self._read_s):
-                return await has(self._reader(asked), awaited)
+                return await has_message(reader, message)
 
-        return await self._waiting.until(is_there, asked.wait_ms / 1000)
+        return await self._long_poll.wait_until(has_arrived, request.wait_ms / 1000)
 
-    def _reader(self, asked: ReadRequest) -> Asked:
-        return self._documents.of(asked.instance, notes=asked.private)
-
-    def _unavailable(self, error: Exception) -> HttpAnswer:
+    def _answer_unavailable(self, error: Exception) -> HttpAnswer:
+        reason, text = "redis_unavailable", "Redis is unavailable; see the worker's /readyz"
         if isinstance(error, PermissionRefused):
             self._log_failed(error)
-            rejected = HttpError(503, "redis_refused", "Redis refuses the worker; see its log")
+            reason, text = "redis_refused", "Redis refuses the worker; see its log"
         elif isinstance(error, TimeoutError):
+            reason = "timeout"
             text = f"Redis did not answer within {self._read_s:g} s; try again"
-            rejected = HttpError(503, "timeout", text)
-        else:
-            text = "Redis cannot be read now; see the worker's /readyz"
-            rejected = HttpError(503, "redis_unavailable", text)
-        return error_answer(rejected, "unavailable")
+        return error_answer(HttpError(503, reason, text), "unavailable")
 
     def _log_failed(self, error: Exception) -> None:
-        more = self._throttle.ready(error_site(error))
-        if more is not None:
-            log.error("read.failed", error=error_site(error), suppressed=more)
+        suppressed = self._throttle.ready(error_site(error))
+        if suppressed is not None:
+            log.error("read.failed", error=error_site(error), suppressed=suppressed)
 
 
-def _written(
-    found: Found, asked: ReadRequest, *, arrived: bool | None, through: str | None
+def _answer_without_path(scope: Scope) -> HttpAnswer:
+    if scope["raw_path"] != openapi.PATH:
+        raise HttpError(404, "not_found", f"there is no such path; known are {PATHS}")
+    _check_method(scope)
+    return HttpAnswer(200, openapi.DOCUMENT, "none", "found")
+
+
+def _check_method(scope: Scope) -> None:
+    if scope["method"] != "GET":
+        raise HttpError(405, "bad_method", "only GET is supported")
+
+
+def _encode(
+    found: Found, request: ReadRequest, *, arrived: bool | None, read_through: str | None
 ) -> bytes:
     if not isinstance(found, MessagePage):
         return found.json
-    if asked.chat:
+    if request.format == "chat":
         return as_chat(found.messages)
-    return page_json(found, arrived=arrived, read_through=through)
+    return page_json(found, arrived=arrived, read_through=read_through)
 
 
-def _missing(asked: ReadRequest) -> HttpError:
-    what = {"messages": "conversation", "source": "message"}.get(asked.kind, asked.kind)
-    return HttpError(404, "not_found", f"the cache of this instance has no such {what}")
+def _not_found(request: ReadRequest) -> HttpError:
+    noun = {"messages": "conversation", "source": "message"}.get(request.kind, request.kind)
+    return HttpError(404, "not_found", f"the cache of this instance has no such {noun}")

@@ -1,4 +1,4 @@
-"""Every check of `doctor`, in the order in which it is shown; a new one is added here."""
+"""Every check of `doctor`, in the order in which it is shown; a new check is added here."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
@@ -11,18 +11,18 @@ from worker.cli.checks import (
     stream_check,
     webhook_check,
 )
-from worker.cli.checks.check_context import CheckContext
 from worker.cli.checks.check_result import CheckResult
+from worker.cli.context import CheckContext
 
 Check = Callable[[CheckContext], Awaitable[CheckResult]]
 
-HERE: Final[Mapping[str, Check]] = {
+LOCAL: Final[Mapping[str, Check]] = {
     "settings": local_check.settings,
     "webhook": local_check.webhook,
     "arriving": webhook_check.webhooks,
     "spool": local_check.spool,
 }
-"""What can be told without a server."""
+"""Checks that need no Redis server."""
 
 SERVER: Final[Mapping[str, Check]] = {
     "version": server_check.version,
@@ -31,18 +31,18 @@ SERVER: Final[Mapping[str, Check]] = {
     "persistence": server_check.persistence,
     "clock": server_check.clock,
 }
-"""What is asked of each server, of the stream and of the cache."""
+"""Checks of each server, the stream's and the cache's."""
 
 STREAM: Final[Mapping[str, Check]] = {
-    "stream rights": stream_check.rights,
-    "waiting": stream_check.waiting,
+    "stream rights": stream_check.permissions,
+    "waiting": stream_check.blocking_read,
     "group": group_check.position,
     "trimming": group_check.trimming,
     "other groups": group_check.others,
-    "dead letters": stream_check.letters,
+    "dead letters": stream_check.dead_letters,
 }
 
 CACHE: Final[Mapping[str, Check]] = {
-    "cache rights": cache_check.rights,
+    "cache rights": cache_check.permissions,
     "prefix": cache_check.prefix,
 }

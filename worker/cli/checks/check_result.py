@@ -1,35 +1,28 @@
-"""What a check found: how bad it is, in a sentence, and what to do about it."""
+"""The result of a check."""
 
 from dataclasses import dataclass
-from typing import Literal
+from functools import partial
+from typing import Final, Literal
 
 Level = Literal["ok", "warning", "problem", "unknown"]
 
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """One sentence for a person; `advice` is what to do, where there is something."""
+    """A finding in one sentence; `advice` is what to do about it, for all but `ok`."""
 
     level: Level
     says: str
     advice: str | None = None
 
 
-def ok(says: str) -> CheckResult:
-    """All is well."""
-    return CheckResult("ok", says)
+ok: Final = partial(CheckResult, "ok")
 
+warning: Final = partial(CheckResult, "warning")
+"""It works, but may fail or lose events under some conditions."""
 
-def warning(says: str, advice: str) -> CheckResult:
-    """It works, and may cost something one day."""
-    return CheckResult("warning", says, advice)
+problem: Final = partial(CheckResult, "problem")
+"""It does not work, or loses events."""
 
-
-def problem(says: str, advice: str) -> CheckResult:
-    """It does not work, or loses events."""
-    return CheckResult("problem", says, advice)
-
-
-def unknown(says: str, advice: str | None = None) -> CheckResult:
-    """It cannot be told."""
-    return CheckResult("unknown", says, advice)
+unknown: Final = partial(CheckResult, "unknown")
+"""The check could not be made."""

@@ -3,8 +3,8 @@
 import time
 from typing import Final
 
-from worker.cli.checks.check_context import CheckContext
 from worker.cli.checks.check_result import CheckResult, ok, problem, unknown, warning
+from worker.cli.context import CheckContext
 from worker.cli.formatting import format_seconds
 from worker.core.group_stats import GroupStats
 from worker.store.admin.stream_info import StreamInfo
@@ -14,23 +14,23 @@ _STUCK_S: Final = 600.0
 _BLOCKED_S: Final = 86_400.0
 
 
-async def position(subject: CheckContext) -> CheckResult:
+async def position(context: CheckContext) -> CheckResult:
     """How far the group has read, and whether a worker reads on."""
-    stream = await subject.census.stream()
+    stream = await context.inspector.stream()
     if stream is None:
         return ok("there is no stream yet: the worker creates it, and a producer fills it")
     if stream.group is None:
         return warning(
             f"the stream has {stream.length} entries and no group "
-            f"{subject.settings.stream_group!r}",
+            f"{context.settings.stream_group!r}",
             "start the worker: it creates the group and reads from the stream's beginning",
         )
-    return await _progress(subject, stream.group, stream)
+    return await _progress(context, stream.group, stream)
 
 
-async def trimming(subject: CheckContext) -> CheckResult:
+async def trimming(context: CheckContext) -> CheckResult:
     """Whether entries were trimmed that the group had not settled."""
-    stream = await subject.census.stream()
+    stream = await context.inspector.stream()
     if stream is None or stream.group is None:
         return ok("nothing is lost")
     advice = (
@@ -38,7 +38,7 @@ async def trimming(subject: CheckContext) -> CheckResult:
         "CHATWOOT_CACHE_STREAM_MAX_ENTRIES: take MAXLEN and MINID out of the producer's XADD, or "
         "raise the limit"
     )
-    gone = await subject.census.pending_gone() if stream.group.pending else 0
+    gone = await context.inspector.pending_gone() if stream.group.pending else 0
     if gone:
         return problem(f"{gone} entries were trimmed before they were acknowledged", advice)
     gap = stream.group.unread_gap
@@ -49,12 +49,12 @@ async def trimming(subject: CheckContext) -> CheckResult:
     return ok("nothing was trimmed ahead of the group")
 
 
-async def others(subject: CheckContext) -> CheckResult:
+async def others(context: CheckContext) -> CheckResult:
     """Whether another group keeps old entries on the stream."""
     now = time.time()
     ages_s = {
         group.name: now - group.unfinished_since_s
-        for group in await subject.census.other_groups()
+        for group in await context.inspector.other_groups()
         if group.unfinished_since_s is not None
     }
     slow = [
@@ -71,15 +71,15 @@ async def others(subject: CheckContext) -> CheckResult:
     )
 
 
-async def _progress(subject: CheckContext, group: GroupStats, stream: StreamInfo) -> CheckResult:
-    consumers = await subject.census.consumers()
+async def _progress(context: CheckContext, group: GroupStats, stream: StreamInfo) -> CheckResult:
+    consumers = await context.inspector.consumers()
     active = [consumer for consumer in consumers if consumer.idle_s < _ACTIVE_S]
     readers = f"{len(active)} of {len(consumers)} consumers active"
     says = f"{_behind(group, stream)}, {group.pending} pending, {readers}"
     if not active and (group.pending or not group.is_caught_up):
         return problem(f"nobody reads: {says}", "start the worker, or look at its log")
     age_s = 0.0 if group.oldest_pending_s is None else time.time() - group.oldest_pending_s
-    if age_s > max(_STUCK_S, 3 * subject.settings.stream_reclaim_after_s):
+    if age_s > max(_STUCK_S, 3 * context.settings.stream_reclaim_after_s):
         return warning(
             f"an entry has been pending for {format_seconds(age_s)}: {says}",
             "look at the worker's log for entry.failed or redis.unavailable",

@@ -1,64 +1,67 @@
-"""What a server is like: version, memory, persistence, role and clock."""
+"""Checks of a server: version, role, memory, persistence and clock."""
 
 from typing import Final
 
-from worker.cli.checks.check_context import CheckContext
 from worker.cli.checks.check_result import CheckResult, ok, problem, unknown, warning
+from worker.cli.context import CheckContext
 from worker.cli.formatting import format_bytes, format_seconds
 from worker.errors import PermissionRefused
 
 _NEARLY_FULL: Final = 0.9
 _SKEW_S: Final = 30.0
-_BAD_SKEW_S: Final = 300.0
+_MAX_SKEW_S: Final = 300.0
 
-_NOBODY: Final = "chatwoot-cache-doctor"
-_NEEDED: Final = (
-    ("XPENDING", _NOBODY, _NOBODY, "IDLE", 0, "-", "+", 1),
-    ("XTRIM", _NOBODY, "MINID", "0"),
+_NO_KEY: Final = "chatwoot-cache-doctor"
+_REQUIRED: Final = (
+    ("XPENDING", _NO_KEY, _NO_KEY, "IDLE", 0, "-", "+", 1),
+    ("XTRIM", _NO_KEY, "MINID", "0"),
     ("EVALSHA", "0" * 40, 0),
 )
-_NEWER: Final = (("XACKDEL", _NOBODY, _NOBODY, "IDS", 1, "0-0"),)
+_SAVE_STATES: Final = (
+    "rdb_last_bgsave_status",
+    "aof_last_write_status",
+    "aof_last_bgrewrite_status",
+)
 
 
-async def version(subject: CheckContext) -> CheckResult:
-    """What the server can do, tried rather than read from its version."""
-    survey = subject.survey
-    missing = [command[0] for command in _NEEDED if not await survey.understands(command)]
-    newer = [command[0] for command in _NEWER if await survey.understands(command)]
-    name = await _name(subject)
+async def version(context: CheckContext) -> CheckResult:
+    """Whether the server has the required commands; tried, as a version says too little."""
+    probe = context.probe
+    missing = [str(command[0]) for command in _REQUIRED if not await probe.understands(command)]
+    name = await _server_name(context)
     if missing:
         return problem(
-            f"{name} lacks {', '.join(map(str, missing))}, or forms of them that are needed",
+            f"{name} lacks {', '.join(missing)}, or forms of them that are needed",
             "use Redis 6.2 or newer, or Valkey",
         )
-    return ok(f"{name}{' with ' + ', '.join(map(str, newer)) if newer else ''}")
+    return ok(name)
 
 
-async def role(subject: CheckContext) -> CheckResult:
-    """Whether it takes writes."""
-    if (await subject.survey.info("cluster")).get("cluster_enabled") == "1":
+async def role(context: CheckContext) -> CheckResult:
+    """Whether the server accepts writes."""
+    if (await context.probe.info("cluster")).get("cluster_enabled") == "1":
         return problem(
             "it is part of a Redis Cluster, which this version does not support",
             "use a server of its own for the stream and the cache",
         )
-    info = await subject.survey.info("replication")
+    info = await context.probe.info("replication")
     if info.get("role") != "slave":
-        return ok("a primary: it takes writes")
+        return ok("a primary: it accepts writes")
     primary = f"{info.get('master_host')}:{info.get('master_port')}"
     return problem(
-        "a replica, which takes no writes", f"let the URI name its primary, now {primary}"
+        "a replica, which accepts no writes", f"name its primary in the URI, now {primary}"
     )
 
 
-async def memory(subject: CheckContext) -> CheckResult:
-    """Whether it may throw the stream away, or run full."""
-    info = await subject.survey.info("memory")
+async def memory(context: CheckContext) -> CheckResult:
+    """Whether the server may evict the stream, or run out of memory."""
+    info = await context.probe.info("memory")
     policy = info.get("maxmemory_policy", "noeviction")
     limit, used = int(info.get("maxmemory", 0)), int(info.get("used_memory", 0))
     if policy.startswith("allkeys-"):
         return problem(
             f"maxmemory-policy is {policy}: it may evict the stream, with every event on it",
-            "use volatile-lru (only keys with a time to live, as all of the cache's) or noeviction",
+            "use noeviction, or volatile-lru, which evicts only keys with a time to live",
         )
     if not limit:
         return ok(f"no limit, {format_bytes(used)} in use; {policy}")
@@ -67,55 +70,50 @@ async def memory(subject: CheckContext) -> CheckResult:
         return warning(
             f"nearly full: {share}",
             "raise maxmemory, lower CACHE_REDIS_TTL, or trim the stream: "
-            "a full server takes no events",
+            "a full server accepts no events",
         )
     return ok(share)
 
 
-async def persistence(subject: CheckContext) -> CheckResult:
-    """What a crash of the server costs."""
-    info = await subject.survey.info("persistence")
-    failed = [
-        name
-        for name in ("rdb_last_bgsave_status", "aof_last_write_status", "aof_last_bgrewrite_status")
-        if info.get(name, "ok") != "ok"
-    ]
+async def persistence(context: CheckContext) -> CheckResult:
+    """What a crash of the server loses."""
+    info = await context.probe.info("persistence")
+    failed = [name for name in _SAVE_STATES if info.get(name, "ok") != "ok"]
     if failed:
         return problem(
             f"its last attempt to write to the disk failed ({', '.join(failed)})",
-            "look at the server's log and disk: it may stop taking writes",
+            "see the server's log and disk: it may stop accepting writes",
         )
     if info.get("aof_enabled") == "1":
-        return _append_only(await _config(subject, "appendfsync"))
-    return _snapshots(await _config(subject, "save"))
+        return _append_only(await _config(context, "appendfsync"))
+    return _snapshots(await _config(context, "save"))
 
 
-async def clock(subject: CheckContext) -> CheckResult:
-    """Whether the server's clock and ours agree: entries are dated by the server's."""
-    ahead_s = await subject.survey.clock_ahead_s()
-    says = (
-        f"{format_seconds(abs(ahead_s))} {'ahead of' if ahead_s > 0 else 'behind'} this machine's"
-    )
-    advice = "set both clocks by NTP; Chatwoot's too"
-    if abs(ahead_s) > _BAD_SKEW_S:
+async def clock(context: CheckContext) -> CheckResult:
+    """Whether the clocks of server and machine agree: entry ids have the server's time."""
+    ahead_s = await context.probe.clock_ahead_s()
+    direction = "ahead of" if ahead_s > 0 else "behind"
+    says = f"{format_seconds(abs(ahead_s))} {direction} this machine's"
+    advice = "synchronize both clocks by NTP, and Chatwoot's too"
+    if abs(ahead_s) > _MAX_SKEW_S:
         return problem(says, advice)
     if abs(ahead_s) > _SKEW_S:
         return warning(says, advice)
     return ok("agrees with this machine's")
 
 
-async def _name(subject: CheckContext) -> str:
+async def _server_name(context: CheckContext) -> str:
     try:
-        info = await subject.survey.info("server")
+        info = await context.probe.info("server")
     except PermissionRefused:
         return "a server that does not say its version"
     name = info.get("server_name", "redis")
     return f"{name.capitalize()} {info.get(f'{name}_version', info.get('redis_version', '?'))}"
 
 
-async def _config(subject: CheckContext, name: str) -> str | None:
+async def _config(context: CheckContext, name: str) -> str | None:
     try:
-        return await subject.survey.config(name)
+        return await context.probe.config(name)
     except PermissionRefused:
         return None
 
@@ -123,7 +121,7 @@ async def _config(subject: CheckContext, name: str) -> str | None:
 def _append_only(fsync: str | None) -> CheckResult:
     if fsync == "no":
         return warning(
-            "append-only, but the disk is written when the system likes (appendfsync no)",
+            "append-only, but the system decides when to write to the disk (appendfsync no)",
             "set appendfsync everysec, or always",
         )
     if fsync == "always":
@@ -134,8 +132,8 @@ def _append_only(fsync: str | None) -> CheckResult:
 def _snapshots(save: str | None) -> CheckResult:
     if save is None:
         return unknown("not append-only; the server does not say whether it takes snapshots")
-    cost = "everything, the stream included" if not save else "what came since the last snapshot"
+    lost = "everything since the last snapshot" if save else "everything, including the stream"
     return warning(
-        f"a crash of the server loses {cost}: webhooks that were answered 200 too",
+        f"a crash of the server loses {lost}, even webhooks that were answered with 200",
         "set appendonly yes, with appendfsync everysec or always",
     )

@@ -1,18 +1,20 @@
-"""What an entry is about, parsed leniently: unusable entries are summarized, too."""
+"""What an entry is about, parsed leniently: unusable entries are summarized, too.
+
+`chatwoot_event` accepts or refuses a body as a whole. Here each member counts by itself, so that
+entries it refused can be listed, and purged with their instance.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
 from worker.core.binding_rules import Bindings, inbox_key
-from worker.core.chatwoot_event import API_CHANNEL
+from worker.core.chatwoot_event import API_CHANNEL, MAX_NESTING
 from worker.core.contact_names import aliases
 from worker.core.documents import Contact
 from worker.core.stream_entry import MAX_ID, Fields
-
-_MAX_NESTING: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +129,7 @@ def _string(value: Any, *path: str) -> str | None:
 def _contacts(body: Any) -> Iterator[Contact]:
     """Yield everybody who is named anywhere in a body, level by level."""
     level: list[Any] = [body]
-    for _ in range(_MAX_NESTING):
+    for _ in range(MAX_NESTING):
         objects = [item for item in level if isinstance(item, dict)]
         for item in objects:
             yield Contact(

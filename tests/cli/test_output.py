@@ -2,7 +2,7 @@
 
 import pytest
 
-from worker.cli import table
+from worker.cli import output
 
 LETTER = {
     "id": "1795540196261-0",
@@ -19,7 +19,7 @@ def test_what_one_copies_stays_in_one_piece(
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", str(width))
 
-    table.print_rows([LETTER], list(LETTER), as_json=False, spare=("at",))
+    output.print_rows([LETTER], list(LETTER), optional=("at",))
 
     shown = capsys.readouterr().out
     assert LETTER["id"] in shown
