@@ -10,8 +10,10 @@ import anyio
 from anyio.abc import SocketStream
 from starlette.types import ASGIApp
 
-from worker.web.http_protocol import Limits
-from worker.web.server import Report, bind, bound_port, serve
+from worker.ops.metrics import Metrics
+from worker.web.connection_monitor import ConnectionMonitor
+from worker.web.http_protocol import PortLimits
+from worker.web.server import bind, bound_port, serve
 
 
 @dataclass(frozen=True)
@@ -35,13 +37,14 @@ class Served:
 
 @asynccontextmanager
 async def served(
-    app: ASGIApp, *, grace_s: float = 1.0, report: Report | None = None, **limits: Any
+    app: ASGIApp, *, grace_s: float = 1.0, monitor: ConnectionMonitor | None = None, **limits: Any
 ) -> AsyncIterator[Served]:
-    """Serve on a free port until the end of the block; `limits` are fields of `Limits`."""
+    """Serve on a free port until the end of the block; `limits` are fields of `PortLimits`."""
     sock = bind("127.0.0.1", 0, name="HTTP")
     server = Served(bound_port(sock), anyio.Event(), anyio.Event())
+    monitor = monitor or ConnectionMonitor(Metrics("1", max_instances=1), "http")
     serving = partial(
-        serve, app, sock, stop=server.stop, grace_s=grace_s, limits=Limits(**limits), report=report
+        serve, app, sock, monitor, stop=server.stop, grace_s=grace_s, limits=PortLimits(**limits)
     )
 
     async def until_stopped(*, task_status: anyio.abc.TaskStatus[None]) -> None:

@@ -49,8 +49,9 @@ from worker.settings import RedisUri, Settings, redis_uri
 from worker.store.client import Client, create_client
 from worker.store.stream.stream_reader import StreamProducer
 from worker.web import connection_limit, socket_activation
-from worker.web.http_protocol import Limits
-from worker.web.server import PortName, Report, addresses, bind, bound_port, serve
+from worker.web.connection_monitor import ConnectionMonitor, PortName
+from worker.web.http_protocol import PortLimits
+from worker.web.server import addresses, bind, bound_port, serve
 
 log = structlog.get_logger()
 
@@ -287,26 +288,31 @@ class _Worker:
 
     async def _serve(self, servers: TaskGroup) -> None:
         open_files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        bounds = connection_limit.bounds(open_files)
+        bounds = connection_limit.connection_limits(open_files)
         await self._serve_port(
-            servers, "ops", ops_app(self._health, self._metrics), self._ops, Limits(bounds.ops)
+            servers, "ops", ops_app(self._health, self._metrics), self._ops, PortLimits(bounds.ops)
         )
         if self._public:
-            limits = Limits(bounds.public)
+            limits = PortLimits(bounds.public)
             await self._serve_port(servers, "http", self._public_app(), self._public, limits)
 
     async def _serve_port(
-        self, servers: TaskGroup, name: PortName, app: ASGIApp, sock: socket.socket, limits: Limits
+        self,
+        servers: TaskGroup,
+        name: PortName,
+        app: ASGIApp,
+        sock: socket.socket,
+        limits: PortLimits,
     ) -> None:
         await servers.start(
             partial(
                 serve,
                 app,
                 sock,
+                ConnectionMonitor(self._metrics, name),
                 stop=self._stop_serving,
                 grace_s=_GRACE_S,
                 limits=limits,
-                report=Report(self._metrics, name),
             )
         )
 
@@ -315,7 +321,7 @@ class _Worker:
         webhook = None
         if settings.webhook_enabled:
             webhook = webhook_app(
-                self._policy, self._producer, self._metrics, refuge=self._spooling
+                self._policy, self._producer, self._metrics, fallback=self._spooling
             )
         return public_app(webhook, self._reads)
 

@@ -17,8 +17,8 @@ from structlog.testing import capture_logs
 from tests.disks import KIB, MIB, fill, free_bytes, small_disk
 from worker.core.stream_entry import SpoolPosition
 from worker.errors import ConfigurationError, SpoolError
-from worker.ingest.spool.spool_database import NAME, read_figures
-from worker.ingest.spool.spool_file import Spooled, SpoolFile
+from worker.ingest.spool.spool_database import NAME, read_stats
+from worker.ingest.spool.spool_file import SpoolFile, SpoolRow
 from worker.ingest.spool.spool_queue import SpoolQueue, decode
 
 
@@ -47,9 +47,9 @@ async def running(directory: Path, *, max_bytes: int = MIB) -> AsyncIterator[Spo
         spool.close()
 
 
-async def drop(spool: SpoolQueue, last: Spooled) -> None:
+async def drop(spool: SpoolQueue, last: SpoolRow) -> None:
     await spool.mark_drained(SpoolPosition(last.spool, last.position))
-    await spool.clean()
+    await spool.delete_drained()
 
 
 async def test_what_was_kept_comes_back_in_order_after_a_new_start(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ async def test_what_was_kept_comes_back_in_order_after_a_new_start(tmp_path: Pat
         assert [decode(row) for row in found] == events
         await drop(spool, found[2])
         assert [decode(row) for row in await spool.oldest(1)] == events[3:4]
-        assert (await spool.figures()).entries == 2
+        assert (await spool.stats()).entries == 2
 
 
 async def test_all_that_come_at_once_share_commits(tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ async def test_an_empty_spool_gives_its_room_back_to_the_disk(tmp_path: Path) ->
         (row,) = await spool.oldest(9)
         await drop(spool, row)
 
-        assert (await spool.figures()).entries == 0
+        assert (await spool.stats()).entries == 0
         sizes = {path.name: path.stat().st_size for path in tmp_path.iterdir()}
         assert sizes.pop("ballast") == 256 * KIB
         assert sum(sizes.values()) < 100_000
@@ -158,7 +158,7 @@ async def test_who_gives_up_leaves_nothing_in_memory(tmp_path: Path) -> None:
             with anyio.move_on_after(0.05) as scope:
                 await spool.add({"payload": b"{}"})
             assert scope.cancelled_caught
-        assert spool._waiting == []
+        assert spool._appends == []
         held.close()
         await spool.add({"payload": b"last"})
         assert decode((await spool.oldest(9))[-1]) == {"payload": b"last"}
@@ -186,7 +186,7 @@ async def test_a_file_replaced_under_us_takes_nothing_and_ends_nothing(tmp_path:
 
         (tmp_path / NAME).unlink()
         await spool.add({"payload": b"{}"})
-        assert (await spool.figures()).entries == 1
+        assert (await spool.stats()).entries == 1
 
 
 def test_two_workers_share_a_directory(tmp_path: Path) -> None:
@@ -194,16 +194,16 @@ def test_two_workers_share_a_directory(tmp_path: Path) -> None:
         one.append([b"1"])
         other.append([b"2"])
         assert [row.fields for row in one.oldest(9, 99)] == [b"1", b"2"]
-        with one.draining() as first, other.draining() as second:
+        with one.drain_lock() as first, other.drain_lock() as second:
             assert (first, second) == (True, False)
-        with other.draining() as is_ours:
+        with other.drain_lock() as is_ours:
             assert is_ours
 
 
 def test_an_event_of_another_worker_may_come_behind_others(tmp_path: Path) -> None:
     with opened(tmp_path) as file:
         file.append([b"1", b"2"])
-        file.postpone(file.oldest(1, 99)[0])
+        file.move_to_end(file.oldest(1, 99)[0])
         assert [row.fields for row in file.oldest(9, 99)] == [b"2", b"1"]
 
 
@@ -224,8 +224,8 @@ async def test_a_directory_whose_workers_have_gone_follows_the_new_stream(tmp_pa
         file.append([b"1"])
     with capture_logs() as logs:
         async with running(tmp_path) as spool:
-            assert (await spool.figures()).entries == 1
-    assert [(line["event"], line["former"]) for line in logs] == [
+            assert (await spool.stats()).entries == 1
+    assert [(line["event"], line["previous"]) for line in logs] == [
         ("spool.target_changed", "events on the server that died")
     ]
 
@@ -300,15 +300,15 @@ def test_only_our_user_can_read_it(tmp_path: Path) -> None:
 
 
 def test_looking_needs_no_use_of_it(tmp_path: Path) -> None:
-    assert read_figures(tmp_path) is None
+    assert read_stats(tmp_path) is None
     with opened(tmp_path) as file:
         file.append([b"1", b"2"])
-        found = read_figures(tmp_path)
+        found = read_stats(tmp_path)
         assert found is not None
         assert found.entries == 2
         assert found.used_bytes > 0
     corrupt(tmp_path / "other")
-    assert read_figures(tmp_path / "other") is None
+    assert read_stats(tmp_path / "other") is None
 
 
 def keep_all_that_fits(file: SpoolFile, *, of_bytes: int = 3000) -> int:
@@ -336,8 +336,8 @@ def test_a_full_disk_is_emptied_with_the_ballast(tmp_path: Path, disk_bytes: int
         with pytest.raises(SpoolError, match="or its disk, is full"):
             file.probe()
         mark_all(file)
-        assert file.figures().entries == 0
-        file.clean()
+        assert file.stats().entries == 0
+        file.delete_drained()
 
         assert free_bytes(disk) > disk_bytes - 400 * KIB
         assert (disk / "ballast").stat().st_blocks * 512 == 256 * KIB
@@ -353,15 +353,15 @@ def test_what_cannot_be_deleted_does_not_wait(tmp_path: Path) -> None:
         rows = file.oldest(kept, 10**9)
         file.mark_drained(SpoolPosition(rows[-2].spool, rows[-2].position))
         with pytest.raises(SpoolError, match="or its disk, is full"):
-            file.clean()
+            file.delete_drained()
         assert file.oldest(9, 10**9) == [rows[-1]]
-        assert file.figures().entries == 1
+        assert file.stats().entries == 1
 
         other.unlink()
-        file.clean()
+        file.delete_drained()
         mark_all(file)
-        file.clean()
-        assert file.figures().used_bytes < 64 * KIB
+        file.delete_drained()
+        assert file.stats().used_bytes < 64 * KIB
         assert (disk / "ballast").exists()
 
 
@@ -369,7 +369,7 @@ def test_one_that_redis_never_takes_gives_way_on_a_full_disk(tmp_path: Path) -> 
     with small_disk(tmp_path, 3 * MIB) as disk, opened(disk, max_bytes=256 * MIB) as file:
         kept = keep_all_that_fits(file, of_bytes=30_000)
         (first, second, *_) = file.oldest(9, 10**9)
-        file.postpone(first)
+        file.move_to_end(first)
         assert file.oldest(1, 1) == [second]
         assert file.oldest(kept, 10**9)[-1].fields == first.fields
 
@@ -406,7 +406,7 @@ def test_a_ballast_leaves_webhooks_their_room_and_is_small_beside_a_small_limit(
         with opened(disk, max_bytes=256 * MIB) as file:
             assert not (disk / "ballast").exists()
             other.unlink()
-            file.clean()
+            file.delete_drained()
             assert (disk / "ballast").stat().st_size == 256 * KIB
     with opened(tmp_path / "small", max_bytes=MIB):
         assert (tmp_path / "small" / "ballast").stat().st_size == 64 * KIB
@@ -419,31 +419,31 @@ def test_a_position_counts_only_in_the_file_that_it_is_of(tmp_path: Path) -> Non
         row = file.oldest(9, 99)[1]
         for foreign in (
             SpoolPosition("another", row.position),
-            SpoolPosition(file.spool, b"2-0123456789abcdef"),
-            SpoolPosition(file.spool, b"9" + row.position[1:]),
-            SpoolPosition(file.spool, b"what nobody wrote"),
+            SpoolPosition(file.identity, b"2-0123456789abcdef"),
+            SpoolPosition(file.identity, b"9" + row.position[1:]),
+            SpoolPosition(file.identity, b"what nobody wrote"),
         ):
             file.mark_drained(foreign)
-            assert file.figures().entries == 3
+            assert file.stats().entries == 3
         file.mark_drained(SpoolPosition(row.spool, row.position))
-        assert file.figures().entries == 1
-        file.clean()
+        assert file.stats().entries == 1
+        file.delete_drained()
         file.mark_drained(SpoolPosition(row.spool, row.position))
         assert [row.fields for row in file.oldest(9, 99)] == [b"3"]
         # The stream has lost its record.
-        file.mark_drained(SpoolPosition(file.spool))
-        assert file.figures().entries == 1
+        file.mark_drained(SpoolPosition(file.identity))
+        assert file.stats().entries == 1
 
 
 def test_each_file_has_an_identity_that_lasts(tmp_path: Path) -> None:
     with opened(tmp_path) as file:
-        first = file.spool
+        first = file.identity
     with opened(tmp_path) as file, opened(tmp_path) as other:
-        assert file.spool == other.spool == first
+        assert file.identity == other.identity == first
         for path in tmp_path.glob(f"{NAME}*"):
             path.unlink()
         file.append([b"1"])
-        assert file.spool != first
+        assert file.identity != first
 
 
 def test_a_file_of_an_earlier_version_has_an_identity_even_on_a_full_disk(tmp_path: Path) -> None:
@@ -456,10 +456,10 @@ def test_a_file_of_an_earlier_version_has_an_identity_even_on_a_full_disk(tmp_pa
             (disk / "ballast").unlink()
             other = fill(disk)
             with opened(disk) as file:
-                first = file.spool
+                first = file.identity
                 assert len(first) == 16
             with opened(disk) as file:
-                assert file.spool == first
+                assert file.identity == first
             other.unlink()
         with opened(disk) as file, opened(disk) as again:
-            assert file.spool == again.spool == first
+            assert file.identity == again.identity == first

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager, closing
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import msgspec
@@ -73,17 +73,17 @@ class Kept:
     def __init__(self, spool: SpoolQueue, stream: Stream | StreamProducer) -> None:
         self.spool = spool
         self.metrics = Metrics("1", max_instances=1)
-        self.spooling = SpoolRelay(spool, stream, self.metrics)
+        self.relay = SpoolRelay(spool, cast("StreamProducer", stream), self.metrics)
 
     async def keep(self, *payloads: bytes) -> list[str]:
-        return [await self.spooling.keep({"payload": payload}) for payload in payloads]
+        return [await self.relay.keep({"payload": payload}) for payload in payloads]
 
     def figure(self, name: str) -> float | None:
         return self.metrics.registry.get_sample_value(f"chatwoot_cache_webhook_spool_{name}")
 
     async def emptied(self) -> None:
         async def is_empty() -> bool:
-            return (await self.spool.figures()).entries == 0
+            return (await self.spool.stats()).entries == 0
 
         await wait_until(is_empty, "the spool is empty")
 
@@ -96,7 +96,7 @@ async def keeping(directory: Path, stream: Stream | StreamProducer) -> AsyncIter
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(spool.run)
             kept = Kept(spool, stream)
-            tasks.start_soon(kept.spooling.run)
+            tasks.start_soon(kept.relay.run)
             yield kept
             tasks.cancel_scope.cancel()
     finally:
@@ -112,14 +112,14 @@ async def test_it_comes_in_order_once_the_stream_takes_again(
     stream = Stream()
     stream.outage = outage
     async with keeping(tmp_path, stream) as kept:
-        kept.spooling.mark_unavailable(outage)
+        kept.relay.mark_unavailable(outage)
         ids = await kept.keep(*(b"%d" % n for n in range(250)))
         await wait_until(lambda: stream.pings >= 2, "it tries")
-        assert kept.spooling.away
+        assert kept.relay.unavailable
         assert stream.entries == []
         stream.outage = None
         await kept.emptied()
-        await wait_until(lambda: not kept.spooling.away, "it knows that the stream is back")
+        await wait_until(lambda: not kept.relay.unavailable, "it knows that the stream is back")
 
         assert stream.payloads == [b"%d" % n for n in range(250)]
         assert [entry["_id"].decode() for entry in stream.entries] == ids
@@ -131,7 +131,7 @@ async def test_it_comes_after_a_new_start(tmp_path: Path) -> None:
     stream = Stream()
     stream.outage = AWAY
     async with keeping(tmp_path, stream) as kept:
-        kept.spooling.mark_unavailable(AWAY)
+        kept.relay.mark_unavailable(AWAY)
         await kept.keep(b"1")
 
     stream.outage = None
@@ -147,16 +147,16 @@ async def test_one_that_is_never_taken_does_not_stop_the_others(tmp_path: Path) 
         await kept.keep(b"bad", b"1")
         await wait_until(lambda: kept.figure("drained_total") == 1, "the other is through")
         assert stream.payloads == [b"1"]
-        assert (await kept.spool.figures()).entries == 1
-        assert not kept.spooling.away
+        assert (await kept.spool.stats()).entries == 1
+        assert not kept.relay.unavailable
 
 
 async def test_one_worker_brings_what_all_of_a_directory_kept(tmp_path: Path) -> None:
     stream, other_stream = Stream(), Stream()
     stream.outage = other_stream.outage = AWAY
     async with keeping(tmp_path, stream) as one, keeping(tmp_path, other_stream) as other:
-        one.spooling.mark_unavailable(AWAY)
-        other.spooling.mark_unavailable(AWAY)
+        one.relay.mark_unavailable(AWAY)
+        other.relay.mark_unavailable(AWAY)
         await one.keep(b"1")
         await other.keep(b"2")
         stream.outage = None
@@ -206,7 +206,7 @@ async def test_what_cannot_be_deleted_comes_once(
                 async with keeping(disk, stream) as worker:
                     await worker.emptied()
                     await wait_until(lambda: worker.figure("entries") == 0, "none waits")
-                    assert (await worker.spool.figures()).used_bytes > MIB
+                    assert (await worker.spool.stats()).used_bytes > MIB
                 assert await client.xlen(prefix) == kept
             (record,) = await client.keys(f"{prefix}:spool:*")
             assert await client.ttl(record) > 29 * 86_400
@@ -217,7 +217,7 @@ async def test_what_cannot_be_deleted_comes_once(
                 await worker.keep(b"{}")
                 await wait_until((disk / "ballast").exists, "the disk has room")
                 await worker.emptied()
-                assert (await worker.spool.figures()).used_bytes < 64 * KIB
+                assert (await worker.spool.stats()).used_bytes < 64 * KIB
             found: Any = await client.xrange(prefix)
     numbers = [int(fields[b"payload"].partition(b" ")[0]) for _, fields in found[:-1]]
     assert numbers == [*range(kept)]
@@ -239,25 +239,29 @@ async def test_an_outage_takes_few_lines_of_log(tmp_path: Path) -> None:
     with capture_logs() as logs:
         async with keeping(tmp_path, stream) as kept:
             for _ in range(500):
-                kept.spooling.mark_unavailable(AWAY)
+                kept.relay.mark_unavailable(AWAY)
             await kept.keep(b"secret text")
             await wait_until(lambda: stream.pings >= 2, "it tries")
             stream.outage = None
             await wait_until(lambda: len(logs) == 3, "it says that it is over")
-    assert [line["event"] for line in logs] == ["webhook.spooled", "spool.waited", "spool.drained"]
+    assert [line["event"] for line in logs] == [
+        "webhook.spooled",
+        "spool.drain_failed",
+        "spool.drained",
+    ]
     assert "secret text" not in str(logs)
 
 
 async def test_a_disk_that_fails_is_no_outage_of_the_stream(tmp_path: Path) -> None:
     """The stream goes on taking events; the disk is looked at again and again."""
     spool = SpoolQueue(SpoolFile(tmp_path, 1 << 20, "events"))
-    spooling = SpoolRelay(spool, Stream(), Metrics("1", max_instances=1))
+    relay = SpoolRelay(spool, cast("StreamProducer", Stream()), Metrics("1", max_instances=1))
     with pytest.raises(SpoolError):
         await spool.probe()
     with capture_logs() as logs:
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(spooling.run)
+            tasks.start_soon(relay.run)
             await wait_until(lambda: logs, "it noticed")
             tasks.cancel_scope.cancel()
     assert [line["event"] for line in logs] == ["spool.failed"]
-    assert not spooling.away
+    assert not relay.unavailable

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote
 
 import anyio
@@ -21,9 +21,10 @@ from structlog.typing import EventDict
 
 from tests.serving import Served, read_all, served
 from worker.errors import ConfigurationError, PermissionRefused, RedisUnavailable, SpoolError
-from worker.ingest.webhook import WebhookPolicy, webhook_app
-from worker.ingest.webhook_auth import is_loopback
+from worker.ingest.webhook import webhook_app
+from worker.ingest.webhook_auth import WebhookPolicy, is_loopback
 from worker.ops.metrics import WEBHOOK_ANSWERS, Metrics
+from worker.store.stream.stream_reader import StreamProducer
 
 PAYLOADS = {
     path: path.read_bytes()
@@ -71,7 +72,7 @@ class Endpoint:
         self.stream = stream or Stream()
         self.metrics = Metrics("1", max_instances=1)
         options.setdefault("now", lambda: NOW)
-        self.app = webhook_app(rules, self.stream, self.metrics, **options)
+        self.app = webhook_app(rules, cast("StreamProducer", self.stream), self.metrics, **options)
 
     async def post(
         self, content: Any, url: str = "/chatwoot/webhook", method: str = "POST", **more: Any
@@ -717,18 +718,18 @@ async def test_a_redis_that_refuses_is_503_at_once() -> None:
     assert (answer.status_code, answer.json()["reason"]) == (503, "redis_refused")
 
 
-class Refuge:
+class Fallback:
     """A disk that keeps what it is given, or fails as it was told."""
 
     def __init__(self, failure: SpoolError | None = None) -> None:
-        self.away = False
+        self.unavailable = False
         self.why: list[Exception] = []
         self.kept: list[dict[str, bytes]] = []
         self.failure = failure
         self.hangs = False
 
     def mark_unavailable(self, error: Exception) -> None:
-        self.away = True
+        self.unavailable = True
         self.why.append(error)
 
     async def keep(self, fields: Mapping[str, bytes]) -> str:
@@ -745,29 +746,29 @@ class Refuge:
     [PermissionRefused("NOPERM"), RuntimeError("a defect"), ConfigurationError("WRONGTYPE")],
 )
 async def test_what_the_stream_refuses_goes_to_the_spool_at_once(failure: Exception) -> None:
-    refuge = Refuge()
-    endpoint = Endpoint(SIGNED, Stream(failure), refuge=refuge)
+    fallback = Fallback()
+    endpoint = Endpoint(SIGNED, Stream(failure), fallback=fallback)
 
     answer = await endpoint.post(OF_3, "/chatwoot/webhook/loja", headers=signature(OF_3))
 
     assert (answer.status_code, answer.json()) == (200, {"id": "1-9"})
-    assert refuge.kept == [{"payload": OF_3, "expect": b"loja", "account": b"3"}]
-    assert refuge.why == [failure]
+    assert fallback.kept == [{"payload": OF_3, "expect": b"loja", "account": b"3"}]
+    assert fallback.why == [failure]
     assert endpoint.counted() == {("200", "spooled"): 1}
 
 
 async def test_a_short_absence_does_not_reach_the_spool() -> None:
-    refuge = Refuge()
-    endpoint = Endpoint(OPEN, Stream(AWAY, AWAY), refuge=refuge)
+    fallback = Fallback()
+    endpoint = Endpoint(OPEN, Stream(AWAY, AWAY), fallback=fallback)
 
     assert (await endpoint.post(OF_3)).status_code == 200
-    assert (len(endpoint.stream.entries), refuge.kept, refuge.why) == (1, [], [])
+    assert (len(endpoint.stream.entries), fallback.kept, fallback.why) == (1, [], [])
 
 
 async def test_a_longer_absence_is_waited_for_once_and_spooled() -> None:
     """The first request finds out; the ones behind it go to the disk without waiting."""
-    refuge = Refuge()
-    endpoint = Endpoint(OPEN, Stream(*[AWAY] * 999), refuge=refuge, answer_s=1.3)
+    fallback = Fallback()
+    endpoint = Endpoint(OPEN, Stream(*[AWAY] * 999), fallback=fallback, answer_s=1.3)
     assert (await endpoint.post(OF_3)).status_code == 200
     left = len(endpoint.stream.failures)
     for _ in range(50):
@@ -775,23 +776,23 @@ async def test_a_longer_absence_is_waited_for_once_and_spooled() -> None:
 
     assert left < 999
     assert len(endpoint.stream.failures) == left
-    assert len(refuge.kept) == 51
-    assert refuge.why == [AWAY]
+    assert len(fallback.kept) == 51
+    assert fallback.why == [AWAY]
 
 
 async def test_a_stream_that_hangs_leaves_the_spool_its_time() -> None:
-    refuge = Refuge()
-    endpoint = Endpoint(OPEN, refuge=refuge, answer_s=1.2)
+    fallback = Fallback()
+    endpoint = Endpoint(OPEN, fallback=fallback, answer_s=1.2)
     endpoint.stream.go = anyio.Event()
 
     assert (await endpoint.post(OF_3)).status_code == 200
-    assert len(refuge.kept) == 1
-    assert "did not answer" in str(refuge.why)
+    assert len(fallback.kept) == 1
+    assert "did not answer" in str(fallback.why)
 
 
-async def test_roads_to_redis_are_bounded() -> None:
+async def test_concurrent_adds_to_redis_are_bounded() -> None:
     """A server that hangs holds no more connections than that, however many webhooks come."""
-    refuge = Refuge()
+    fallback = Fallback()
     stream = Stream()
     stream.go = anyio.Event()
     under_way = most = 0
@@ -807,7 +808,7 @@ async def test_roads_to_redis_are_bounded() -> None:
             under_way -= 1
 
     stream.add = counted  # type: ignore[method-assign]
-    endpoint = Endpoint(OPEN, stream, refuge=refuge, answer_s=1.4)
+    endpoint = Endpoint(OPEN, stream, fallback=fallback, answer_s=1.4)
     async with anyio.create_task_group() as tasks:
         for _ in range(200):
             tasks.start_soon(endpoint.post, OF_3)
@@ -816,8 +817,8 @@ async def test_roads_to_redis_are_bounded() -> None:
 
 @pytest.mark.parametrize("reason", ["spool_full", "spool_failed"])
 async def test_a_spool_that_cannot_keep_it_is_503(reason: Any) -> None:
-    refuge = Refuge(SpoolError(reason, "the disk is full"))
-    endpoint = Endpoint(OPEN, Stream(PermissionRefused("NOPERM")), refuge=refuge)
+    fallback = Fallback(SpoolError(reason, "the disk is full"))
+    endpoint = Endpoint(OPEN, Stream(PermissionRefused("NOPERM")), fallback=fallback)
 
     answer = await endpoint.post(OF_3)
 
@@ -827,9 +828,9 @@ async def test_a_spool_that_cannot_keep_it_is_503(reason: Any) -> None:
 
 
 async def test_a_disk_that_hangs_is_503_in_time() -> None:
-    refuge = Refuge()
-    refuge.away = refuge.hangs = True
-    endpoint = Endpoint(OPEN, refuge=refuge, answer_s=0.1)
+    fallback = Fallback()
+    fallback.unavailable = fallback.hangs = True
+    endpoint = Endpoint(OPEN, fallback=fallback, answer_s=0.1)
 
     answer = await endpoint.post(OF_3)
 
@@ -868,7 +869,7 @@ async def test_a_closed_webhook_says_so_once_and_refuses() -> None:
 
 
 @pytest.mark.parametrize("rules", [OPEN, SIGNED, TOKENED, replace(BOTH, loopback=True)])
-def test_an_open_or_guarded_webhook_is_not_closed(rules: WebhookPolicy) -> None:
+def test_an_open_or_protected_webhook_is_not_closed(rules: WebhookPolicy) -> None:
     with capture_logs() as logs:
         Endpoint(rules)
 

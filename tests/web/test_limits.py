@@ -15,8 +15,8 @@ from structlog.testing import capture_logs
 from tests.serving import Served, read_all, served
 from tests.waiting import wait_until
 from worker.ops.metrics import CONNECTIONS_CLOSED, Metrics
-from worker.web.connection_limit import prove_connection
-from worker.web.server import Report
+from worker.web.connection_limit import mark_authenticated
+from worker.web.connection_monitor import ConnectionMonitor
 
 LIMIT = 64 * 1024
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -28,7 +28,7 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
     return "asyncio", {"use_uvloop": request.param}
 
 
-class Counted(Report):
+class Counted(ConnectionMonitor):
     """The figures of a server under test."""
 
     def __init__(self) -> None:
@@ -84,8 +84,8 @@ def request(size: int) -> bytes:
 
 
 async def test_a_head_of_the_limit_is_taken_and_one_byte_more_is_not() -> None:
-    report = Counted()
-    async with served(unread, report=report) as at:
+    monitor = Counted()
+    async with served(unread, monitor=monitor) as at:
         async with await at.connect() as connection:
             await connection.send(request(LIMIT))
             taken = await connection.receive()
@@ -93,7 +93,7 @@ async def test_a_head_of_the_limit_is_taken_and_one_byte_more_is_not() -> None:
 
     assert taken.startswith(b"HTTP/1.1 200")
     assert refused.startswith(b"HTTP/1.1 431 Request Header Fields Too Large\r\n")
-    assert report.by_reason() == {"large_head": 1}
+    assert monitor.by_reason() == {"large_head": 1}
 
 
 @pytest.mark.parametrize(
@@ -148,11 +148,11 @@ async def test_a_trailer_is_no_header() -> None:
 @pytest.mark.parametrize("app", [unread, digest])
 @pytest.mark.parametrize("line", [b"a: b\r\n", b"y" * 1000])
 async def test_trailers_have_a_limit(app: ASGIApp, line: bytes) -> None:
-    report = Counted()
-    async with served(app, report=report) as at:
+    monitor = Counted()
+    async with served(app, monitor=monitor) as at:
         await at.ask(CHUNKED + b"0\r\n" + line * (2 * LIMIT // len(line)))
 
-    assert report.by_reason() == {"large_trailers": 1}
+    assert monitor.by_reason() == {"large_trailers": 1}
 
 
 async def test_chunks_do_not_count_as_trailers() -> None:
@@ -197,12 +197,12 @@ async def test_large_bodies_arrive_whole_beside_each_other(*, chunked: bool) -> 
 
 async def test_a_body_that_does_not_come_ends_the_connection() -> None:
     """Also where the request was answered long ago."""
-    report = Counted()
-    async with served(unread, body_s=0.05, report=report) as at:
+    monitor = Counted()
+    async with served(unread, body_s=0.05, monitor=monitor) as at:
         answered = await at.ask(b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nx")
 
     assert answered.endswith(b"done")
-    assert report.by_reason() == {"slow_body": 1}
+    assert monitor.by_reason() == {"slow_body": 1}
 
 
 async def test_a_body_that_we_do_not_read_is_waited_for() -> None:
@@ -260,14 +260,14 @@ async def test_requests_that_are_sent_ahead_do_not_pile_up() -> None:
         await go.wait()
         await answer(send, b"done")
 
-    report = Counted()
+    monitor = Counted()
     body = b"1\r\nx\r\n" * 100 + b"0\r\n\r\n"
-    async with served(slow, report=report) as at, await at.connect() as connection:
+    async with served(slow, monitor=monitor) as at, await at.connect() as connection:
         await connection.send(CHUNKED + body + b"GET / HTTP/1.1\r\n\r\n" * 100)
-        await wait_until(report.by_reason, "the connection is closed")
+        await wait_until(monitor.by_reason, "the connection is closed")
         go.set()
 
-    assert report.by_reason() == {"too_far_ahead": 1}
+    assert monitor.by_reason() == {"too_far_ahead": 1}
     assert len(started) == 1
 
 
@@ -317,8 +317,8 @@ Opener = Callable[..., Awaitable[list[SocketStream]]]
 
 @pytest.mark.parametrize("sent", [b"", b"GET / HT", CHUNKED, CHUNKED + b"1\r\nx\r\n"])
 async def test_connections_without_a_request_give_way(opened: Opener, sent: bytes) -> None:
-    report = Counted()
-    async with served(digest, connections=16, report=report) as at:
+    monitor = Counted()
+    async with served(digest, connections=16, monitor=monitor) as at:
         held = await opened(at, 16, sent)
         for _ in range(5):
             async with await at.connect() as connection:
@@ -326,8 +326,8 @@ async def test_connections_without_a_request_give_way(opened: Opener, sent: byte
                 assert (await connection.receive()).startswith(b"HTTP/1.1 200")
 
         assert await read_all(held[0]) == b""
-        assert report.by_reason()["full"] >= 1
-        assert report.metrics.http_connections.labels("http")._value.get() <= 16
+        assert monitor.by_reason()["full"] >= 1
+        assert monitor.metrics.http_connections.labels("http")._value.get() <= 16
 
 
 async def test_a_request_that_is_being_answered_is_not_cut(opened: Opener) -> None:
@@ -347,13 +347,13 @@ async def test_a_request_that_is_being_answered_is_not_cut(opened: Opener) -> No
         assert (await said(honest)) == b"done"
 
 
-async def test_a_proven_connection_stays_open_while_strangers_come(opened: Opener) -> None:
-    async def proving(scope: Scope, _receive: Receive, send: Send) -> None:
+async def test_an_authenticated_connection_stays_open_while_strangers_come(opened: Opener) -> None:
+    async def authenticating(scope: Scope, _receive: Receive, send: Send) -> None:
         if scope["path"] == "/key":
-            prove_connection(scope)
+            mark_authenticated(scope)
         await answer(send, b"done")
 
-    async with served(proving, connections=4) as at:
+    async with served(authenticating, connections=4) as at:
         (honest,) = await opened(at, 1, b"GET /key HTTP/1.1\r\nHost: x\r\n\r\n")
         await honest.receive()
         (stranger,) = await opened(at, 1, GET)
@@ -381,13 +381,13 @@ async def test_a_burst_of_connections_is_accepted(opened: Opener) -> None:
 
 def test_a_closed_connection_is_logged_sparingly() -> None:
     """And nothing of what came on it; one without a request is counted only."""
-    report = Counted()
+    monitor = Counted()
     with capture_logs() as logs:
         for _ in range(3):
-            report.closed("full")
-            report.closed("slow_head")
+            monitor.closed("full")
+            monitor.closed("slow_head")
 
-    assert report.by_reason() == {"full": 3, "slow_head": 3}
+    assert monitor.by_reason() == {"full": 3, "slow_head": 3}
     assert [(line["event"], line["port"], line["reason"]) for line in logs] == [
         ("connection.closed", "http", "full")
     ]

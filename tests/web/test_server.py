@@ -16,7 +16,10 @@ from starlette.routing import Route
 
 from tests.serving import Served, read_all, served
 from worker.errors import ConfigurationError
+from worker.ops.metrics import Metrics
 from worker.web import server
+from worker.web.connection_monitor import ConnectionMonitor
+from worker.web.http_protocol import PortLimits
 from worker.web.server import bind, bound_port
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -153,7 +156,10 @@ async def test_cancelling_the_task_lets_go_at_once(caplog: pytest.LogCaptureFixt
     slow = Slow()
     sock = bind("127.0.0.1", 0, name="OPS")
     at = Served(bound_port(sock), anyio.Event(), anyio.Event())
-    serving = partial(server.serve, slow.app, sock, stop=at.stop, grace_s=9)
+    monitor = ConnectionMonitor(Metrics("1", max_instances=1), "ops")
+    serving = partial(
+        server.serve, slow.app, sock, monitor, stop=at.stop, grace_s=9, limits=PortLimits()
+    )
     async with anyio.create_task_group() as tasks:
         await tasks.start(serving)
         async with await at.connect() as connection:

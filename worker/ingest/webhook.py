@@ -1,8 +1,7 @@
-"""Where Chatwoot posts its events: each goes to the stream byte for byte, or is refused aloud.
+"""The webhook: each event that Chatwoot posts is stored byte for byte, or rejected with a reason.
 
-Chatwoot tries once and gives up after 5 s, so every answer is given within 4 s, and 200 only
-once the event stands in the stream, or on the disk. What it means is judged later, by the
-pipeline.
+Chatwoot posts an event once and gives up after 5 s, so every request is answered within 4 s, and
+with 200 only once the event is durable. The consumer judges the event's content later.
 """
 
 import time
@@ -24,15 +23,15 @@ from starlette.types import Scope
 
 from worker.core.bot_contact import is_about_bot
 from worker.ingest import webhook_auth, webhook_body
-from worker.ingest.body_budget import BUDGET_BYTES, Body, Budget
-from worker.ingest.event_acceptor import AcceptedEvent, EventAcceptor, EventStream, Fallback
-from worker.ingest.webhook_auth import WebhookPolicy
+from worker.ingest.body_budget import BUDGET_BYTES, BodyBudget, BodyBuffer
+from worker.ingest.event_acceptor import AcceptedEvent, EventAcceptor
+from worker.ingest.spool.spool_relay import SpoolRelay
+from worker.ingest.webhook_auth import Credentials, WebhookPolicy
 from worker.ops.logs import LogThrottle, error_site
 from worker.ops.metrics import Metrics
-from worker.web.connection_limit import prove_connection
+from worker.store.stream.stream_reader import StreamProducer
+from worker.web.connection_limit import mark_authenticated
 from worker.web.http_error import UNROUTED, HttpError, unrouted
-
-__all__ = ["ANSWER_S", "EventStream", "Fallback", "WebhookPolicy", "webhook_app"]
 
 PATH: Final = b"/chatwoot/webhook"
 
@@ -42,32 +41,33 @@ ANSWER_S: Final = 3.5
 _LOG_EVERY_S: Final = 60.0
 _INSTANCE_BYTES: Final = 255
 _DELIVERY_CHARS: Final = 100
-_THREAD_BYTES: Final = 4 * 1024 * 1024  # about 3 ms of hashing; above it the loop would stall
+_THREAD_BYTES: Final = 4 * 1024 * 1024
+"""Bytes that are hashed on the event loop, about 3 ms; more are hashed in a thread."""
 
 log = structlog.get_logger(__name__)
 
 
 def webhook_app(
-    rules: WebhookPolicy,
-    stream: EventStream,
+    policy: WebhookPolicy,
+    stream: StreamProducer,
     metrics: Metrics,
     *,
-    refuge: Fallback | None = None,
+    fallback: SpoolRelay | None = None,
     now: Callable[[], float] = time.time,
     answer_s: float = ANSWER_S,
     budget_bytes: int = BUDGET_BYTES,
 ) -> Starlette:
-    """Build the application; logs `webhook.closed` once where it has to refuse everything.
+    """Build the application; logs `webhook.rejecting_all` where the policy is closed.
 
-    `refuge` is where events go while the stream takes none; without one they are refused then.
-    `now` gives Unix time in seconds; `answer_s` is how long a request may take, and
-    `budget_bytes` what bodies may take together, beyond the 64 KB that each has free.
+    `fallback` stores events while the stream is unavailable; without one they are rejected.
+    `now` returns Unix time in seconds. `budget_bytes` is what bodies may take together, beyond
+    the 64 KiB that each has free.
     """
-    if rules.closed:
-        log.warning("webhook.rejecting_all", reason=rules.closed)
+    if policy.closed:
+        log.warning("webhook.rejecting_all", reason=policy.closed)
 
-    budget = Budget(budget_bytes)
-    webhook = _Webhook(rules, EventAcceptor(stream, refuge), metrics, now, answer_s, budget)
+    acceptor = EventAcceptor(stream, fallback)
+    webhook = _Webhook(policy, acceptor, metrics, now, answer_s, BodyBudget(budget_bytes))
     app = Starlette(
         routes=[_InstanceRoute(PATH.decode(), webhook.answer, methods=["POST"])],
         exception_handlers={HTTPException: webhook.answer_unrouted},
@@ -77,7 +77,7 @@ def webhook_app(
 
 
 class _InstanceRoute(Route):
-    """Matches on the raw path: in the decoded one a `%2F` of a name looks like a separator."""
+    """Matches the raw path: in the decoded one, `%2F` in a name looks like a separator."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         head, *tail = scope["raw_path"].removeprefix(PATH).split(b"/")
@@ -89,19 +89,19 @@ class _InstanceRoute(Route):
 
 
 class _Webhook:
-    """The endpoint: answers every request, counts it, and logs the refusals sparingly."""
+    """The endpoint: answers and counts every request, and logs rejections at a limited rate."""
 
     def __init__(
         self,
-        rules: WebhookPolicy,
-        intake: EventAcceptor,
+        policy: WebhookPolicy,
+        acceptor: EventAcceptor,
         metrics: Metrics,
         now: Callable[[], float],
         answer_s: float,
-        budget: Budget,
+        budget: BodyBudget,
     ) -> None:
-        self._rules = rules
-        self._intake = intake
+        self._policy = policy
+        self._acceptor = acceptor
         self._metrics = metrics
         self._now = now
         self._answer_s = answer_s
@@ -109,116 +109,116 @@ class _Webhook:
         self._budget = budget
 
     async def answer(self, request: Request) -> Response:
-        """Take an event; whatever happens, the answer is JSON."""
+        """Accept an event; every error is answered as JSON too."""
         with self._metrics.webhook_duration_seconds.time():
             try:
-                taken = await self._take(request)
-            except HttpError as rejected:
-                self._log_rejected(rejected)
-                return self._rejected(rejected)
-            except Exception as error:  # noqa: BLE001  (the one place that catches everything)
+                accepted = await self._accept(request)
+            except HttpError as error:
+                self._log_rejected(error)
+                return self._reject(error)
+            # Errors that no module here expects, so defects: Starlette would answer them without
+            # JSON, a metric or a throttled log line.
+            except Exception as error:  # noqa: BLE001
                 self._log_failed(error)
-                return self._rejected(HttpError(500, "internal", "the worker failed; see its log"))
+                return self._reject(HttpError(500, "internal", "the worker failed; see its log"))
 
-        self._count(200, taken.where)
-        return JSONResponse({"id": taken.id})
+        self._count(200, accepted.reason)
+        return JSONResponse({"id": accepted.id})
 
     async def answer_unrouted(self, _request: Request, error: Exception) -> Response:
-        """Answer a path or a method there is not."""
+        """Answer an unknown path or method."""
         assert isinstance(error, HTTPException)  # noqa: S101  (registered for nothing else)
         self._count(error.status_code, UNROUTED[error.status_code])
         return unrouted(error, "POST /chatwoot/webhook and POST /chatwoot/webhook/{instance}")
 
-    async def _take(self, request: Request) -> AcceptedEvent:
+    async def _accept(self, request: Request) -> AcceptedEvent:
         deadline = anyio.current_time() + self._answer_s
-        shown = webhook_auth.credentials(request)
-        await self._refuse_unread(request, shown)
-        has_token = webhook_auth.token_holds(self._rules, shown)
+        credentials = webhook_auth.read_credentials(request)
+        try:
+            self._check_headers(request, credentials)
+        except HttpError:
+            await webhook_body.BodyStream(request).discard()
+            raise
+        has_token = webhook_auth.has_valid_token(self._policy, credentials)
         if has_token:
-            prove_connection(request.scope)
-        with self._budget.body(proven=has_token) as held:
-            payload = await self._read(request, held, deadline)
-            late = HttpError(503, "timeout", "the stream did not take the event in time; try again")
-            with _until(deadline, late):
-                fields = await self._fields(request, shown, payload)
+            mark_authenticated(request.scope)
+        with self._budget.buffer(authenticated=has_token) as buffer:
+            payload = await self._read(request, buffer, deadline)
+            late = HttpError(503, "timeout", "the event could not be stored in time; try again")
+            with _error_at(deadline, late):
+                fields = await self._fields(request, credentials, payload)
                 if is_about_bot(payload):
                     return AcceptedEvent(None, "bot_contact")
-                return await self._intake.take(fields, deadline)
+                return await self._acceptor.accept(fields, deadline)
 
-    async def _read(self, request: Request, held: Body, deadline: float) -> bytes:
-        slow = HttpError(408, "slow_body", f"the body did not come within {self._answer_s:g} s")
-        try:
-            with _until(deadline, slow):
-                return await webhook_body.read(request, self._rules.max_body_bytes, held)
-        except HttpError as rejected:
-            if rejected is slow and held.lacked_room:
-                raise webhook_body.busy() from rejected
-            raise
-
-    async def _refuse_unread(self, request: Request, shown: webhook_auth.Credentials) -> None:
-        """Refuse what its headers condemn, keeping nothing of its body."""
-        try:
-            self._check_headers(request, shown)
-        except HttpError:
-            await webhook_body.Incoming(request).pass_over()
-            raise
-
-    def _check_headers(self, request: Request, shown: webhook_auth.Credentials) -> None:
-        if self._rules.closed:
-            raise HttpError(503, "closed", self._rules.closed)
-        webhook_auth.precheck(self._rules, shown, self._now())
+    def _check_headers(self, request: Request, credentials: Credentials) -> None:
+        if self._policy.closed:
+            raise HttpError(503, "closed", self._policy.closed)
+        webhook_auth.check_headers(self._policy, credentials, self._now())
         webhook_body.check_type(request.headers)
 
+    async def _read(self, request: Request, buffer: BodyBuffer, deadline: float) -> bytes:
+        slow = HttpError(408, "slow_body", f"the body did not come within {self._answer_s:g} s")
+        try:
+            with _error_at(deadline, slow):
+                return await webhook_body.read(request, self._policy.max_body_bytes, buffer)
+        except HttpError as error:
+            if error is slow and buffer.lacked_memory:
+                raise webhook_body.busy() from error
+            raise
+
     async def _fields(
-        self, request: Request, shown: webhook_auth.Credentials, payload: bytes
+        self, request: Request, credentials: Credentials, payload: bytes
     ) -> dict[str, bytes]:
         fields = {"payload": payload, **_expect(request), **_delivery(request)}
-        proof = await self._prove(shown, payload)
-        if self._rules.guarded:
-            prove_connection(request.scope)
-        account = webhook_auth.authorize(self._rules, proof, webhook_body.stated_accounts(payload))
+        result = await self._authenticate(credentials, payload)
+        if self._policy.requires_credentials:
+            mark_authenticated(request.scope)
+        accounts = webhook_body.named_accounts(payload)
+        account = webhook_auth.authorize(self._policy, result, accounts)
         if account is not None:
             fields["account"] = str(account).encode()
         return fields
 
-    async def _prove(
-        self, shown: webhook_auth.Credentials, payload: bytes
+    async def _authenticate(
+        self, credentials: Credentials, payload: bytes
     ) -> webhook_auth.AuthResult:
-        prove = partial(webhook_auth.authenticate, self._rules, shown, payload, self._now())
-        if len(payload) * sum(map(len, self._rules.secrets.values())) <= _THREAD_BYTES:
-            return prove()
-        return await anyio.to_thread.run_sync(prove, abandon_on_cancel=True)
+        check = partial(webhook_auth.authenticate, self._policy, credentials, payload, self._now())
+        if len(payload) * sum(map(len, self._policy.secrets.values())) <= _THREAD_BYTES:
+            return check()
+        return await anyio.to_thread.run_sync(check, abandon_on_cancel=True)
 
-    def _rejected(self, rejected: HttpError) -> Response:
-        self._count(rejected.code, rejected.reason)
-        return rejected.answer()
+    def _reject(self, error: HttpError) -> Response:
+        self._count(error.code, error.reason)
+        return error.answer()
 
     def _count(self, code: int, reason: str) -> None:
         self._metrics.webhook_requests.labels(code=str(code), reason=reason).inc()
 
-    def _log_rejected(self, rejected: HttpError) -> None:
-        more = self._throttle.ready(rejected.reason)
-        if more is not None and not self._rules.closed:  # that was said at the start
+    def _log_rejected(self, error: HttpError) -> None:
+        suppressed = self._throttle.ready(error.reason)
+        if suppressed is not None and not self._policy.closed:  # logged at the start
             log.warning(
                 "webhook.rejected",
-                code=rejected.code,
-                reason=rejected.reason,
-                hint=str(rejected),
-                suppressed=more,
+                code=error.code,
+                reason=error.reason,
+                hint=str(error),
+                suppressed=suppressed,
             )
 
     def _log_failed(self, error: Exception) -> None:
-        more = self._throttle.ready(error_site(error))
-        if more is not None:
-            log.error("webhook.failed", error=error_site(error), suppressed=more)
+        suppressed = self._throttle.ready(error_site(error))
+        if suppressed is not None:
+            log.error("webhook.failed", error=error_site(error), suppressed=suppressed)
 
 
 @contextmanager
-def _until(deadline: float, late: HttpError) -> Iterator[None]:
+def _error_at(deadline: float, error: HttpError) -> Iterator[None]:
+    """Cancel the block at the deadline and raise the error."""
     with anyio.CancelScope(deadline=deadline) as scope:
         yield
     if scope.cancelled_caught:
-        raise late
+        raise error
 
 
 def _expect(request: Request) -> dict[str, bytes]:
@@ -245,6 +245,6 @@ def _is_utf8(name: bytes) -> bool:
 
 
 def _delivery(request: Request) -> dict[str, bytes]:
-    said = request.headers.get("x-chatwoot-delivery", "")
-    kept = "".join(c for c in said if c.isascii() and c.isprintable())[:_DELIVERY_CHARS]
-    return {"delivery": kept.encode()} if kept else {}
+    sent = request.headers.get("x-chatwoot-delivery", "")
+    delivery = "".join(c for c in sent if c.isascii() and c.isprintable())[:_DELIVERY_CHARS]
+    return {"delivery": delivery.encode()} if delivery else {}

@@ -22,7 +22,7 @@ from worker.reads.api_keys import ApiKeys
 from worker.reads.long_poll import LongPoll
 from worker.reads.lookup import Asked, Documents, Found, find, has, may_be_incomplete
 from worker.reads.read_request import ReadPath, ReadRequest
-from worker.web.connection_limit import prove_connection
+from worker.web.connection_limit import mark_authenticated
 from worker.web.http_error import HttpError
 from worker.web.response import HttpAnswer, error_answer, send_answer
 
@@ -107,7 +107,7 @@ class ReadsApp:
         if path is None:
             return HttpAnswer(200, openapi.DOCUMENT, "none", "found")
         grant = self._keyring.grant(scope)
-        prove_connection(scope)
+        mark_authenticated(scope)
         asked = read_request.parse_request(path, scope["query_string"])
         grant.check(asked.instance, notes=asked.private)
         return await self._answer_asked(asked)

@@ -9,7 +9,7 @@ from worker.app import webhook_policy
 from worker.cli.checks.check_context import CheckContext, in_container
 from worker.cli.checks.check_result import CheckResult, ok, problem, warning
 from worker.cli.formatting import format_bytes
-from worker.ingest.spool.spool_database import NAME, read_figures
+from worker.ingest.spool.spool_database import NAME, read_stats
 from worker.ingest.webhook_auth import is_loopback
 
 _DIR: Final = "CHATWOOT_CACHE_WEBHOOK_SPOOL_DIR"
@@ -37,7 +37,9 @@ async def webhook(subject: CheckContext) -> CheckResult:
             f"it listens on {place}, which only this container can reach",
             "set CHATWOOT_CACHE_HTTP_HOST=0.0.0.0, and a secret or a token",
         )
-    guard = "signed, or with the token" if policy.guarded else "open to every program here"
+    guard = (
+        "signed, or with the token" if policy.requires_credentials else "open to every program here"
+    )
     return ok(f"on {place}, {guard}")
 
 
@@ -55,7 +57,7 @@ async def spool(subject: CheckContext) -> CheckResult:
 
 
 def _judge(directory: Path, max_bytes: int) -> CheckResult:
-    waiting = read_figures(directory)
+    waiting = read_stats(directory)
     if waiting is None and (directory / NAME).exists():
         return problem(
             f"{directory / NAME} is not a spool, or damaged",
