@@ -33,7 +33,7 @@ from worker.errors import ConfigurationError
 from worker.ingest.spool.spool_file import SpoolFile
 from worker.ingest.spool.spool_queue import SpoolQueue
 from worker.ingest.spool.spool_relay import SpoolRelay
-from worker.ingest.webhook import PATH, webhook_app
+from worker.ingest.webhook import PATH, WebhookApp
 from worker.ingest.webhook_auth import WebhookPolicy, is_loopback
 from worker.maintenance.bot_purge import purge_twice
 from worker.maintenance.tasks import MEASURE_S, SLOW_INTERVAL_S, Maintenance
@@ -320,7 +320,7 @@ class _Worker:
         settings = self._settings
         webhook = None
         if settings.webhook_enabled:
-            webhook = webhook_app(
+            webhook = WebhookApp(
                 self._policy, self._producer, self._metrics, fallback=self._spooling
             )
         return public_app(webhook, self._reads)

@@ -48,8 +48,8 @@ async def running(directory: Path, *, max_bytes: int = MIB) -> AsyncIterator[Spo
 
 
 async def drop(spool: SpoolQueue, last: SpoolRow) -> None:
-    await spool.mark_drained(SpoolPosition(last.spool, last.position))
-    await spool.delete_drained()
+    await spool.call(SpoolFile.mark_drained, SpoolPosition(last.spool, last.position))
+    await spool.call(SpoolFile.delete_drained)
 
 
 async def test_what_was_kept_comes_back_in_order_after_a_new_start(tmp_path: Path) -> None:
@@ -59,11 +59,11 @@ async def test_what_was_kept_comes_back_in_order_after_a_new_start(tmp_path: Pat
             await spool.add(event)
 
     async with running(tmp_path / "made" / "here") as spool:
-        found = await spool.oldest(100)
+        found = await spool.call(SpoolFile.oldest, 100, 10**9)
         assert [decode(row) for row in found] == events
         await drop(spool, found[2])
-        assert [decode(row) for row in await spool.oldest(1)] == events[3:4]
-        assert (await spool.stats()).entries == 2
+        assert [decode(row) for row in await spool.call(SpoolFile.oldest, 1, 10**9)] == events[3:4]
+        assert (await spool.call(SpoolFile.stats)).entries == 2
 
 
 async def test_all_that_come_at_once_share_commits(tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ async def test_all_that_come_at_once_share_commits(tmp_path: Path) -> None:
             for n in range(2000):
                 tasks.start_soon(spool.add, {"payload": b"%d" % n})
 
-        kept = [decode(row)["payload"] for row in await spool.oldest(5000)]
+        kept = [decode(row)["payload"] for row in await spool.call(SpoolFile.oldest, 5000, 10**9)]
         assert sorted(kept, key=int) == [b"%d" % n for n in range(2000)]
 
 
@@ -132,7 +132,7 @@ async def test_a_full_spool_says_so_and_takes_what_still_fits(tmp_path: Path) ->
             tasks.start_soon(add, 10)
         assert sorted(outcomes) == ["kept", "spool_full"]
 
-        await drop(spool, (await spool.oldest(99))[-1])
+        await drop(spool, (await spool.call(SpoolFile.oldest, 99, 10**9))[-1])
         await spool.probe()
         await spool.add({"payload": b"x" * 100_000})
 
@@ -140,10 +140,10 @@ async def test_a_full_spool_says_so_and_takes_what_still_fits(tmp_path: Path) ->
 async def test_an_empty_spool_gives_its_room_back_to_the_disk(tmp_path: Path) -> None:
     async with running(tmp_path, max_bytes=8 * MIB) as spool:
         await spool.add({"payload": b"x" * 4 * MIB})
-        (row,) = await spool.oldest(9)
+        (row,) = await spool.call(SpoolFile.oldest, 9, 10**9)
         await drop(spool, row)
 
-        assert (await spool.stats()).entries == 0
+        assert (await spool.call(SpoolFile.stats)).entries == 0
         sizes = {path.name: path.stat().st_size for path in tmp_path.iterdir()}
         assert sizes.pop("ballast") == 256 * KIB
         assert sum(sizes.values()) < 100_000
@@ -161,7 +161,7 @@ async def test_who_gives_up_leaves_nothing_in_memory(tmp_path: Path) -> None:
         assert spool._appends == []
         held.close()
         await spool.add({"payload": b"last"})
-        assert decode((await spool.oldest(9))[-1]) == {"payload": b"last"}
+        assert decode((await spool.call(SpoolFile.oldest, 9, 10**9))[-1]) == {"payload": b"last"}
 
 
 async def test_a_file_removed_under_us_is_made_anew(tmp_path: Path) -> None:
@@ -172,7 +172,9 @@ async def test_a_file_removed_under_us_is_made_anew(tmp_path: Path) -> None:
             path.unlink()
         await spool.add({"payload": b"second"})
     async with running(tmp_path) as spool:
-        assert [decode(row) for row in await spool.oldest(9)] == [{"payload": b"second"}]
+        assert [decode(row) for row in await spool.call(SpoolFile.oldest, 9, 10**9)] == [
+            {"payload": b"second"}
+        ]
 
 
 async def test_a_file_replaced_under_us_takes_nothing_and_ends_nothing(tmp_path: Path) -> None:
@@ -186,7 +188,7 @@ async def test_a_file_replaced_under_us_takes_nothing_and_ends_nothing(tmp_path:
 
         (tmp_path / NAME).unlink()
         await spool.add({"payload": b"{}"})
-        assert (await spool.stats()).entries == 1
+        assert (await spool.call(SpoolFile.stats)).entries == 1
 
 
 def test_two_workers_share_a_directory(tmp_path: Path) -> None:
@@ -224,7 +226,7 @@ async def test_a_directory_whose_workers_have_gone_follows_the_new_stream(tmp_pa
         file.append([b"1"])
     with capture_logs() as logs:
         async with running(tmp_path) as spool:
-            assert (await spool.stats()).entries == 1
+            assert (await spool.call(SpoolFile.stats)).entries == 1
     assert [(line["event"], line["previous"]) for line in logs] == [
         ("spool.target_changed", "events on the server that died")
     ]

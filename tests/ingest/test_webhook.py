@@ -21,7 +21,7 @@ from structlog.typing import EventDict
 
 from tests.serving import Served, read_all, served
 from worker.errors import ConfigurationError, PermissionRefused, RedisUnavailable, SpoolError
-from worker.ingest.webhook import webhook_app
+from worker.ingest.webhook import WebhookApp
 from worker.ingest.webhook_auth import WebhookPolicy, is_loopback
 from worker.ops.metrics import WEBHOOK_ANSWERS, Metrics
 from worker.store.stream.stream_reader import StreamProducer
@@ -72,7 +72,7 @@ class Endpoint:
         self.stream = stream or Stream()
         self.metrics = Metrics("1", max_instances=1)
         options.setdefault("now", lambda: NOW)
-        self.app = webhook_app(rules, cast("StreamProducer", self.stream), self.metrics, **options)
+        self.app = WebhookApp(rules, cast("StreamProducer", self.stream), self.metrics, **options)
 
     async def post(
         self, content: Any, url: str = "/chatwoot/webhook", method: str = "POST", **more: Any

@@ -31,11 +31,51 @@ _HINTS: Final = {
     "bad_timestamp": f"X-Chatwoot-Timestamp must be Unix time within {MAX_SKEW_S} s of this"
     " worker's clock; set both clocks by NTP",
     "bad_token": f"the token in the URL is not the one of {_TOKEN}",
-    "no_credentials": f"add ?token=… with the value of {_TOKEN} to the webhook's URL in Chatwoot",
+    "no_token": f"add ?token=… with the value of {_TOKEN} to the webhook's URL in Chatwoot",
     "no_signature": "X-Chatwoot-Signature is missing; use a Chatwoot that signs webhooks (4.13 or"
     f" newer), or set {_TOKEN}",
 }
-"""What to change, by reason; `no_signature` is `no_credentials` where no token is set."""
+"""What to change; the reason of `no_token` and `no_signature` is `no_credentials`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """The credentials of a request as sent; a header may be absent or repeated."""
+
+    signatures: tuple[bytes, ...] = field(repr=False)
+    timestamps: tuple[bytes, ...]
+    tokens: tuple[bytes, ...] = field(repr=False)
+
+    def is_fresh(self, now: float) -> bool:
+        """Say whether the timestamp is valid at this Unix time."""
+        if len(self.timestamps) != 1:
+            return False
+
+        stamp = self.timestamps[0]
+        is_valid = stamp.isdigit() and len(stamp) <= _TIMESTAMP_DIGITS
+        return is_valid and abs(now - int(stamp)) <= MAX_SKEW_S
+
+
+def read_credentials(request: Request) -> Credentials:
+    """Read the credentials in headers and query string."""
+    return Credentials(
+        signatures=_values(request, b"x-chatwoot-signature"),
+        timestamps=_values(request, b"x-chatwoot-timestamp"),
+        tokens=tuple(_tokens(request.scope["query_string"])),
+    )
+
+
+def _values(request: Request, name: bytes) -> tuple[bytes, ...]:
+    return tuple(value for key, value in request.scope["headers"] if key == name)
+
+
+def _tokens(query: bytes) -> Iterator[bytes]:
+    for pair in query.split(b"&"):
+        name, _, value = pair.partition(b"=")
+        if name == b"token":
+            # `+` may have been pasted as it is, or may stand for a space.
+            yield unquote_to_bytes(value)
+            yield unquote_to_bytes(value.replace(b"+", b"%20"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,163 +118,102 @@ class WebhookPolicy:
             f"set {_SECRETS} or {_TOKEN}"
         )
 
+    def has_valid_token(self, credentials: Credentials) -> bool:
+        """Say whether the URL has the right token."""
+        if self.token is None:
+            return False
 
-@dataclass(frozen=True, slots=True)
-class Credentials:
-    """The credentials of a request as sent; a header may be absent or repeated."""
+        token = self.token.encode()
+        return any([hmac.compare_digest(token, given) for given in credentials.tokens])  # noqa: C419  (constant time)
 
-    signatures: tuple[bytes, ...] = field(repr=False)
-    timestamps: tuple[bytes, ...]
-    tokens: tuple[bytes, ...] = field(repr=False)
+    def check_headers(self, credentials: Credentials, now: float) -> None:
+        """Raise `HttpError` (401) where no body could be accepted with these credentials."""
+        has_one = len(credentials.signatures) == 1
+        may_be_signed = self.secrets and has_one and credentials.is_fresh(now)
+        if self.requires_credentials and not (may_be_signed or self.has_valid_token(credentials)):
+            raise self._unauthenticated(credentials, now)
 
+    def authenticate(self, credentials: Credentials, body: bytes, now: float) -> int | None:
+        """Return the account whose secret signed the body, None where only the token is valid.
 
-@dataclass(frozen=True, slots=True)
-class AuthResult:
-    """The account whose secret signed the body, if any, and whether the token is valid."""
+        `now` is Unix time in seconds. Takes the time of one HMAC of the body per secret.
+        Raises `HttpError` (401) when signature and token are both invalid.
+        """
+        signer = self._signer(credentials, body, now)
+        if self.requires_credentials and signer is None and not self.has_valid_token(credentials):
+            raise self._unauthenticated(credentials, now)
+        return signer
 
-    signer: int | None
-    has_token: bool
+    def authorize(
+        self, signer: int | None, accounts: frozenset[int | None], *, has_token: bool
+    ) -> int | None:
+        """Return the account that signed this body, None where no signature is needed.
 
+        `accounts` are those the body names, None among them for one that is not a whole number.
+        Raises `HttpError` (401) when the credentials do not cover them.
+        """
+        if signer is not None and accounts <= {signer}:
+            return signer
 
-def read_credentials(request: Request) -> Credentials:
-    """Read the credentials in headers and query string."""
-    return Credentials(
-        signatures=_values(request, b"x-chatwoot-signature"),
-        timestamps=_values(request, b"x-chatwoot-timestamp"),
-        tokens=tuple(_tokens(request.scope["query_string"])),
-    )
+        if has_token:
+            self._check_token_covers(accounts)
+            return None
 
-
-def _values(request: Request, name: bytes) -> tuple[bytes, ...]:
-    return tuple(value for key, value in request.scope["headers"] if key == name)
-
-
-def _tokens(query: bytes) -> Iterator[bytes]:
-    for pair in query.split(b"&"):
-        name, _, value = pair.partition(b"=")
-        if name == b"token":
-            # `+` may have been pasted as it is, or may stand for a space.
-            yield unquote_to_bytes(value)
-            yield unquote_to_bytes(value.replace(b"+", b"%20"))
-
-
-def has_valid_token(policy: WebhookPolicy, credentials: Credentials) -> bool:
-    """Say whether the URL has the right token."""
-    if policy.token is None:
-        return False
-
-    token = policy.token.encode()
-    return any([hmac.compare_digest(token, given) for given in credentials.tokens])  # noqa: C419  (constant time)
-
-
-def check_headers(policy: WebhookPolicy, credentials: Credentials, now: float) -> None:
-    """Raise `HttpError` (401) where no body could be accepted with these credentials."""
-    may_be_signed = (
-        policy.secrets and len(credentials.signatures) == 1 and _is_fresh(credentials, now)
-    )
-    if policy.requires_credentials and not (may_be_signed or has_valid_token(policy, credentials)):
-        raise _unauthenticated(policy, credentials, now)
-
-
-def authenticate(
-    policy: WebhookPolicy, credentials: Credentials, body: bytes, now: float
-) -> AuthResult:
-    """Check signature and token; raises `HttpError` (401) when both are invalid.
-
-    `now` is Unix time in seconds. Takes the time of one HMAC of the body per secret.
-    """
-    signer = _signer(policy, credentials, body, now)
-    result = AuthResult(signer, has_valid_token(policy, credentials))
-    if policy.requires_credentials and signer is None and not result.has_token:
-        raise _unauthenticated(policy, credentials, now)
-    return result
-
-
-def authorize(
-    policy: WebhookPolicy, result: AuthResult, accounts: frozenset[int | None]
-) -> int | None:
-    """Return the account whose secret signed this body; None where only a token was needed.
-
-    `accounts` are those the body names, None among them for one that is not a whole number.
-    Raises `HttpError` (401) when the credentials do not cover them.
-    """
-    if result.signer is not None and accounts <= {result.signer}:
-        return result.signer
-
-    if result.has_token:
-        _check_token_covers(policy, accounts)
+        if signer is not None:
+            raise HttpError(
+                401,
+                "wrong_account",
+                "the body belongs to another account than the secret that signed it; "
+                f"check which account has which secret in {_SECRETS}",
+            )
         return None
 
-    if result.signer is not None:
-        raise HttpError(
-            401,
-            "wrong_account",
-            "the body belongs to another account than the secret that signed it; "
-            f"check which account has which secret in {_SECRETS}",
-        )
-    return None
+    def _check_token_covers(self, accounts: frozenset[int | None]) -> None:
+        if not self.secrets:
+            return
 
+        if not accounts or None in accounts:
+            raise HttpError(
+                401,
+                "no_account",
+                "the body states no account, so it could belong to one that signs; a token is not "
+                f"enough for it: put this webhook's secret into {_SECRETS}",
+            )
+        if not accounts.isdisjoint(self.secrets):
+            raise HttpError(
+                401,
+                "signature_required",
+                f"this account has a secret in {_SECRETS}, so a token is not enough for it; "
+                "its body must come signed with that secret",
+            )
 
-def _check_token_covers(policy: WebhookPolicy, accounts: frozenset[int | None]) -> None:
-    if not policy.secrets:
-        return
+    def _signer(self, credentials: Credentials, body: bytes, now: float) -> int | None:
+        if len(credentials.signatures) != 1 or not credentials.is_fresh(now):
+            return None
 
-    if not accounts or None in accounts:
-        raise HttpError(
-            401,
-            "no_account",
-            "the body states no account, so it could belong to one that signs; a token is not "
-            f"enough for it: put this webhook's secret into {_SECRETS}",
-        )
-    if not accounts.isdisjoint(policy.secrets):
-        raise HttpError(
-            401,
-            "signature_required",
-            f"this account has a secret in {_SECRETS}, so a token is not enough for it; "
-            "its body must come signed with that secret",
-        )
+        given = credentials.signatures[0].lower()
+        signed = b"".join((credentials.timestamps[0], b".", body))
+        # Every secret is tried, also after a match: the time taken must not tell which matched.
+        matches = [
+            account
+            for account, secrets in self.secrets.items()
+            for secret in secrets
+            if hmac.compare_digest(_signature(secret, signed), given)
+        ]
+        return matches[0] if matches else None
 
-
-def _signer(policy: WebhookPolicy, credentials: Credentials, body: bytes, now: float) -> int | None:
-    if len(credentials.signatures) != 1 or not _is_fresh(credentials, now):
-        return None
-
-    given = credentials.signatures[0].lower()
-    signed = b"".join((credentials.timestamps[0], b".", body))
-    # Every secret is tried, also after a match: the time taken must not tell which one matched.
-    matches = [
-        account
-        for account, secrets in policy.secrets.items()
-        for secret in secrets
-        if hmac.compare_digest(_signature(secret, signed), given)
-    ]
-    return matches[0] if matches else None
+    def _unauthenticated(self, credentials: Credentials, now: float) -> HttpError:
+        if self.secrets and credentials.signatures:
+            reason = hint = "bad_signature" if credentials.is_fresh(now) else "bad_timestamp"
+        elif self.token is not None and credentials.tokens:
+            reason = hint = "bad_token"
+        else:
+            reason, hint = "no_credentials", "no_token" if self.token else "no_signature"
+        return HttpError(401, reason, _HINTS[hint])
 
 
 def _signature(secret: str, signed: bytes) -> bytes:
     return b"sha256=" + hmac.digest(secret.encode(), signed, "sha256").hex().encode()
-
-
-def _is_fresh(credentials: Credentials, now: float) -> bool:
-    if len(credentials.timestamps) != 1:
-        return False
-
-    stamp = credentials.timestamps[0]
-    is_valid = stamp.isdigit() and len(stamp) <= _TIMESTAMP_DIGITS
-    return is_valid and abs(now - int(stamp)) <= MAX_SKEW_S
-
-
-def _unauthenticated(policy: WebhookPolicy, credentials: Credentials, now: float) -> HttpError:
-    reason = _reason(policy, credentials, now)
-    if reason == "no_credentials" and policy.token is None:
-        return HttpError(401, reason, _HINTS["no_signature"])
-    return HttpError(401, reason, _HINTS[reason])
-
-
-def _reason(policy: WebhookPolicy, credentials: Credentials, now: float) -> str:
-    if policy.secrets and credentials.signatures:
-        return "bad_signature" if _is_fresh(credentials, now) else "bad_timestamp"
-    return "bad_token" if policy.token is not None and credentials.tokens else "no_credentials"
 
 
 def is_loopback(host: str) -> bool:

@@ -4,22 +4,19 @@ Requests that arrive together share one commit, so its cost does not grow with t
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Final, TypeVar
+from functools import partial
+from typing import Concatenate, ParamSpec, TypeVar
 
 import anyio
 import anyio.to_thread
 import msgspec
 import structlog
 
-from worker.core.stream_entry import SpoolPosition
 from worker.errors import SpoolError
-from worker.ingest.spool.spool_database import SpoolStats
 from worker.ingest.spool.spool_file import SpoolFile, SpoolRow
 
-_BATCH_BYTES: Final = 4 * 1024 * 1024
-
+P = ParamSpec("P")
 T = TypeVar("T")
 
 log = structlog.get_logger()
@@ -33,26 +30,23 @@ class _Append:
 
 
 class SpoolQueue:
-    """Runs a `SpoolFile` in a thread, one call at a time; `run` commits what `add` is given.
-
-    An event waits until `mark_drained` says that the stream has it; `delete_drained` deletes it.
-    """
+    """Makes a `SpoolFile` asynchronous; `run` commits what `add` is given."""
 
     def __init__(self, file: SpoolFile) -> None:
-        self._file = file
+        self.file = file
         self._appends: list[_Append] = []
         self._has_appends = anyio.Event()
         self._one_at_a_time = anyio.CapacityLimiter(1)
 
     async def open(self) -> None:
         """Open the file; raises `ConfigurationError`."""
-        previous = await self._call(self._file.open)
+        previous = await self.call(SpoolFile.open)
         if previous is not None:
             log.warning("spool.target_changed", previous=previous)
 
     def close(self) -> None:
         """Close the file; its events stay for the next start."""
-        self._file.close()
+        self.file.close()
 
     async def run(self) -> None:
         """Commit events until cancelled."""
@@ -78,43 +72,21 @@ class SpoolQueue:
         if append.error is not None:
             raise append.error
 
-    @property
-    def identity(self) -> str:
-        """The unique id of the spool; a file that was created anew has another."""
-        return self._file.identity
-
-    async def oldest(self, count: int) -> list[SpoolRow]:
-        """Return the first events that wait, up to `count`."""
-        return await self._call(self._file.oldest, count, _BATCH_BYTES)
-
-    async def mark_drained(self, position: SpoolPosition) -> None:
-        """Stop returning the events up to this position, which the stream has."""
-        await self._call(self._file.mark_drained, position)
-
-    async def delete_drained(self) -> None:
-        """Delete the events that the stream has; raises `SpoolError` on a full disk."""
-        await self._call(self._file.delete_drained)
-
-    async def move_to_end(self, row: SpoolRow) -> None:
-        """Move an event behind all others."""
-        await self._call(self._file.move_to_end, row)
-
-    async def stats(self) -> SpoolStats:
-        """Return how much waits and how much is in use."""
-        return await self._call(self._file.stats)
+    async def call(
+        self, method: Callable[Concatenate[SpoolFile, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Call a method of the file in a thread, one at a time."""
+        bound = partial(method, self.file, *args, **kwargs)
+        return await anyio.to_thread.run_sync(bound, limiter=self._one_at_a_time)
 
     async def probe(self) -> None:
         """Raise `SpoolError` unless another webhook can be stored now."""
-        await self._call(self._file.probe)
-
-    def drain_lock(self) -> AbstractContextManager[bool]:
-        """Yield whether this worker may drain now: of those that share the directory, one may."""
-        return self._file.drain_lock()
+        await self.call(SpoolFile.probe)
 
     async def _commit(self, batch: Sequence[_Append]) -> None:
         error = None
         try:
-            await self._call(self._file.append, [append.row for append in batch])
+            await self.call(SpoolFile.append, [append.row for append in batch])
         except SpoolError as failure:
             error = failure
         if error is not None and error.reason == "spool_full" and len(batch) > 1:
@@ -125,9 +97,6 @@ class SpoolQueue:
         for append in batch:
             append.error = error
             append.done.set()
-
-    async def _call(self, method: Callable[..., T], *arguments: object) -> T:
-        return await anyio.to_thread.run_sync(method, *arguments, limiter=self._one_at_a_time)
 
 
 def decode(row: SpoolRow) -> dict[str, bytes]:

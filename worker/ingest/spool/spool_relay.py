@@ -18,7 +18,7 @@ import structlog
 
 from worker.core.stream_entry import SpoolPosition
 from worker.errors import SpoolError, WorkerError
-from worker.ingest.spool.spool_file import SpoolRow
+from worker.ingest.spool.spool_file import SpoolFile, SpoolRow
 from worker.ingest.spool.spool_queue import SpoolQueue, decode
 from worker.ops.logs import LogThrottle, error_site
 from worker.ops.metrics import Metrics
@@ -30,6 +30,7 @@ _IDLE_S: Final = 5.0
 _RETRY_S: Final = (0.25, 0.5, 1.0, 2.0)
 _LOG_EVERY_S: Final = 60.0
 _MAX_BATCH: Final = 100
+_BATCH_BYTES: Final = 4 * 1024 * 1024
 
 _SEQUENCE_BITS: Final = 63
 
@@ -86,15 +87,15 @@ class SpoolRelay:
 
         await self._stream.ping()
         self.unavailable = False
-        with self._spool.drain_lock() as is_locked:
+        with self._spool.file.drain_lock() as is_locked:
             if is_locked and has_work:
                 await self._drain()
 
     async def _drain(self) -> None:
         """Relay all events, and delete them where the disk allows it."""
         relayed = 0
-        await self._record(await self._add(self._spool.identity, []))
-        while rows := await self._spool.oldest(self._batch_size):
+        await self._record(await self._add(self._spool.file.identity, []))
+        while rows := await self._spool.call(SpoolFile.oldest, self._batch_size, _BATCH_BYTES):
             relayed += await self._relay_batch(rows)
             self._batch_size = min(2 * self._batch_size, _MAX_BATCH)
             if not self._must_delete:
@@ -113,7 +114,7 @@ class SpoolRelay:
             # One at a time from now on: a server that is nearly full must not get the same rows
             # again. A row that fails for another reason than an outage must not block the others.
             if len(rows) == 1 and not isinstance(error, WorkerError):
-                await self._spool.move_to_end(rows[0])
+                await self._spool.call(SpoolFile.move_to_end, rows[0])
             self._batch_size = 1
             raise
         return await self._record(reply)
@@ -126,21 +127,21 @@ class SpoolRelay:
 
     async def _record(self, reply: tuple[SpoolPosition, int]) -> int:
         self._last_relayed, added = reply
-        await self._spool.mark_drained(self._last_relayed)
+        await self._spool.call(SpoolFile.mark_drained, self._last_relayed)
         self._metrics.webhook_spool_drained.inc(added)
         return added
 
     async def _delete_drained(self) -> None:
         """Delete what the stream has; an error is logged, and it is tried again later."""
         try:
-            await self._spool.delete_drained()
+            await self._spool.call(SpoolFile.delete_drained)
             self._must_delete = False
         except SpoolError as error:
             self._must_delete = True
             self._log("spool.failed", error)
 
     async def _measure(self) -> int:
-        stats = await self._spool.stats()
+        stats = await self._spool.call(SpoolFile.stats)
         self._metrics.webhook_spool_bytes.set(stats.used_bytes)
         self._metrics.webhook_spool_entries.set(stats.entries)
         return stats.entries
