@@ -31,11 +31,21 @@ _HINTS: Final = {
     "bad_timestamp": f"X-Chatwoot-Timestamp must be Unix time within {MAX_SKEW_S} s of this"
     " worker's clock; set both clocks by NTP",
     "bad_token": f"the token in the URL is not the one of {_TOKEN}",
-    "no_token": f"add ?token=… with the value of {_TOKEN} to the webhook's URL in Chatwoot",
-    "no_signature": "X-Chatwoot-Signature is missing; use a Chatwoot that signs webhooks (4.13 or"
-    f" newer), or set {_TOKEN}",
+    "no_credentials": f"add ?token=… with the value of {_TOKEN} to the webhook's URL in Chatwoot",
+    "wrong_account": "the body belongs to another account than the secret that signed it; check"
+    f" which account has which secret in {_SECRETS}",
+    "no_account": "the body states no account, so it could belong to one that signs; a token is"
+    f" not enough for it: put this webhook's secret into {_SECRETS}",
+    "signature_required": f"this account has a secret in {_SECRETS}, so a token is not enough for"
+    " it; its body must come signed with that secret",
 }
-"""What to change; the reason of `no_token` and `no_signature` is `no_credentials`."""
+"""What to change, by the reason of a 401."""
+
+_NO_SIGNATURE: Final = (
+    "X-Chatwoot-Signature is missing; use a Chatwoot that signs webhooks (4.13 or newer), or set "
+    f"{_TOKEN}"
+)
+"""What to change where no token is set: the reason is `no_credentials`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,37 +165,16 @@ class WebhookPolicy:
         if signer is not None and accounts <= {signer}:
             return signer
 
-        if has_token:
-            self._check_token_covers(accounts)
+        if not has_token:
+            if signer is not None:
+                raise _unauthorized("wrong_account")
             return None
 
-        if signer is not None:
-            raise HttpError(
-                401,
-                "wrong_account",
-                "the body belongs to another account than the secret that signed it; "
-                f"check which account has which secret in {_SECRETS}",
-            )
-        return None
-
-    def _check_token_covers(self, accounts: frozenset[int | None]) -> None:
-        if not self.secrets:
-            return
-
-        if not accounts or None in accounts:
-            raise HttpError(
-                401,
-                "no_account",
-                "the body states no account, so it could belong to one that signs; a token is not "
-                f"enough for it: put this webhook's secret into {_SECRETS}",
-            )
+        if self.secrets and (not accounts or None in accounts):
+            raise _unauthorized("no_account")
         if not accounts.isdisjoint(self.secrets):
-            raise HttpError(
-                401,
-                "signature_required",
-                f"this account has a secret in {_SECRETS}, so a token is not enough for it; "
-                "its body must come signed with that secret",
-            )
+            raise _unauthorized("signature_required")
+        return None
 
     def _signer(self, credentials: Credentials, body: bytes, now: float) -> int | None:
         if len(credentials.signatures) != 1 or not credentials.is_fresh(now):
@@ -204,12 +193,14 @@ class WebhookPolicy:
 
     def _unauthenticated(self, credentials: Credentials, now: float) -> HttpError:
         if self.secrets and credentials.signatures:
-            reason = hint = "bad_signature" if credentials.is_fresh(now) else "bad_timestamp"
-        elif self.token is not None and credentials.tokens:
-            reason = hint = "bad_token"
-        else:
-            reason, hint = "no_credentials", "no_token" if self.token else "no_signature"
-        return HttpError(401, reason, _HINTS[hint])
+            return _unauthorized("bad_signature" if credentials.is_fresh(now) else "bad_timestamp")
+        if self.token is None:
+            return HttpError(401, "no_credentials", _NO_SIGNATURE)
+        return _unauthorized("bad_token" if credentials.tokens else "no_credentials")
+
+
+def _unauthorized(reason: str) -> HttpError:
+    return HttpError(401, reason, _HINTS[reason])
 
 
 def _signature(secret: str, signed: bytes) -> bytes:

@@ -1,7 +1,6 @@
 """The open connections of one port: how many there may be, and which one is closed for another."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import chain
 from typing import Final, Generic, NamedTuple, TypeVar
 from weakref import WeakMethod
@@ -9,8 +8,7 @@ from weakref import WeakMethod
 from starlette.types import Scope
 
 MAX_PUBLIC: Final = 512
-"""Connections to the public port. Each can hold 64 KiB of head and 64 KiB of body unauthenticated.
-"""
+"""Connections to the public port. Unauthenticated, each can hold 64 KiB of head and of body."""
 
 MAX_OPS: Final = 64
 """Connections to the ops port."""
@@ -23,8 +21,7 @@ _CALLBACK: Final = "mark_authenticated"
 C = TypeVar("C")
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectionLimits:
+class ConnectionLimits(NamedTuple):
     """How many connections each port may have."""
 
     public: int
@@ -43,15 +40,10 @@ def connection_limits(open_files: int) -> ConnectionLimits:
     return ConnectionLimits(public=max(1, min(MAX_PUBLIC, available - ops)), ops=ops)
 
 
-class _State(NamedTuple):
-    is_answering: bool = False
-    is_authenticated: bool = False
-
-
-_WAITING: Final = _State()
-_ANSWERING: Final = _State(is_answering=True)
-_WAITING_AUTHENTICATED: Final = _State(is_authenticated=True)
-_ANSWERING_AUTHENTICATED: Final = _State(is_answering=True, is_authenticated=True)
+# The state of a connection is a sum of these flags.
+_WAITING: Final = 0
+_ANSWERING: Final = 1
+_AUTHENTICATED: Final = 2
 
 
 class Connections(Generic[C]):
@@ -64,14 +56,9 @@ class Connections(Generic[C]):
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._states: dict[C, _State] = {}
+        self._states: dict[C, int] = {}
         # Dicts preserve order: the first connection has been in its state for longest.
-        self._queues: dict[_State, dict[C, None]] = {
-            _WAITING: {},
-            _ANSWERING: {},
-            _WAITING_AUTHENTICATED: {},
-            _ANSWERING_AUTHENTICATED: {},
-        }
+        self._by_state: Final[tuple[dict[C, None], ...]] = ({}, {}, {}, {})
 
     def __len__(self) -> int:
         return len(self._states)
@@ -82,7 +69,7 @@ class Connections(Generic[C]):
 
     def is_authenticated(self, connection: C) -> bool:
         """Tell whether a request on it has shown a valid signature, token or key."""
-        return self._states.get(connection, _WAITING).is_authenticated
+        return bool(self._states.get(connection, _WAITING) & _AUTHENTICATED)
 
     def add(self, connection: C) -> C | None:
         """Add a waiting connection; returns the one to close for it, which is removed.
@@ -96,42 +83,40 @@ class Connections(Generic[C]):
             self.remove(closed)
         if closed is not connection:
             self._states[connection] = _WAITING
-            self._queues[_WAITING][connection] = None
+            self._by_state[_WAITING][connection] = None
         return closed
 
     def remove(self, connection: C) -> None:
         """Remove a connection that is closed."""
         state = self._states.pop(connection, None)
         if state is not None:
-            del self._queues[state][connection]
+            del self._by_state[state][connection]
 
     def wait(self, connection: C) -> None:
         """Let it wait for a request from now on."""
-        self._move(connection, is_answering=False)
+        self._move(connection, remove=_ANSWERING)
 
     def answer(self, connection: C) -> None:
         """Let it be answering from now on."""
-        self._move(connection, is_answering=True)
+        self._move(connection, add=_ANSWERING)
 
     def authenticate(self, connection: C) -> None:
         """Let it be authenticated from now on."""
         if not self.is_authenticated(connection):
-            self._move(connection, is_authenticated=True)
+            self._move(connection, add=_AUTHENTICATED)
 
     def _next_to_close(self, newcomer: C) -> C:
-        waiting, answering = self._queues[_WAITING], self._queues[_ANSWERING]
-        # Else a flood of requests would close every new connection before its request is read.
-        first, second = (
-            (answering, waiting) if len(answering) > len(waiting) else (waiting, answering)
-        )
-        return next(chain(first, second, self._queues[_WAITING_AUTHENTICATED]), newcomer)
+        waiting, answering, waiting_authenticated, _ = self._by_state
+        # The larger group first: else a flood of requests would close new connections unread.
+        groups = sorted((waiting, answering), key=len, reverse=True)
+        return next(chain(*groups, waiting_authenticated), newcomer)
 
-    def _move(self, connection: C, **change: bool) -> None:
+    def _move(self, connection: C, *, add: int = 0, remove: int = 0) -> None:
         state = self._states.get(connection)
         if state is not None:
-            del self._queues[state][connection]
-            self._states[connection] = state = state._replace(**change)
-            self._queues[state][connection] = None
+            del self._by_state[state][connection]
+            self._states[connection] = state = (state | add) & ~remove
+            self._by_state[state][connection] = None
 
 
 def on_authenticated(scope: Scope, callback: Callable[[], None]) -> None:

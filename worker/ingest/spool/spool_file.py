@@ -196,7 +196,10 @@ class SpoolFile:
         previous = None
         if locked(self._users_lock):
             self._connect()
-            previous = self._set_target()
+            previous = self._read_target()
+            if previous != self._target:
+                with self._transaction():
+                    self._write_target()
         fcntl.flock(self._users_lock, fcntl.LOCK_SH)
         if self._opened is None:
             self._connect()
@@ -206,7 +209,7 @@ class SpoolFile:
                 f"{SETTING}={self._directory} is in use by a worker of another stream ({target}): "
                 "give each installation a directory of its own"
             )
-        return previous
+        return None if previous == self._target else previous
 
     def _connect(self) -> None:
         self._opened = spool_database.connect(self._path, self._max_bytes)
@@ -214,13 +217,8 @@ class SpoolFile:
         self.identity = spool_database.identify(self._opened)
         self._drained = 0
 
-    def _set_target(self) -> str | None:
-        previous = self._read_target()
-        if previous == self._target:
-            return None
-        with self._transaction() as connection:
-            connection.execute("REPLACE INTO facts VALUES ('target', ?)", (self._target,))
-        return previous
+    def _write_target(self) -> None:
+        self._connection.execute("REPLACE INTO facts VALUES ('target', ?)", (self._target,))
 
     def _read_target(self) -> str | None:
         row = self._connection.execute("SELECT value FROM facts WHERE name = 'target'").fetchone()
@@ -253,7 +251,7 @@ class SpoolFile:
             self._connection.close()
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._connect()
-            self._connection.execute("REPLACE INTO facts VALUES ('target', ?)", (self._target,))
+            self._write_target()
 
 
 def _inode(path: Path) -> tuple[int, int]:
