@@ -1,4 +1,4 @@
-"""An application on a real socket, and plain bytes to talk to it."""
+"""An application on a real socket, and a client that sends plain bytes."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,7 +18,7 @@ from worker.web.server import bind, bound_port, serve
 
 @dataclass(frozen=True)
 class Served:
-    """A server at work: where it listens, how to stop it, and when it has."""
+    """A running server: its port, an event that stops it, and one set when it has stopped."""
 
     port: int
     stop: anyio.Event
@@ -29,7 +29,7 @@ class Served:
         return await anyio.connect_tcp("127.0.0.1", self.port)
 
     async def ask(self, request: bytes) -> bytes:
-        """Send a request, give all that comes back until the server closes."""
+        """Send a request; returns everything until the server closes."""
         async with await self.connect() as connection:
             await connection.send(request)
             return await read_all(connection)

@@ -1,4 +1,4 @@
-"""Bodies share memory: what is free, who makes room, and who waits for it."""
+"""Bodies share memory: what is not counted, which body is evicted, and which one waits."""
 
 import anyio
 import pytest
@@ -9,7 +9,7 @@ from worker.ingest.body_budget import FREE_BYTES, BodyBudget, BodyBuffer, BodyEv
 LARGE = b"x" * (FREE_BYTES + 100)
 
 
-async def test_what_each_body_has_free_is_not_counted() -> None:
+async def test_free_bytes_of_each_body_are_not_counted() -> None:
     budget = BodyBudget(0)
     with budget.buffer(authenticated=False) as one, budget.buffer(authenticated=False) as other:
         for body in (one, other):
@@ -32,8 +32,8 @@ async def more(body: BodyBuffer) -> None:
         await anyio.sleep_forever()
 
 
-async def test_the_longest_waiting_body_makes_room() -> None:
-    """At once, so that the memory is free before the new one takes it."""
+async def test_the_body_that_arrives_for_longest_is_evicted() -> None:
+    """At once, so that its memory is free before the new body uses it."""
     budget = BodyBudget(150)
     with (
         budget.buffer(authenticated=False) as small,
@@ -48,7 +48,7 @@ async def test_the_longest_waiting_body_makes_room() -> None:
             await more(old)
 
 
-async def test_a_body_that_waits_for_longest_makes_room_itself() -> None:
+async def test_a_body_that_arrives_for_longest_is_evicted_for_its_own_chunk() -> None:
     budget = BodyBudget(150)
     with budget.buffer(authenticated=False) as old, budget.buffer(authenticated=False) as new:
         await old.add(LARGE[:-90])
@@ -57,7 +57,7 @@ async def test_a_body_that_waits_for_longest_makes_room_itself() -> None:
             await old.add(b"x" * 50)
 
 
-async def test_a_body_that_has_arrived_wholly_is_waited_for() -> None:
+async def test_a_complete_body_is_waited_for() -> None:
     budget = BodyBudget(150)
     async with anyio.create_task_group() as tasks:
         with budget.buffer(authenticated=True) as new:
@@ -67,11 +67,11 @@ async def test_a_body_that_has_arrived_wholly_is_waited_for() -> None:
                 tasks.start_soon(new.add, LARGE)
                 await wait_until(lambda: new.lacked_memory, "the new body waits")
                 assert (len(whole), len(new)) == (len(LARGE), 0)
-            await wait_until(lambda: len(new) == len(LARGE), "the new body has room")
+            await wait_until(lambda: len(new) == len(LARGE), "the new body has memory")
 
 
-async def test_of_authenticated_bodies_the_newest_makes_room() -> None:
-    """They could wait for each other for ever."""
+async def test_of_authenticated_bodies_the_newest_is_evicted() -> None:
+    """Waiting for each other would be a deadlock."""
     budget = BodyBudget(150)
     with budget.buffer(authenticated=True) as old, budget.buffer(authenticated=True) as new:
         await old.add(LARGE[:-90])
@@ -82,18 +82,18 @@ async def test_of_authenticated_bodies_the_newest_makes_room() -> None:
             await new.add(LARGE)
 
 
-async def test_an_authenticated_body_makes_no_room_for_a_stranger() -> None:
+async def test_an_authenticated_body_is_not_evicted_for_an_unauthenticated_one() -> None:
     budget = BodyBudget(150)
     with (
-        budget.buffer(authenticated=True) as proven,
-        budget.buffer(authenticated=False) as stranger,
+        budget.buffer(authenticated=True) as known,
+        budget.buffer(authenticated=False) as other,
     ):
-        await proven.add(LARGE)
+        await known.add(LARGE)
         with pytest.raises(BodyEvicted):
-            await stranger.add(LARGE)
+            await other.add(LARGE)
 
 
-async def test_what_is_dropped_is_room_for_others() -> None:
+async def test_cleared_memory_is_free_for_others() -> None:
     budget = BodyBudget(150)
     with budget.buffer(authenticated=True) as one, budget.buffer(authenticated=False) as other:
         await one.add(LARGE)

@@ -16,7 +16,7 @@ from worker.web.connection_limit import (
 
 
 def full(*names: str) -> Connections[str]:
-    """Connections that have no room left."""
+    """Connections at their limit."""
     connections = Connections[str](len(names))
     for name in names:
         assert connections.add(name) is None
@@ -40,7 +40,7 @@ def test_the_longest_waiting_one_is_closed() -> None:
     assert len(connections) == 3
 
 
-def test_one_that_answers_or_is_authenticated_is_spared() -> None:
+def test_answering_and_authenticated_ones_are_not_closed() -> None:
     connections = full("answering", "known", "a", "b")
     connections.answer("answering")
     connections.authenticate("known")
@@ -48,7 +48,7 @@ def test_one_that_answers_or_is_authenticated_is_spared() -> None:
     assert [connections.add(name) for name in "cd"] == ["a", "b"]
 
 
-def test_an_authenticated_one_goes_when_no_stranger_waits() -> None:
+def test_an_authenticated_one_is_closed_when_all_are_authenticated() -> None:
     connections = full("used", "idle", "answering")
     for name in ("used", "idle", "answering"):
         connections.authenticate(name)
@@ -58,7 +58,7 @@ def test_an_authenticated_one_goes_when_no_stranger_waits() -> None:
     assert [connections.add("c"), connections.add("d")] == ["idle", "c"]
 
 
-def test_the_new_one_goes_when_all_answer_authenticated_requests() -> None:
+def test_the_new_one_is_closed_when_all_answer_authenticated_requests() -> None:
     connections = full("a", "b")
     for name in "ab":
         connections.answer(name)
@@ -68,8 +68,8 @@ def test_the_new_one_goes_when_all_answer_authenticated_requests() -> None:
     assert len(connections) == 2
 
 
-def test_strangers_that_keep_us_busy_do_not_close_who_comes() -> None:
-    """Else each connection would be closed by the next before its request is read."""
+def test_a_flood_of_requests_does_not_close_new_connections() -> None:
+    """Else each connection would be closed for the next before its request is read."""
     connections = full("a", "b", "c", "d")
     for name in "abcd":
         connections.answer(name)
@@ -77,7 +77,7 @@ def test_strangers_that_keep_us_busy_do_not_close_who_comes() -> None:
     assert [connections.add(name) for name in "efg"] == ["a", "b", "e"]
 
 
-def test_what_was_closed_is_not_counted_again() -> None:
+def test_changes_of_a_closed_connection_have_no_effect() -> None:
     connections = full("a", "b")
     connections.add("c")
     for change in (connections.wait, connections.answer, connections.authenticate):
@@ -108,7 +108,9 @@ def test_a_port_is_crowded_before_it_is_full() -> None:
         (2, ConnectionLimits(1, 1)),
     ],
 )
-def test_both_ports_leave_room_for_the_rest(open_files: int, expected: ConnectionLimits) -> None:
+def test_both_ports_leave_descriptors_for_the_rest(
+    open_files: int, expected: ConnectionLimits
+) -> None:
     assert connection_limits(open_files) == expected
 
 
@@ -120,7 +122,7 @@ class Connection:
         self.authenticated = True
 
 
-def test_a_request_authenticates_its_connection_and_does_not_keep_it() -> None:
+def test_a_request_authenticates_its_connection_and_does_not_keep_it_alive() -> None:
     connection = Connection()
     scope: dict[str, Any] = {"state": {}}
     on_authenticated(scope, connection.authenticate)

@@ -5,8 +5,7 @@ with 200 only once the event is durable. The consumer judges the event's content
 """
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from typing import Final
 from urllib.parse import unquote_to_bytes
@@ -116,8 +115,7 @@ class WebhookApp:
             mark_authenticated(request.scope)
         with self._budget.buffer(authenticated=has_token) as buffer:
             payload = await self._read(request, buffer, deadline)
-            late = HttpError(503, "timeout", "the event could not be stored in time; try again")
-            with _error_at(deadline, late):
+            with anyio.CancelScope(deadline=deadline):
                 fields = {"payload": payload, **_expect(instance), **_delivery(request)}
                 account = await self._authorize(request, credentials, payload, has_token=has_token)
                 if account is not None:
@@ -125,6 +123,7 @@ class WebhookApp:
                 if is_about_bot(payload):
                     return AcceptedEvent(None, "bot_contact")
                 return await self._acceptor.accept(fields, deadline)
+        raise HttpError(503, "timeout", "the event could not be stored in time; try again")
 
     def _check_headers(self, request: Request, credentials: Credentials) -> None:
         if self._policy.closed:
@@ -133,14 +132,11 @@ class WebhookApp:
         webhook_body.check_type(request.headers)
 
     async def _read(self, request: Request, buffer: BodyBuffer, deadline: float) -> bytes:
-        slow = HttpError(408, "slow_body", f"the body did not come within {self._answer_s:g} s")
-        try:
-            with _error_at(deadline, slow):
-                return await webhook_body.read(request, self._policy.max_body_bytes, buffer)
-        except HttpError as error:
-            if error is slow and buffer.lacked_memory:
-                raise webhook_body.busy() from error
-            raise
+        with anyio.CancelScope(deadline=deadline):
+            return await webhook_body.read(request, self._policy.max_body_bytes, buffer)
+        if buffer.lacked_memory:
+            raise webhook_body.busy()
+        raise HttpError(408, "slow_body", f"the body did not come within {self._answer_s:g} s")
 
     async def _authorize(
         self, request: Request, credentials: Credentials, payload: bytes, *, has_token: bool
@@ -177,15 +173,6 @@ class WebhookApp:
         suppressed = self._throttle.ready(error_site(error))
         if suppressed is not None:
             log.error("webhook.failed", error=error_site(error), suppressed=suppressed)
-
-
-@contextmanager
-def _error_at(deadline: float, error: HttpError) -> Iterator[None]:
-    """Cancel the block at the deadline and raise the error."""
-    with anyio.CancelScope(deadline=deadline) as scope:
-        yield
-    if scope.cancelled_caught:
-        raise error
 
 
 def _instance_segment(scope: Scope) -> bytes | None:

@@ -9,7 +9,7 @@ import hmac
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv6Address, ip_address
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
@@ -213,10 +213,8 @@ def is_loopback(host: str) -> bool:
         return True
 
     try:
-        address: IPv4Address | IPv6Address = ip_address(host)
+        address = ip_address(host)
     except ValueError:
         return False
-
-    if isinstance(address, IPv6Address) and address.ipv4_mapped:
-        address = address.ipv4_mapped
-    return address.is_loopback
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return (mapped or address).is_loopback
