@@ -97,9 +97,8 @@ async def test_a_partial_pipelined_request_does_not_end_the_one_before() -> None
     async with served(slow.app, head_s=0.02) as at, await at.connect() as connection:
         await connection.send(GET + b"GET / HT")
         await slow.asked.wait()
-        await at.ask(
-            b""
-        )  # returns once its time for a head, and so that of the partial one, is over
+        # Returns after its time limit, and so after that of the partial head.
+        await at.ask(b"")
         slow.go.set()
 
         assert (await read_all(connection)).endswith(b"done")
