@@ -1,4 +1,4 @@
-"""An application on a real socket, and plain bytes to talk to it."""
+"""An application on a real socket, and a client that sends plain bytes."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,13 +10,15 @@ import anyio
 from anyio.abc import SocketStream
 from starlette.types import ASGIApp
 
-from worker.web.http_protocol import Limits
-from worker.web.server import Report, bind, bound_port, serve
+from worker.ops.metrics import Metrics
+from worker.web.connection_monitor import ConnectionMonitor
+from worker.web.http_protocol import PortLimits
+from worker.web.server import bind, bound_port, serve
 
 
 @dataclass(frozen=True)
 class Served:
-    """A server at work: where it listens, how to stop it, and when it has."""
+    """A running server: its port, an event that stops it, and one set when it has stopped."""
 
     port: int
     stop: anyio.Event
@@ -27,7 +29,7 @@ class Served:
         return await anyio.connect_tcp("127.0.0.1", self.port)
 
     async def ask(self, request: bytes) -> bytes:
-        """Send a request, give all that comes back until the server closes."""
+        """Send a request; returns everything until the server closes."""
         async with await self.connect() as connection:
             await connection.send(request)
             return await read_all(connection)
@@ -35,13 +37,14 @@ class Served:
 
 @asynccontextmanager
 async def served(
-    app: ASGIApp, *, grace_s: float = 1.0, report: Report | None = None, **limits: Any
+    app: ASGIApp, *, grace_s: float = 1.0, monitor: ConnectionMonitor | None = None, **limits: Any
 ) -> AsyncIterator[Served]:
-    """Serve on a free port until the end of the block; `limits` are fields of `Limits`."""
+    """Serve on a free port until the end of the block; `limits` are fields of `PortLimits`."""
     sock = bind("127.0.0.1", 0, name="HTTP")
     server = Served(bound_port(sock), anyio.Event(), anyio.Event())
+    monitor = monitor or ConnectionMonitor(Metrics("1", max_instances=1), "http")
     serving = partial(
-        serve, app, sock, stop=server.stop, grace_s=grace_s, limits=Limits(**limits), report=report
+        serve, app, sock, monitor, stop=server.stop, grace_s=grace_s, limits=PortLimits(**limits)
     )
 
     async def until_stopped(*, task_status: anyio.abc.TaskStatus[None]) -> None:

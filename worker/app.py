@@ -33,7 +33,7 @@ from worker.errors import ConfigurationError
 from worker.ingest.spool.spool_file import SpoolFile
 from worker.ingest.spool.spool_queue import SpoolQueue
 from worker.ingest.spool.spool_relay import SpoolRelay
-from worker.ingest.webhook import PATH, webhook_app
+from worker.ingest.webhook import PATH, WebhookApp
 from worker.ingest.webhook_auth import WebhookPolicy, is_loopback
 from worker.maintenance.bot_purge import purge_twice
 from worker.ops.health import Health
@@ -49,8 +49,9 @@ from worker.store.admin.bot_contact_purge import BotPurge
 from worker.store.client import Client, create_client
 from worker.store.stream.stream_reader import StreamProducer
 from worker.web import connection_limit, socket_activation
-from worker.web.http_protocol import Limits
-from worker.web.server import PortName, Report, addresses, bind, bound_port, serve
+from worker.web.connection_monitor import ConnectionMonitor, PortName
+from worker.web.http_protocol import PortLimits
+from worker.web.server import addresses, bind, bound_port, serve
 
 log = structlog.get_logger()
 
@@ -286,25 +287,30 @@ class _Worker:
 
     async def _serve(self, servers: TaskGroup) -> None:
         open_files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        bounds = connection_limit.bounds(open_files)
+        bounds = connection_limit.connection_limits(open_files)
         probes = ops_app(self._health, self._metrics)
-        await self._serve_port(servers, "ops", probes, self._ops_socket, Limits(bounds.ops))
+        await self._serve_port(servers, "ops", probes, self._ops_socket, PortLimits(bounds.ops))
         if self._public_socket:
-            limits = Limits(bounds.public)
+            limits = PortLimits(bounds.public)
             await self._serve_port(servers, "http", self._public_app(), self._public_socket, limits)
 
     async def _serve_port(
-        self, servers: TaskGroup, name: PortName, app: ASGIApp, sock: socket.socket, limits: Limits
+        self,
+        servers: TaskGroup,
+        name: PortName,
+        app: ASGIApp,
+        sock: socket.socket,
+        limits: PortLimits,
     ) -> None:
         await servers.start(
             partial(
                 serve,
                 app,
                 sock,
+                ConnectionMonitor(self._metrics, name),
                 stop=self._stop_serving,
                 grace_s=_GRACE_S,
                 limits=limits,
-                report=Report(self._metrics, name),
             )
         )
 
@@ -312,8 +318,8 @@ class _Worker:
         settings = self._settings
         webhook = None
         if settings.webhook_enabled:
-            webhook = webhook_app(
-                self._webhook_policy, self._producer, self._metrics, refuge=self._relay
+            webhook = WebhookApp(
+                self._webhook_policy, self._producer, self._metrics, fallback=self._relay
             )
         return public_app(webhook, self._reads)
 

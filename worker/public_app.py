@@ -1,4 +1,4 @@
-"""The public port: the webhook and the reads, side by side."""
+"""The application on the public port: the webhook and the reads."""
 
 from typing import Final
 
@@ -8,7 +8,7 @@ from worker.reads import openapi, read_request
 from worker.web.http_error import HttpError
 from worker.web.response import error_answer, send_answer
 
-_OFF: Final = error_answer(
+_READS_OFF: Final = error_answer(
     HttpError(
         404,
         "reads_off",
@@ -16,20 +16,18 @@ _OFF: Final = error_answer(
     ),
     "rejected",
 )
-_NOTHING: Final = error_answer(HttpError(404, "not_found", "there is no such path"), "rejected")
+_NOT_FOUND: Final = error_answer(HttpError(404, "not_found", "there is no such path"), "rejected")
 
 
 def public_app(webhook: ASGIApp | None, reads: ASGIApp | None) -> ASGIApp:
-    """Build the application of the public port; either part may be off."""
+    """Build the application; None for a part that is off."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         raw_path: bytes = scope["raw_path"]
-        if raw_path.startswith(read_request.ROOT) or raw_path == openapi.PATH:
-            part, otherwise = reads, _OFF
-        else:
-            part, otherwise = webhook, _NOTHING
+        is_read = raw_path.startswith(read_request.ROOT) or raw_path == openapi.PATH
+        part = reads if is_read else webhook
         if part is None:
-            await send_answer(send, otherwise)
+            await send_answer(send, _READS_OFF if is_read else _NOT_FOUND)
         else:
             await part(scope, receive, send)
 

@@ -69,12 +69,18 @@ async def test_published_samples_are_read_back_with_get(place: Place, tmp_path: 
 
 
 async def test_what_the_cache_does_not_have_is_exit_code_1(place: Place, tmp_path: Path) -> None:
-    done = command(tmp_path, place.settings(), "get", INSTANCE, "message", "1")
+    """An instance that nobody knows is named as such."""
+    known = place.settings(INSTANCES=json.dumps({"3/12": INSTANCE}))
+    done = command(tmp_path, known, "get", INSTANCE, "message", "1")
+    unknown = command(tmp_path, known, "get", "lojaaurora", "message", "1")
 
-    assert done.returncode == 1
-    assert done.stdout == b""
+    assert (done.returncode, unknown.returncode) == (1, 1)
+    assert (done.stdout, unknown.stdout) == (b"", b"")
     assert done.stderr.decode().splitlines() == [
         f"chatwoot-cache: the cache of '{INSTANCE}' has no message 1"
+    ]
+    assert unknown.stderr.decode().splitlines() == [
+        f"chatwoot-cache: instance 'lojaaurora' is not known: known are '{INSTANCE}'"
     ]
 
 

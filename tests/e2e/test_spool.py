@@ -1,4 +1,4 @@
-"""Webhooks while Redis is away: answered 200 from the disk, and cached once it is back."""
+"""Webhooks while Redis is unavailable: answered 200 from the disk, and cached afterwards."""
 
 import json
 import time
@@ -38,10 +38,8 @@ def post(worker: Worker, numbers: range) -> None:
         assert max(pool.map(one, numbers)) < 4
 
 
-async def test_webhooks_of_an_outage_survive_the_worker_too(
-    private: ServerStarter, tmp_path: Path
-) -> None:
-    """Redis goes, the worker is killed, a new one starts without Redis: all of it is cached."""
+async def test_webhooks_of_an_outage_survive_kill_9(private: ServerStarter, tmp_path: Path) -> None:
+    """Redis stops, the worker is killed, a new one starts without Redis: every event is cached."""
     server, place = private("--appendonly", "yes", "--appendfsync", "always")
     settings = place.settings(WEBHOOK_SPOOL_DIR="spool")
     async with running(tmp_path, settings) as worker:
@@ -63,17 +61,17 @@ async def test_webhooks_of_an_outage_survive_the_worker_too(
         await wait_until(lambda: are_cached(place, range(1, 60)), "all is cached", timeout_s=10)
         await wait_until(lambda: worker.metric("webhook_spool_entries") == 0, "none waits")
         drained = partial(worker.metric, "webhook_spool_drained_total")
-        await wait_until(lambda: drained() == 57, "the figures say so")
+        await wait_until(lambda: drained() == 57, "the counter is updated")
         assert worker.ops("/readyz").json() == {"status": "ok"}
         post(worker, range(60, 61))
         assert worker.metric("webhook_requests_total", code="200", reason="accepted") == 1
     assert place.letters() == []
 
 
-async def test_a_redis_that_is_full_or_refuses_costs_no_webhook(
+async def test_a_redis_that_is_full_or_refuses_loses_no_webhook(
     private: ServerStarter, tmp_path: Path
 ) -> None:
-    """What only the webhook notices: the consumer has nothing to read, and goes on."""
+    """Only the webhook notices: the consumer has nothing to read."""
     _, place = private()
     async with running(tmp_path, place.settings(WEBHOOK_SPOOL_DIR=str(tmp_path))) as worker:
         post(worker, range(1, 2))
@@ -90,13 +88,13 @@ async def test_a_redis_that_is_full_or_refuses_costs_no_webhook(
         spooled = worker.metric("webhook_requests_total", code="200", reason="spooled")
         assert spooled == 20
         drained = partial(worker.metric, "webhook_spool_drained_total")
-        await wait_until(lambda: drained() == 20, "the figures say so")
+        await wait_until(lambda: drained() == 20, "the counter is updated")
 
 
-async def test_two_workers_of_a_directory_keep_and_bring_for_each_other(
+async def test_two_workers_that_share_a_directory_relay_for_each_other(
     private: ServerStarter, tmp_path: Path
 ) -> None:
-    """As PM2 starts them: the same folder and settings, numbered by NODE_APP_INSTANCE."""
+    """As PM2 starts them: the same directory and settings, numbered by NODE_APP_INSTANCE."""
     server, place = private()
     settings = place.settings(WEBHOOK_SPOOL_DIR="spool")
     del settings["CHATWOOT_CACHE_STREAM_CONSUMER"]
@@ -120,7 +118,7 @@ async def test_two_workers_of_a_directory_keep_and_bring_for_each_other(
 def post_until_full(worker: Worker, start: int) -> list[int]:
     """Post messages until the disk is full; returns the numbers of those answered 200.
 
-    As long as `/readyz` is green, the next one is taken.
+    While `/readyz` is 200, the next one is accepted.
     """
     taken: list[int] = []
     for number in range(start, start + 10_000):
@@ -137,7 +135,7 @@ def post_until_full(worker: Worker, start: int) -> list[int]:
 
 
 def numbers_on_stream(place: Place) -> list[int]:
-    """The numbers of the messages on the stream, each as often as it is there."""
+    """The numbers of the messages on the stream, with repetitions."""
     entries: Any = place.redis.xrange(place.stream)
     return sorted(json.loads(fields[b"payload"])["id"] for _, fields in entries)
 
@@ -149,7 +147,7 @@ async def none_waits(worker: Worker) -> None:
 
 
 @pytest.mark.parametrize("disk_bytes", [3 * MIB, 8 * MIB])
-async def test_a_full_disk_comes_to_the_stream_once_and_is_empty_then(
+async def test_a_full_disk_is_drained_once_and_emptied(
     private: ServerStarter, tmp_path: Path, disk_bytes: int
 ) -> None:
     server, place = private("--appendonly", "yes")
@@ -172,10 +170,10 @@ async def test_a_full_disk_comes_to_the_stream_once_and_is_empty_then(
             await wait_until(lambda: place.length() == len(taken) + 1, "the last one came")
 
 
-async def test_a_disk_that_stays_full_repeats_nothing_when_the_worker_is_killed(
+async def test_a_disk_that_stays_full_is_drained_once_although_the_worker_is_killed(
     private: ServerStarter, tmp_path: Path
 ) -> None:
-    """Another program has filled it, and nothing can be deleted; the worker dies as it drains."""
+    """Another program has filled it, so nothing can be deleted; the worker is killed."""
     server, place = private("--appendonly", "yes", "--appendfsync", "always")
     with small_disk(tmp_path, 3 * MIB) as disk:
         settings = place.settings(WEBHOOK_SPOOL_DIR=str(disk))
@@ -207,10 +205,10 @@ async def test_a_disk_that_stays_full_repeats_nothing_when_the_worker_is_killed(
             await wait_until(lambda: place.length() == len(taken) + 1, "the last one came")
 
 
-async def test_two_workers_of_a_full_disk_bring_each_webhook_once(
+async def test_two_workers_on_a_full_disk_relay_each_webhook_once(
     private: ServerStarter, tmp_path: Path
 ) -> None:
-    """One of them is killed while it drains, whichever it is."""
+    """The one that drains is killed."""
     server, place = private("--appendonly", "yes", "--appendfsync", "always")
     folders = [tmp_path / "one", tmp_path / "other"]
     with small_disk(tmp_path, 3 * MIB) as disk, ExitStack() as stack:
@@ -233,7 +231,7 @@ async def test_two_workers_of_a_full_disk_bring_each_webhook_once(
 
 
 @pytest.mark.parametrize("content", [b"these are the minutes of a meeting " * 99])
-def test_a_file_that_is_not_ours_ends_the_start_with_one_line(
+def test_a_foreign_file_ends_the_start_with_one_line(
     place: Place, tmp_path: Path, content: bytes
 ) -> None:
     (tmp_path / "webhooks.sqlite3").write_bytes(content)

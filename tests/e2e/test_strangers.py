@@ -1,7 +1,6 @@
-"""Strangers attack both ports of a real worker; nobody who has the secret is refused meanwhile.
+"""Unauthenticated clients attack both ports of a real worker; signed webhooks are still accepted.
 
-None of them can sign. Each attack goes on as fast as it can while webhooks are posted, and
-connects again whenever it is closed.
+Each attack runs as fast as it can while webhooks are posted, and reconnects when it is closed.
 """
 
 import sys
@@ -44,7 +43,7 @@ LIMITED: Final = (
 
 
 def forged(*headers: str) -> bytes:
-    """The head of a webhook that could be signed as far as its headers say."""
+    """The head of a webhook with a forged signature."""
     known = signed(b"", "guessed").items()
     lines = [
         "POST /chatwoot/webhook HTTP/1.1",
@@ -58,7 +57,7 @@ def forged(*headers: str) -> bytes:
 
 @dataclass(frozen=True)
 class Attack:
-    """What each of many connections sends at first, and then again and again."""
+    """What each connection sends first, and then repeatedly."""
 
     first: bytes
     rest: bytes = b""
@@ -67,7 +66,7 @@ class Attack:
     reads: bool = True
 
     async def run(self, port: int, connected: list[None]) -> None:
-        """Go on until cancelled."""
+        """Attack until cancelled."""
         while True:
             with suppress(OSError):
                 async with await anyio.connect_tcp("127.0.0.1", port) as connection:
@@ -129,7 +128,7 @@ ON_OPS: Final = ("heads", "behind an answer", "requests ahead")
     ("name", "port"),
     [*((name, "http") for name in ATTACKS), *((name, "ops") for name in ON_OPS)],
 )
-async def test_nobody_with_the_secret_is_refused(
+async def test_signed_webhooks_are_accepted_during_an_attack(
     place: Place, tmp_path: Path, name: str, port: Literal["http", "ops"]
 ) -> None:
     async with running(tmp_path, place.settings(**SETTINGS)) as worker:
@@ -143,7 +142,7 @@ async def test_nobody_with_the_secret_is_refused(
 
 
 async def beside(worker: Worker, attacks: list[tuple[Attack, int]], ask: Callable[[], Any]) -> Any:
-    """Ask while strangers attack; starts once each of their connections was there."""
+    """Call `ask` during the attacks, once each of their connections was open."""
     async with anyio.create_task_group() as tasks:
         connected: list[None] = []
         for attack, port in attacks:
@@ -158,7 +157,7 @@ async def beside(worker: Worker, attacks: list[tuple[Attack, int]], ask: Callabl
 
 
 def honest(worker: Worker) -> tuple[list[int], float]:
-    """Post webhooks of usual sizes and probe; gives refusals and the slowest probe's time."""
+    """Post webhooks of usual sizes and probe; returns failures and the slowest probe's time."""
     refused, livez_s = [], 0.0
     for number in range(1, 8):
         body = raw(message(number, content="x" * (50_000 if number % 3 == 0 else 1000)))
@@ -179,7 +178,7 @@ def ports(worker: Worker) -> dict[str, int]:
 
 
 async def test_few_open_files_are_shared(private: ServerStarter, tmp_path: Path) -> None:
-    """Probes, webhooks and the way back to Redis need some too, while 600 connections wait."""
+    """While 600 connections wait, probes, webhooks and Redis need descriptors too."""
     _, place = private()
     idle = [Attack(b"GET / HT", connections=300)] * 2
     with Worker(tmp_path, place.settings(**SETTINGS), program=LIMITED) as worker:

@@ -1,17 +1,17 @@
-"""Bodies share memory: what is free, who makes room, and who waits for it."""
+"""Bodies share memory: what is not counted, which body is evicted, and which one waits."""
 
 import anyio
 import pytest
 
 from tests.waiting import wait_until
-from worker.ingest.body_budget import FREE_BYTES, Body, Budget, Evicted
+from worker.ingest.body_budget import FREE_BYTES, BodyBudget, BodyBuffer, BodyEvicted
 
 LARGE = b"x" * (FREE_BYTES + 100)
 
 
-async def test_what_each_body_has_free_is_not_counted() -> None:
-    budget = Budget(0)
-    with budget.body(proven=False) as one, budget.body(proven=False) as other:
+async def test_free_bytes_of_each_body_are_not_counted() -> None:
+    budget = BodyBudget(0)
+    with budget.buffer(authenticated=False) as one, budget.buffer(authenticated=False) as other:
         for body in (one, other):
             await body.add(b"x" * (FREE_BYTES - 1))
             await body.add(b"y")
@@ -20,81 +20,84 @@ async def test_what_each_body_has_free_is_not_counted() -> None:
 
 
 async def test_one_body_alone_may_take_more() -> None:
-    with Budget(10).body(proven=False) as body:
+    with BodyBudget(10).buffer(authenticated=False) as body:
         await body.add(LARGE)
 
     assert body.take() == LARGE
 
 
-async def more(body: Body) -> None:
+async def more(body: BodyBuffer) -> None:
     """Wait for more of a body, until it is evicted."""
-    with anyio.fail_after(1), body.arriving():
+    with anyio.fail_after(1), body.receiving():
         await anyio.sleep_forever()
 
 
-async def test_the_longest_waiting_body_makes_room() -> None:
-    """At once, so that the memory is free before the new one takes it."""
-    budget = Budget(150)
+async def test_the_body_that_arrives_for_longest_is_evicted() -> None:
+    """At once, so that its memory is free before the new body uses it."""
+    budget = BodyBudget(150)
     with (
-        budget.body(proven=False) as small,
-        budget.body(proven=False) as old,
-        budget.body(proven=False) as new,
+        budget.buffer(authenticated=False) as small,
+        budget.buffer(authenticated=False) as old,
+        budget.buffer(authenticated=False) as new,
     ):
         for body, chunk in ((small, b"x"), (old, LARGE), (new, LARGE)):
             await body.add(chunk)
 
         assert [len(small), len(old), len(new)] == [1, 0, len(LARGE)]
-        with pytest.raises(Evicted):
+        with pytest.raises(BodyEvicted):
             await more(old)
 
 
-async def test_a_body_that_waits_for_longest_makes_room_itself() -> None:
-    budget = Budget(150)
-    with budget.body(proven=False) as old, budget.body(proven=False) as new:
+async def test_a_body_that_arrives_for_longest_is_evicted_for_its_own_chunk() -> None:
+    budget = BodyBudget(150)
+    with budget.buffer(authenticated=False) as old, budget.buffer(authenticated=False) as new:
         await old.add(LARGE[:-90])
         await new.add(LARGE)
-        with pytest.raises(Evicted):
+        with pytest.raises(BodyEvicted):
             await old.add(b"x" * 50)
 
 
-async def test_a_body_that_has_arrived_wholly_is_waited_for() -> None:
-    budget = Budget(150)
+async def test_a_complete_body_is_waited_for() -> None:
+    budget = BodyBudget(150)
     async with anyio.create_task_group() as tasks:
-        with budget.body(proven=True) as new:
-            with budget.body(proven=False) as whole:
-                with whole.arriving():
+        with budget.buffer(authenticated=True) as new:
+            with budget.buffer(authenticated=False) as whole:
+                with whole.receiving():
                     await whole.add(LARGE)
                 tasks.start_soon(new.add, LARGE)
-                await wait_until(lambda: new.lacked_room, "the new body waits")
+                await wait_until(lambda: new.lacked_memory, "the new body waits")
                 assert (len(whole), len(new)) == (len(LARGE), 0)
-            await wait_until(lambda: len(new) == len(LARGE), "the new body has room")
+            await wait_until(lambda: len(new) == len(LARGE), "the new body has memory")
 
 
-async def test_of_proven_bodies_the_newest_makes_room() -> None:
-    """They could wait for each other for ever."""
-    budget = Budget(150)
-    with budget.body(proven=True) as old, budget.body(proven=True) as new:
+async def test_of_authenticated_bodies_the_newest_is_evicted() -> None:
+    """Waiting for each other would be a deadlock."""
+    budget = BodyBudget(150)
+    with budget.buffer(authenticated=True) as old, budget.buffer(authenticated=True) as new:
         await old.add(LARGE[:-90])
         await new.add(LARGE)
         await old.add(b"x" * 90)
         assert (len(old), len(new)) == (len(LARGE), 0)
-        with pytest.raises(Evicted):
+        with pytest.raises(BodyEvicted):
             await new.add(LARGE)
 
 
-async def test_a_proven_body_makes_no_room_for_a_stranger() -> None:
-    budget = Budget(150)
-    with budget.body(proven=True) as proven, budget.body(proven=False) as stranger:
-        await proven.add(LARGE)
-        with pytest.raises(Evicted):
-            await stranger.add(LARGE)
+async def test_an_authenticated_body_is_not_evicted_for_an_unauthenticated_one() -> None:
+    budget = BodyBudget(150)
+    with (
+        budget.buffer(authenticated=True) as known,
+        budget.buffer(authenticated=False) as other,
+    ):
+        await known.add(LARGE)
+        with pytest.raises(BodyEvicted):
+            await other.add(LARGE)
 
 
-async def test_what_is_dropped_is_room_for_others() -> None:
-    budget = Budget(150)
-    with budget.body(proven=True) as one, budget.body(proven=False) as other:
+async def test_cleared_memory_is_free_for_others() -> None:
+    budget = BodyBudget(150)
+    with budget.buffer(authenticated=True) as one, budget.buffer(authenticated=False) as other:
         await one.add(LARGE)
-        one.drop()
+        one.clear()
         with anyio.fail_after(1):
             await other.add(LARGE)
 

@@ -1,4 +1,4 @@
-"""The spool keeps what it was given through kill -9, says when it cannot, and mixes nothing."""
+"""The spool survives kill -9, reports what it cannot store, and serves one stream only."""
 
 import os
 import signal
@@ -17,8 +17,8 @@ from structlog.testing import capture_logs
 from tests.disks import KIB, MIB, fill, free_bytes, small_disk
 from worker.core.stream_entry import SpoolPosition
 from worker.errors import ConfigurationError, SpoolError
-from worker.ingest.spool.spool_database import NAME, read_figures
-from worker.ingest.spool.spool_file import Spooled, SpoolFile
+from worker.ingest.spool.spool_database import NAME, read_stats
+from worker.ingest.spool.spool_file import SpoolFile, SpoolRow
 from worker.ingest.spool.spool_queue import SpoolQueue, decode
 
 
@@ -47,32 +47,32 @@ async def running(directory: Path, *, max_bytes: int = MIB) -> AsyncIterator[Spo
         spool.close()
 
 
-async def drop(spool: SpoolQueue, last: Spooled) -> None:
-    await spool.mark_drained(SpoolPosition(last.spool, last.position))
-    await spool.clean()
+async def drop(spool: SpoolQueue, last: SpoolRow) -> None:
+    await spool.call(SpoolFile.mark_drained, SpoolPosition(last.spool, last.position))
+    await spool.call(SpoolFile.delete_drained)
 
 
-async def test_what_was_kept_comes_back_in_order_after_a_new_start(tmp_path: Path) -> None:
+async def test_events_are_read_in_order_after_a_restart(tmp_path: Path) -> None:
     events = [{"payload": b"\x00\xff%d" % n, "_id": b"1-%d" % n} for n in range(5)]
     async with running(tmp_path / "made" / "here") as spool:
         for event in events:
             await spool.add(event)
 
     async with running(tmp_path / "made" / "here") as spool:
-        found = await spool.oldest(100)
+        found = await spool.call(SpoolFile.oldest, 100, 10**9)
         assert [decode(row) for row in found] == events
         await drop(spool, found[2])
-        assert [decode(row) for row in await spool.oldest(1)] == events[3:4]
-        assert (await spool.figures()).entries == 2
+        assert [decode(row) for row in await spool.call(SpoolFile.oldest, 1, 10**9)] == events[3:4]
+        assert (await spool.call(SpoolFile.stats)).entries == 2
 
 
-async def test_all_that_come_at_once_share_commits(tmp_path: Path) -> None:
+async def test_concurrent_events_share_commits(tmp_path: Path) -> None:
     async with running(tmp_path, max_bytes=64 * MIB) as spool:
         async with anyio.create_task_group() as tasks:
             for n in range(2000):
                 tasks.start_soon(spool.add, {"payload": b"%d" % n})
 
-        kept = [decode(row)["payload"] for row in await spool.oldest(5000)]
+        kept = [decode(row)["payload"] for row in await spool.call(SpoolFile.oldest, 5000, 10**9)]
         assert sorted(kept, key=int) == [b"%d" % n for n in range(2000)]
 
 
@@ -89,7 +89,7 @@ for n in range(1_000_000):
 """
 
 
-def test_what_was_kept_survives_kill_9(tmp_path: Path) -> None:
+def test_committed_events_survive_kill_9(tmp_path: Path) -> None:
     command = [sys.executable, "-c", KEEPER, str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as keeper:
         assert keeper.stdout is not None
@@ -105,7 +105,7 @@ def test_what_was_kept_survives_kill_9(tmp_path: Path) -> None:
         assert kept in ([*range(last + 1)], [*range(last + 2)])
 
 
-async def test_a_full_spool_says_so_and_takes_what_still_fits(tmp_path: Path) -> None:
+async def test_a_full_spool_reports_it_and_stores_what_still_fits(tmp_path: Path) -> None:
     async with running(tmp_path, max_bytes=MIB) as spool:
         await spool.probe()
         for _ in range(10):
@@ -132,25 +132,25 @@ async def test_a_full_spool_says_so_and_takes_what_still_fits(tmp_path: Path) ->
             tasks.start_soon(add, 10)
         assert sorted(outcomes) == ["kept", "spool_full"]
 
-        await drop(spool, (await spool.oldest(99))[-1])
+        await drop(spool, (await spool.call(SpoolFile.oldest, 99, 10**9))[-1])
         await spool.probe()
         await spool.add({"payload": b"x" * 100_000})
 
 
-async def test_an_empty_spool_gives_its_room_back_to_the_disk(tmp_path: Path) -> None:
+async def test_an_empty_spool_shrinks(tmp_path: Path) -> None:
     async with running(tmp_path, max_bytes=8 * MIB) as spool:
         await spool.add({"payload": b"x" * 4 * MIB})
-        (row,) = await spool.oldest(9)
+        (row,) = await spool.call(SpoolFile.oldest, 9, 10**9)
         await drop(spool, row)
 
-        assert (await spool.figures()).entries == 0
+        assert (await spool.call(SpoolFile.stats)).entries == 0
         sizes = {path.name: path.stat().st_size for path in tmp_path.iterdir()}
         assert sizes.pop("ballast") == 256 * KIB
         assert sum(sizes.values()) < 100_000
 
 
-async def test_who_gives_up_leaves_nothing_in_memory(tmp_path: Path) -> None:
-    """Another process holds the file: the wait ends with the request, the event with it."""
+async def test_a_cancelled_caller_leaves_nothing_in_memory(tmp_path: Path) -> None:
+    """Another process has locked the file, so requests time out."""
     async with running(tmp_path) as spool:
         held = sqlite3.connect(tmp_path / NAME, isolation_level=None)
         held.execute("BEGIN IMMEDIATE")
@@ -158,24 +158,26 @@ async def test_who_gives_up_leaves_nothing_in_memory(tmp_path: Path) -> None:
             with anyio.move_on_after(0.05) as scope:
                 await spool.add({"payload": b"{}"})
             assert scope.cancelled_caught
-        assert spool._waiting == []
+        assert spool._appends == []
         held.close()
         await spool.add({"payload": b"last"})
-        assert decode((await spool.oldest(9))[-1]) == {"payload": b"last"}
+        assert decode((await spool.call(SpoolFile.oldest, 9, 10**9))[-1]) == {"payload": b"last"}
 
 
-async def test_a_file_removed_under_us_is_made_anew(tmp_path: Path) -> None:
-    """What goes into a file without a name would be gone with the process."""
+async def test_a_deleted_file_is_created_again(tmp_path: Path) -> None:
+    """Rows in the deleted file would be lost with the process."""
     async with running(tmp_path) as spool:
         await spool.add({"payload": b"first"})
         for path in tmp_path.iterdir():
             path.unlink()
         await spool.add({"payload": b"second"})
     async with running(tmp_path) as spool:
-        assert [decode(row) for row in await spool.oldest(9)] == [{"payload": b"second"}]
+        assert [decode(row) for row in await spool.call(SpoolFile.oldest, 9, 10**9)] == [
+            {"payload": b"second"}
+        ]
 
 
-async def test_a_file_replaced_under_us_takes_nothing_and_ends_nothing(tmp_path: Path) -> None:
+async def test_a_replaced_file_is_an_error_and_no_crash(tmp_path: Path) -> None:
     async with running(tmp_path) as spool:
         for path in tmp_path.iterdir():
             path.unlink()
@@ -186,7 +188,7 @@ async def test_a_file_replaced_under_us_takes_nothing_and_ends_nothing(tmp_path:
 
         (tmp_path / NAME).unlink()
         await spool.add({"payload": b"{}"})
-        assert (await spool.figures()).entries == 1
+        assert (await spool.call(SpoolFile.stats)).entries == 1
 
 
 def test_two_workers_share_a_directory(tmp_path: Path) -> None:
@@ -194,16 +196,16 @@ def test_two_workers_share_a_directory(tmp_path: Path) -> None:
         one.append([b"1"])
         other.append([b"2"])
         assert [row.fields for row in one.oldest(9, 99)] == [b"1", b"2"]
-        with one.draining() as first, other.draining() as second:
+        with one.drain_lock() as first, other.drain_lock() as second:
             assert (first, second) == (True, False)
-        with other.draining() as is_ours:
+        with other.drain_lock() as is_ours:
             assert is_ours
 
 
-def test_an_event_of_another_worker_may_come_behind_others(tmp_path: Path) -> None:
+def test_an_event_can_be_moved_to_the_end(tmp_path: Path) -> None:
     with opened(tmp_path) as file:
         file.append([b"1", b"2"])
-        file.postpone(file.oldest(1, 99)[0])
+        file.move_to_end(file.oldest(1, 99)[0])
         assert [row.fields for row in file.oldest(9, 99)] == [b"2", b"1"]
 
 
@@ -218,14 +220,14 @@ def test_workers_of_two_streams_do_not_share_a_directory(tmp_path: Path) -> None
             pass
 
 
-async def test_a_directory_whose_workers_have_gone_follows_the_new_stream(tmp_path: Path) -> None:
-    """Redis was replaced: what waits goes to the new one, and the log says so."""
+async def test_a_directory_without_workers_accepts_a_new_stream(tmp_path: Path) -> None:
+    """Redis was replaced: waiting events go to the new one, and a warning is logged."""
     with opened(tmp_path, target="events on the server that died") as file:
         file.append([b"1"])
     with capture_logs() as logs:
         async with running(tmp_path) as spool:
-            assert (await spool.figures()).entries == 1
-    assert [(line["event"], line["former"]) for line in logs] == [
+            assert (await spool.call(SpoolFile.stats)).entries == 1
+    assert [(line["event"], line["previous"]) for line in logs] == [
         ("spool.target_changed", "events on the server that died")
     ]
 
@@ -265,7 +267,7 @@ def torn(path: Path) -> None:
         (torn, ""),
     ],
 )
-def test_a_file_that_cannot_be_used_ends_the_start_with_advice(
+def test_an_invalid_file_is_a_configuration_error_with_advice(
     tmp_path: Path, make: object, says: str
 ) -> None:
     assert callable(make)
@@ -279,7 +281,9 @@ def test_a_file_that_cannot_be_used_ends_the_start_with_advice(
     assert (tmp_path / NAME).read_bytes() == before
 
 
-def test_a_directory_that_cannot_be_made_ends_the_start_with_advice(tmp_path: Path) -> None:
+def test_a_directory_that_cannot_be_created_is_a_configuration_error_with_advice(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "file").touch()
     with (
         pytest.raises(
@@ -299,20 +303,20 @@ def test_only_our_user_can_read_it(tmp_path: Path) -> None:
         assert [p.name for p in databases if p.stat().st_mode & 0o077] == []
 
 
-def test_looking_needs_no_use_of_it(tmp_path: Path) -> None:
-    assert read_figures(tmp_path) is None
+def test_stats_are_read_without_opening_the_spool(tmp_path: Path) -> None:
+    assert read_stats(tmp_path) is None
     with opened(tmp_path) as file:
         file.append([b"1", b"2"])
-        found = read_figures(tmp_path)
+        found = read_stats(tmp_path)
         assert found is not None
         assert found.entries == 2
         assert found.used_bytes > 0
     corrupt(tmp_path / "other")
-    assert read_figures(tmp_path / "other") is None
+    assert read_stats(tmp_path / "other") is None
 
 
-def keep_all_that_fits(file: SpoolFile, *, of_bytes: int = 3000) -> int:
-    """Keep webhooks until the spool says that it is full; returns how many."""
+def append_until_full(file: SpoolFile, *, of_bytes: int = 3000) -> int:
+    """Append webhooks until the spool is full; returns how many."""
     for kept in count():
         try:
             file.append([os.urandom(of_bytes)])
@@ -322,60 +326,62 @@ def keep_all_that_fits(file: SpoolFile, *, of_bytes: int = 3000) -> int:
 
 
 def mark_all(file: SpoolFile) -> None:
-    """Say that the stream has all that is there."""
+    """Mark all rows as drained."""
     row = file.oldest(10**6, 10**9)[-1]
     file.mark_drained(SpoolPosition(row.spool, row.position))
 
 
 @pytest.mark.parametrize("disk_bytes", [3 * MIB, 8 * MIB])
-def test_a_full_disk_is_emptied_with_the_ballast(tmp_path: Path, disk_bytes: int) -> None:
-    """SQLite needs room to delete; the file shrinks in the same step, however large it was."""
+def test_a_spool_on_a_full_disk_is_emptied_with_the_ballast(
+    tmp_path: Path, disk_bytes: int
+) -> None:
+    """SQLite needs space to delete; the file shrinks in the same commit, however large it was."""
     with small_disk(tmp_path, disk_bytes) as disk, opened(disk, max_bytes=256 * MIB) as file:
-        kept = keep_all_that_fits(file)
+        kept = append_until_full(file)
         assert free_bytes(disk) < 16 * KIB
         with pytest.raises(SpoolError, match="or its disk, is full"):
             file.probe()
         mark_all(file)
-        assert file.figures().entries == 0
-        file.clean()
+        assert file.stats().entries == 0
+        file.delete_drained()
 
         assert free_bytes(disk) > disk_bytes - 400 * KIB
         assert (disk / "ballast").stat().st_blocks * 512 == 256 * KIB
-        assert keep_all_that_fits(file) >= kept * 0.95
+        assert append_until_full(file) >= kept * 0.95
 
 
-def test_what_cannot_be_deleted_does_not_wait(tmp_path: Path) -> None:
-    """Another program took even the ballast's room: rows are read behind those drained."""
+def test_drained_rows_that_cannot_be_deleted_are_not_read_again(tmp_path: Path) -> None:
+    """Another program has taken even the ballast's space."""
     with small_disk(tmp_path, 3 * MIB) as disk, opened(disk, max_bytes=256 * MIB) as file:
-        kept = keep_all_that_fits(file)
+        kept = append_until_full(file)
         (disk / "ballast").unlink()
         other = fill(disk)
         rows = file.oldest(kept, 10**9)
         file.mark_drained(SpoolPosition(rows[-2].spool, rows[-2].position))
         with pytest.raises(SpoolError, match="or its disk, is full"):
-            file.clean()
+            file.delete_drained()
         assert file.oldest(9, 10**9) == [rows[-1]]
-        assert file.figures().entries == 1
+        assert file.stats().entries == 1
 
         other.unlink()
-        file.clean()
+        file.delete_drained()
         mark_all(file)
-        file.clean()
-        assert file.figures().used_bytes < 64 * KIB
+        file.delete_drained()
+        assert file.stats().used_bytes < 64 * KIB
         assert (disk / "ballast").exists()
 
 
-def test_one_that_redis_never_takes_gives_way_on_a_full_disk(tmp_path: Path) -> None:
+def test_a_row_can_be_moved_to_the_end_on_a_full_disk(tmp_path: Path) -> None:
     with small_disk(tmp_path, 3 * MIB) as disk, opened(disk, max_bytes=256 * MIB) as file:
-        kept = keep_all_that_fits(file, of_bytes=30_000)
+        kept = append_until_full(file, of_bytes=30_000)
         (first, second, *_) = file.oldest(9, 10**9)
-        file.postpone(first)
+        file.move_to_end(first)
         assert file.oldest(1, 1) == [second]
         assert file.oldest(kept, 10**9)[-1].fields == first.fields
 
 
-def test_a_start_on_a_full_disk_takes_up_what_is_there(tmp_path: Path) -> None:
-    """Opening needs shared memory on the disk, which another program may have taken meanwhile."""
+def test_a_spool_can_be_opened_on_a_full_disk(tmp_path: Path) -> None:
+    """Opening creates shared memory on the disk, whose space another program may have taken."""
     with small_disk(tmp_path, 3 * MIB) as disk:
         with opened(disk) as file:
             file.append([b"1"])
@@ -384,7 +390,7 @@ def test_a_start_on_a_full_disk_takes_up_what_is_there(tmp_path: Path) -> None:
             assert [row.fields for row in file.oldest(9, 99)] == [b"1"]
 
 
-def test_probing_asks_for_the_room_of_a_real_webhook(tmp_path: Path) -> None:
+def test_the_probe_requires_space_for_a_webhook_of_64_kib(tmp_path: Path) -> None:
     with small_disk(tmp_path, 3 * MIB) as disk, opened(disk, max_bytes=256 * MIB) as file:
         other = fill(disk, but_bytes=100 * KIB)
         file.append([b"small"])
@@ -398,7 +404,7 @@ def test_probing_asks_for_the_room_of_a_real_webhook(tmp_path: Path) -> None:
             file.append([b"x" * 200 * KIB])
 
 
-def test_a_ballast_leaves_webhooks_their_room_and_is_small_beside_a_small_limit(
+def test_a_ballast_leaves_space_for_a_webhook_and_is_a_fraction_of_a_small_limit(
     tmp_path: Path,
 ) -> None:
     with small_disk(tmp_path, 3 * MIB) as disk:
@@ -406,44 +412,44 @@ def test_a_ballast_leaves_webhooks_their_room_and_is_small_beside_a_small_limit(
         with opened(disk, max_bytes=256 * MIB) as file:
             assert not (disk / "ballast").exists()
             other.unlink()
-            file.clean()
+            file.delete_drained()
             assert (disk / "ballast").stat().st_size == 256 * KIB
     with opened(tmp_path / "small", max_bytes=MIB):
         assert (tmp_path / "small" / "ballast").stat().st_size == 64 * KIB
         assert (tmp_path / "small" / "ballast").stat().st_mode & 0o077 == 0
 
 
-def test_a_position_counts_only_in_the_file_that_it_is_of(tmp_path: Path) -> None:
+def test_a_position_is_valid_in_its_own_file_only(tmp_path: Path) -> None:
     with opened(tmp_path) as file:
         file.append([b"1", b"2", b"3"])
         row = file.oldest(9, 99)[1]
         for foreign in (
             SpoolPosition("another", row.position),
-            SpoolPosition(file.spool, b"2-0123456789abcdef"),
-            SpoolPosition(file.spool, b"9" + row.position[1:]),
-            SpoolPosition(file.spool, b"what nobody wrote"),
+            SpoolPosition(file.identity, b"2-0123456789abcdef"),
+            SpoolPosition(file.identity, b"9" + row.position[1:]),
+            SpoolPosition(file.identity, b"what nobody wrote"),
         ):
             file.mark_drained(foreign)
-            assert file.figures().entries == 3
+            assert file.stats().entries == 3
         file.mark_drained(SpoolPosition(row.spool, row.position))
-        assert file.figures().entries == 1
-        file.clean()
+        assert file.stats().entries == 1
+        file.delete_drained()
         file.mark_drained(SpoolPosition(row.spool, row.position))
         assert [row.fields for row in file.oldest(9, 99)] == [b"3"]
         # The stream has lost its record.
-        file.mark_drained(SpoolPosition(file.spool))
-        assert file.figures().entries == 1
+        file.mark_drained(SpoolPosition(file.identity))
+        assert file.stats().entries == 1
 
 
-def test_each_file_has_an_identity_that_lasts(tmp_path: Path) -> None:
+def test_each_file_has_a_persistent_identity(tmp_path: Path) -> None:
     with opened(tmp_path) as file:
-        first = file.spool
+        first = file.identity
     with opened(tmp_path) as file, opened(tmp_path) as other:
-        assert file.spool == other.spool == first
+        assert file.identity == other.identity == first
         for path in tmp_path.glob(f"{NAME}*"):
             path.unlink()
         file.append([b"1"])
-        assert file.spool != first
+        assert file.identity != first
 
 
 def test_a_file_of_an_earlier_version_has_an_identity_even_on_a_full_disk(tmp_path: Path) -> None:
@@ -456,10 +462,10 @@ def test_a_file_of_an_earlier_version_has_an_identity_even_on_a_full_disk(tmp_pa
             (disk / "ballast").unlink()
             other = fill(disk)
             with opened(disk) as file:
-                first = file.spool
+                first = file.identity
                 assert len(first) == 16
             with opened(disk) as file:
-                assert file.spool == first
+                assert file.identity == first
             other.unlink()
         with opened(disk) as file, opened(disk) as again:
-            assert file.spool == again.spool == first
+            assert file.identity == again.identity == first

@@ -1,10 +1,10 @@
-"""What waits on the disk comes to the stream: in order, once it takes again, and never lost."""
+"""Spooled events are relayed to the stream in order once it is available, and none is lost."""
 
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager, closing
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import msgspec
@@ -28,7 +28,7 @@ AWAY = RedisUnavailable("connection", "away")
 
 
 class Stream:
-    """A stream that takes nothing while `outage` says why, and never what `poison` says."""
+    """A stream that fails with `outage` while it is set, and always for the payload `poison`."""
 
     def __init__(self) -> None:
         self.entries: list[dict[str, bytes]] = []
@@ -67,36 +67,36 @@ class Stream:
         return [entry["payload"] for entry in self.entries]
 
 
-class Kept:
-    """A spool on the disk and a stream beside it, with what brings the one to the other."""
+class SpooledStream:
+    """A spool, and the relay to its stream."""
 
     def __init__(self, spool: SpoolQueue, stream: Stream | StreamProducer) -> None:
         self.spool = spool
         self.metrics = Metrics("1", max_instances=1)
-        self.spooling = SpoolRelay(spool, stream, self.metrics)
+        self.relay = SpoolRelay(spool, cast("StreamProducer", stream), self.metrics)
 
     async def keep(self, *payloads: bytes) -> list[str]:
-        return [await self.spooling.keep({"payload": payload}) for payload in payloads]
+        return [await self.relay.keep({"payload": payload}) for payload in payloads]
 
     def figure(self, name: str) -> float | None:
         return self.metrics.registry.get_sample_value(f"chatwoot_cache_webhook_spool_{name}")
 
     async def emptied(self) -> None:
         async def is_empty() -> bool:
-            return (await self.spool.figures()).entries == 0
+            return (await self.spool.call(SpoolFile.stats)).entries == 0
 
         await wait_until(is_empty, "the spool is empty")
 
 
 @asynccontextmanager
-async def keeping(directory: Path, stream: Stream | StreamProducer) -> AsyncIterator[Kept]:
+async def keeping(directory: Path, stream: Stream | StreamProducer) -> AsyncIterator[SpooledStream]:
     spool = SpoolQueue(SpoolFile(directory, 1 << 24, "events"))
     try:
         await spool.open()
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(spool.run)
-            kept = Kept(spool, stream)
-            tasks.start_soon(kept.spooling.run)
+            kept = SpooledStream(spool, stream)
+            tasks.start_soon(kept.relay.run)
             yield kept
             tasks.cancel_scope.cancel()
     finally:
@@ -106,32 +106,32 @@ async def keeping(directory: Path, stream: Stream | StreamProducer) -> AsyncIter
 @pytest.mark.parametrize(
     "outage", [AWAY, PermissionRefused("WRONGPASS"), ConfigurationError("MOVED")]
 )
-async def test_it_comes_in_order_once_the_stream_takes_again(
+async def test_events_are_relayed_in_order_after_an_outage(
     tmp_path: Path, outage: Exception
 ) -> None:
     stream = Stream()
     stream.outage = outage
     async with keeping(tmp_path, stream) as kept:
-        kept.spooling.mark_unavailable(outage)
+        kept.relay.mark_unavailable(outage)
         ids = await kept.keep(*(b"%d" % n for n in range(250)))
-        await wait_until(lambda: stream.pings >= 2, "it tries")
-        assert kept.spooling.away
+        await wait_until(lambda: stream.pings >= 2, "it retries")
+        assert kept.relay.unavailable
         assert stream.entries == []
         stream.outage = None
         await kept.emptied()
-        await wait_until(lambda: not kept.spooling.away, "it knows that the stream is back")
+        await wait_until(lambda: not kept.relay.unavailable, "the stream is available again")
 
         assert stream.payloads == [b"%d" % n for n in range(250)]
         assert [entry["_id"].decode() for entry in stream.entries] == ids
         assert kept.figure("drained_total") == 250
-        await wait_until(lambda: kept.figure("entries") == 0, "the figures say so")
+        await wait_until(lambda: kept.figure("entries") == 0, "the gauge is updated")
 
 
-async def test_it_comes_after_a_new_start(tmp_path: Path) -> None:
+async def test_events_are_relayed_after_a_restart(tmp_path: Path) -> None:
     stream = Stream()
     stream.outage = AWAY
     async with keeping(tmp_path, stream) as kept:
-        kept.spooling.mark_unavailable(AWAY)
+        kept.relay.mark_unavailable(AWAY)
         await kept.keep(b"1")
 
     stream.outage = None
@@ -140,23 +140,23 @@ async def test_it_comes_after_a_new_start(tmp_path: Path) -> None:
     assert stream.payloads == [b"1"]
 
 
-async def test_one_that_is_never_taken_does_not_stop_the_others(tmp_path: Path) -> None:
+async def test_an_event_that_is_always_refused_does_not_block_others(tmp_path: Path) -> None:
     stream = Stream()
     stream.poison = b"bad"
     async with keeping(tmp_path, stream) as kept:
         await kept.keep(b"bad", b"1")
-        await wait_until(lambda: kept.figure("drained_total") == 1, "the other is through")
+        await wait_until(lambda: kept.figure("drained_total") == 1, "the other is relayed")
         assert stream.payloads == [b"1"]
-        assert (await kept.spool.figures()).entries == 1
-        assert not kept.spooling.away
+        assert (await kept.spool.call(SpoolFile.stats)).entries == 1
+        assert not kept.relay.unavailable
 
 
-async def test_one_worker_brings_what_all_of_a_directory_kept(tmp_path: Path) -> None:
+async def test_one_worker_relays_events_of_all_that_share_the_directory(tmp_path: Path) -> None:
     stream, other_stream = Stream(), Stream()
     stream.outage = other_stream.outage = AWAY
     async with keeping(tmp_path, stream) as one, keeping(tmp_path, other_stream) as other:
-        one.spooling.mark_unavailable(AWAY)
-        other.spooling.mark_unavailable(AWAY)
+        one.relay.mark_unavailable(AWAY)
+        other.relay.mark_unavailable(AWAY)
         await one.keep(b"1")
         await other.keep(b"2")
         stream.outage = None
@@ -164,10 +164,10 @@ async def test_one_worker_brings_what_all_of_a_directory_kept(tmp_path: Path) ->
     assert stream.payloads == [b"1", b"2"]
 
 
-async def test_its_id_keeps_its_place_and_is_no_servers(
+async def test_the_id_preserves_the_order_and_is_never_a_servers(
     redis_uri: str, prefix: str, client: redis.asyncio.Redis, tmp_path: Path
 ) -> None:
-    """A late event is as old as it is, and stands behind what had come before it."""
+    """An event that is relayed late has the age and the order of its arrival."""
     async with create_client(redis_uri) as ours:
         stream = StreamProducer(ours, prefix)
         before = await stream.add({"payload": b"{}"})
@@ -186,18 +186,18 @@ async def test_its_id_keeps_its_place_and_is_no_servers(
     assert before < after
 
 
-async def test_what_cannot_be_deleted_comes_once(
+async def test_events_that_cannot_be_deleted_are_relayed_once(
     redis_uri: str, prefix: str, client: redis.asyncio.Redis, tmp_path: Path
 ) -> None:
-    """Another program filled the disk, and took the ballast's room: nothing is repeated.
+    """Another program filled the disk, and took the ballast's space: nothing is relayed twice.
 
-    Not after a new start either; and what can be deleted later is, without another event.
+    Not after a restart either; and rows are deleted as soon as the disk allows it.
     """
     with small_disk(tmp_path, 3 * MIB) as disk:
         file = SpoolFile(disk, 1 << 24, "events")
         with closing(file):
             file.open()
-            kept = keep_all_that_fits(file)
+            kept = append_until_full(file)
         async with create_client(redis_uri) as ours:
             stream = StreamProducer(ours, prefix)
             for _ in range(2):
@@ -206,7 +206,7 @@ async def test_what_cannot_be_deleted_comes_once(
                 async with keeping(disk, stream) as worker:
                     await worker.emptied()
                     await wait_until(lambda: worker.figure("entries") == 0, "none waits")
-                    assert (await worker.spool.figures()).used_bytes > MIB
+                    assert (await worker.spool.call(SpoolFile.stats)).used_bytes > MIB
                 assert await client.xlen(prefix) == kept
             (record,) = await client.keys(f"{prefix}:spool:*")
             assert await client.ttl(record) > 29 * 86_400
@@ -217,14 +217,14 @@ async def test_what_cannot_be_deleted_comes_once(
                 await worker.keep(b"{}")
                 await wait_until((disk / "ballast").exists, "the disk has room")
                 await worker.emptied()
-                assert (await worker.spool.figures()).used_bytes < 64 * KIB
+                assert (await worker.spool.call(SpoolFile.stats)).used_bytes < 64 * KIB
             found: Any = await client.xrange(prefix)
     numbers = [int(fields[b"payload"].partition(b" ")[0]) for _, fields in found[:-1]]
     assert numbers == [*range(kept)]
     assert found[-1][1][b"payload"] == b"{}"
 
 
-def keep_all_that_fits(file: SpoolFile) -> int:
+def append_until_full(file: SpoolFile) -> int:
     for number in count():
         try:
             file.append([msgspec.msgpack.encode({"payload": b"%d " % number + b"x" * 3000})])
@@ -233,31 +233,35 @@ def keep_all_that_fits(file: SpoolFile) -> int:
     raise AssertionError
 
 
-async def test_an_outage_takes_few_lines_of_log(tmp_path: Path) -> None:
+async def test_an_outage_logs_few_lines(tmp_path: Path) -> None:
     stream = Stream()
     stream.outage = AWAY
     with capture_logs() as logs:
         async with keeping(tmp_path, stream) as kept:
             for _ in range(500):
-                kept.spooling.mark_unavailable(AWAY)
+                kept.relay.mark_unavailable(AWAY)
             await kept.keep(b"secret text")
-            await wait_until(lambda: stream.pings >= 2, "it tries")
+            await wait_until(lambda: stream.pings >= 2, "it retries")
             stream.outage = None
-            await wait_until(lambda: len(logs) == 3, "it says that it is over")
-    assert [line["event"] for line in logs] == ["webhook.spooled", "spool.waited", "spool.drained"]
+            await wait_until(lambda: len(logs) == 3, "the end of the outage is logged")
+    assert [line["event"] for line in logs] == [
+        "webhook.spooled",
+        "spool.drain_failed",
+        "spool.drained",
+    ]
     assert "secret text" not in str(logs)
 
 
-async def test_a_disk_that_fails_is_no_outage_of_the_stream(tmp_path: Path) -> None:
-    """The stream goes on taking events; the disk is looked at again and again."""
+async def test_a_failing_disk_does_not_make_the_stream_unavailable(tmp_path: Path) -> None:
+    """Events still go to the stream; the disk is tried again."""
     spool = SpoolQueue(SpoolFile(tmp_path, 1 << 20, "events"))
-    spooling = SpoolRelay(spool, Stream(), Metrics("1", max_instances=1))
+    relay = SpoolRelay(spool, cast("StreamProducer", Stream()), Metrics("1", max_instances=1))
     with pytest.raises(SpoolError):
         await spool.probe()
     with capture_logs() as logs:
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(spooling.run)
-            await wait_until(lambda: logs, "it noticed")
+            tasks.start_soon(relay.run)
+            await wait_until(lambda: logs, "the failure is logged")
             tasks.cancel_scope.cancel()
     assert [line["event"] for line in logs] == ["spool.failed"]
-    assert not spooling.away
+    assert not relay.unavailable

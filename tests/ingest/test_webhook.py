@@ -1,4 +1,4 @@
-"""What the webhook takes, what it refuses and why, and that it always answers in time."""
+"""What the webhook accepts, what it rejects and why, and that it always answers in time."""
 
 import hashlib
 import hmac
@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote
 
 import anyio
@@ -21,9 +21,10 @@ from structlog.typing import EventDict
 
 from tests.serving import Served, read_all, served
 from worker.errors import ConfigurationError, PermissionRefused, RedisUnavailable, SpoolError
-from worker.ingest.webhook import WebhookPolicy, webhook_app
-from worker.ingest.webhook_auth import is_loopback
+from worker.ingest.webhook import WebhookApp
+from worker.ingest.webhook_auth import WebhookPolicy, is_loopback
 from worker.ops.metrics import WEBHOOK_ANSWERS, Metrics
+from worker.store.stream.stream_reader import StreamProducer
 
 PAYLOADS = {
     path: path.read_bytes()
@@ -46,16 +47,16 @@ OF_NONE = b'{"event":"conversation_updated","id":7}'
 
 
 class Stream:
-    """A stream that keeps what it is given, after failing as it was told."""
+    """A stream that raises the given failures first, and then stores entries."""
 
     def __init__(self, *failures: Exception) -> None:
         self.entries: list[dict[str, bytes]] = []
         self.failures = list(failures)
-        self.asked = anyio.Event()
+        self.called = anyio.Event()
         self.go: anyio.Event | None = None
 
     async def add(self, fields: Mapping[str, bytes]) -> str:
-        self.asked.set()
+        self.called.set()
         if self.go:
             await self.go.wait()
         if self.failures:
@@ -65,13 +66,13 @@ class Stream:
 
 
 class Endpoint:
-    """A webhook with its stream and figures, asked without a socket."""
+    """A webhook with its stream and metrics, called without a socket."""
 
     def __init__(self, rules: WebhookPolicy, stream: Stream | None = None, **options: Any) -> None:
         self.stream = stream or Stream()
         self.metrics = Metrics("1", max_instances=1)
         options.setdefault("now", lambda: NOW)
-        self.app = webhook_app(rules, self.stream, self.metrics, **options)
+        self.app = WebhookApp(rules, cast("StreamProducer", self.stream), self.metrics, **options)
 
     async def post(
         self, content: Any, url: str = "/chatwoot/webhook", method: str = "POST", **more: Any
@@ -81,7 +82,7 @@ class Endpoint:
             return await client.request(method, url, content=content, **more)
 
     def counted(self) -> dict[tuple[str, str], float]:
-        """Give the answers counted so far; fails when one is outside the closed set."""
+        """Return the answers counted so far; fails for an unknown label."""
         samples = [
             sample
             for family in self.metrics.webhook_requests.collect()
@@ -94,7 +95,7 @@ class Endpoint:
 
 
 def signature(body: bytes, secret: str = SECRET, at: int = NOW) -> dict[str, str]:
-    """Give the headers Chatwoot sends."""
+    """Return the headers that Chatwoot sends."""
     made = hmac.new(secret.encode(), b"%d." % at + body, hashlib.sha256).hexdigest()
     return {"X-Chatwoot-Timestamp": str(at), "X-Chatwoot-Signature": f"sha256={made}"}
 
@@ -103,7 +104,7 @@ def with_token(token: str = TOKEN) -> str:
     return "/chatwoot/webhook?token=" + quote(token, safe="")
 
 
-# What is taken
+# What is accepted
 
 
 every_example = pytest.mark.parametrize(
@@ -128,7 +129,7 @@ async def test_every_signed_example_goes_to_the_stream_byte_for_byte(path: Path)
 
 
 @every_example
-async def test_every_example_with_a_token_says_nothing_of_its_account(path: Path) -> None:
+async def test_every_example_with_a_token_has_no_account_field(path: Path) -> None:
     body = PAYLOADS[path]
     endpoint = Endpoint(replace(TOKENED, max_body_bytes=len(body)))
 
@@ -139,7 +140,7 @@ async def test_every_example_with_a_token_says_nothing_of_its_account(path: Path
 
 
 def stated(event: dict[str, Any]) -> int:
-    """Give the account of an example, wherever it stands; 3 for those that state none."""
+    """Return the account that an example names, 3 if none."""
     conversation = event.get("conversation") or {}
     first: dict[str, Any] = next(iter(event.get("messages") or []), {})
     account = event.get("account") or conversation.get("account") or {}
@@ -147,7 +148,7 @@ def stated(event: dict[str, Any]) -> int:
 
 
 async def test_the_signature_is_chatwoots() -> None:
-    """The vector of the facts: secret, time, body and what Chatwoot makes of them."""
+    """A recorded vector: secret, time, body and the signature that Chatwoot made."""
     rules = replace(CLOSED, secrets={1: ("s3cr3t_example",)})
     endpoint = Endpoint(rules, now=lambda: 1790863271 + 300)
     body = b'{"event":"message_created","id":1}'
@@ -160,13 +161,13 @@ async def test_the_signature_is_chatwoots() -> None:
     assert endpoint.stream.entries == [{"payload": body, "account": b"1"}]
 
 
-async def test_a_secret_being_rotated_still_signs() -> None:
+async def test_both_secrets_are_valid_during_a_rotation() -> None:
     endpoint = Endpoint(SIGNED)
 
     assert (await endpoint.post(OF_3, headers=signature(OF_3, "older"))).status_code == 200
 
 
-async def test_a_body_that_states_no_account_gets_that_of_its_secret() -> None:
+async def test_a_body_without_an_account_gets_that_of_its_secret() -> None:
     endpoint = Endpoint(SIGNED)
 
     await endpoint.post(OF_NONE, headers=signature(OF_NONE, "s3cr3t_of_4"))
@@ -185,7 +186,7 @@ async def test_a_large_body_is_checked_against_many_secrets() -> None:
     assert endpoint.stream.entries[0]["account"] == b"20"
 
 
-async def test_loopback_without_secrets_takes_everything() -> None:
+async def test_loopback_without_secrets_accepts_everything() -> None:
     endpoint = Endpoint(OPEN)
 
     assert (await endpoint.post(OF_3)).status_code == 200
@@ -195,7 +196,7 @@ async def test_loopback_without_secrets_takes_everything() -> None:
 @pytest.mark.parametrize(
     "body", [b"{}", b' {"event": 7}\n', b'{"account":[3],"messages":{"a":1},"conversation":"x"}']
 )
-async def test_odd_shapes_are_for_the_pipeline_to_judge(body: bytes) -> None:
+async def test_unexpected_shapes_are_accepted_for_the_consumer_to_judge(body: bytes) -> None:
     endpoint = Endpoint(OPEN)
 
     assert (await endpoint.post(body)).status_code == 200
@@ -212,7 +213,7 @@ async def test_odd_shapes_are_for_the_pipeline_to_judge(body: bytes) -> None:
         {},
     ],
 )
-async def test_json_may_be_called_in_several_ways(headers: dict[str, str]) -> None:
+async def test_several_content_types_mean_json(headers: dict[str, str]) -> None:
     assert (await Endpoint(OPEN).post(OF_3, headers=headers)).status_code == 200
 
 
@@ -220,7 +221,7 @@ async def test_json_may_be_called_in_several_ways(headers: dict[str, str]) -> No
     ("sent", "kept"),
     [(b"a" * 120, b"a" * 100), (b"\xff id\t1\x80", b" id1"), (b"\xe9", None), (b"", None)],
 )
-async def test_a_delivery_is_cut_to_plain_text(sent: bytes, kept: bytes | None) -> None:
+async def test_a_delivery_id_is_reduced_to_plain_text(sent: bytes, kept: bytes | None) -> None:
     endpoint = Endpoint(OPEN)
 
     await endpoint.post(OF_3, headers=[(b"x-chatwoot-delivery", sent)])
@@ -236,7 +237,7 @@ async def test_a_token_is_enough_for_an_account_without_a_secret() -> None:
 
 
 @pytest.mark.parametrize("url", [f"/chatwoot/webhook?token={TOKEN}", "?", "?token=mistaken&x&"])
-async def test_a_token_may_stand_in_the_url_unescaped_or_beside_others(url: str) -> None:
+async def test_a_token_may_be_unescaped_or_beside_other_parameters(url: str) -> None:
     if url.startswith("?"):
         url = with_token().replace("?", f"{url}&")
 
@@ -287,17 +288,17 @@ async def test_the_instance_is_decoded_once_on_a_real_socket(segment: str, name:
 
 
 @pytest.mark.parametrize("segment", ["", "%FF", "%ED%A0%80", "x" * 256, "%C3%A9" * 128])
-async def test_an_instance_that_cannot_be_one_is_422(segment: str) -> None:
-    await assert_refused(OPEN, 422, "bad_instance", url=f"/chatwoot/webhook/{segment}")
+async def test_an_invalid_instance_is_422(segment: str) -> None:
+    await assert_rejected(OPEN, 422, "bad_instance", url=f"/chatwoot/webhook/{segment}")
 
 
-# What is refused
+# What is rejected
 
 
-async def assert_refused(
+async def assert_rejected(
     rules: WebhookPolicy, code: int, reason: str, body: bytes = OF_3, **request: Any
 ) -> None:
-    """Refused so, aloud, counted once, without a word of the request, and nothing is stored."""
+    """Expect this answer, counted once, which quotes nothing of the request; nothing is stored."""
     endpoint = Endpoint(rules)
     with capture_logs() as logs:
         answer = await endpoint.post(body, **request)
@@ -334,10 +335,10 @@ def assert_silent(said: str, logs: list[EventDict], body: bytes) -> None:
         (TOKENED, "bad_token", {}, with_token("")),
     ],
 )
-async def test_who_may_not_post_is_401(
+async def test_missing_or_invalid_credentials_are_401(
     rules: WebhookPolicy, reason: str, headers: dict[str, str], url: str
 ) -> None:
-    await assert_refused(rules, 401, reason, url=url, headers=headers)
+    await assert_rejected(rules, 401, reason, url=url, headers=headers)
 
 
 @pytest.mark.parametrize(
@@ -355,8 +356,8 @@ async def test_who_may_not_post_is_401(
         b'{"account":{"id":3},"account":{"id":5}}',
     ],
 )
-async def test_a_secret_vouches_for_its_own_account_only(body: bytes) -> None:
-    await assert_refused(SIGNED, 401, "wrong_account", body, headers=signature(body))
+async def test_a_secret_is_valid_for_its_own_account_only(body: bytes) -> None:
+    await assert_rejected(SIGNED, 401, "wrong_account", body, headers=signature(body))
 
 
 @pytest.mark.parametrize(
@@ -368,8 +369,8 @@ async def test_a_secret_vouches_for_its_own_account_only(body: bytes) -> None:
         (b'{"account":{"id":5},"messages":[{"account_id":3}]}', "signature_required"),
     ],
 )
-async def test_a_token_does_not_stand_in_for_a_secret(body: bytes, reason: str) -> None:
-    await assert_refused(BOTH, 401, reason, body, url=with_token())
+async def test_a_token_does_not_replace_a_secret(body: bytes, reason: str) -> None:
+    await assert_rejected(BOTH, 401, reason, body, url=with_token())
 
 
 async def test_with_a_token_alone_a_body_needs_no_account() -> None:
@@ -390,14 +391,14 @@ async def test_with_a_token_alone_a_body_needs_no_account() -> None:
         (b"x-chatwoot-timestamp", [], "bad_timestamp"),
     ],
 )
-async def test_repeated_and_odd_headers_are_no_proof(
+async def test_repeated_and_malformed_headers_are_rejected(
     header: bytes, values: list[bytes], reason: str
 ) -> None:
     sent = {name.lower().encode(): value.encode() for name, value in signature(OF_3).items()}
     headers = [(name, value) for name, value in sent.items() if name != header]
     headers += [(header, value) for value in values]
 
-    await assert_refused(SIGNED, 401, reason, headers=headers)
+    await assert_rejected(SIGNED, 401, reason, headers=headers)
 
 
 @pytest.mark.parametrize(
@@ -410,8 +411,10 @@ async def test_repeated_and_odd_headers_are_no_proof(
         ({"Content-Encoding": "identity, br"}, "bad_content_encoding"),
     ],
 )
-async def test_what_is_not_plain_json_is_415(headers: dict[str, str], reason: str) -> None:
-    await assert_refused(OPEN, 415, reason, headers=headers)
+async def test_other_content_types_and_encodings_are_415(
+    headers: dict[str, str], reason: str
+) -> None:
+    await assert_rejected(OPEN, 415, reason, headers=headers)
 
 
 DEEP = b'{"account":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
@@ -434,8 +437,8 @@ DEEP = b'{"account":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
         (DEEP.replace(b"account", b"other"), "too_deep"),
     ],
 )
-async def test_what_is_no_json_object_is_422(body: bytes, reason: str) -> None:
-    await assert_refused(replace(OPEN, max_body_bytes=len(DEEP)), 422, reason, body)
+async def test_a_body_that_is_not_a_json_object_is_422(body: bytes, reason: str) -> None:
+    await assert_rejected(replace(OPEN, max_body_bytes=len(DEEP)), 422, reason, body)
 
 
 @pytest.mark.parametrize(
@@ -449,7 +452,7 @@ async def test_what_is_no_json_object_is_422(body: bytes, reason: str) -> None:
         ("PUT", "/chatwoot/webhook/loja", 405, "bad_method"),
     ],
 )
-async def test_a_wrong_place_is_told_the_right_one(
+async def test_an_unknown_path_or_method_is_answered_with_the_right_one(
     method: str, url: str, code: int, reason: str
 ) -> None:
     endpoint = Endpoint(OPEN)
@@ -466,7 +469,7 @@ async def test_a_wrong_place_is_told_the_right_one(
 
 
 def http(url: str, body: bytes, *headers: str) -> bytes:
-    """Write a request; the connection closes after it."""
+    """Return a request after which the connection closes."""
     lines = [
         f"POST {url} HTTP/1.1",
         "Host: x",
@@ -481,7 +484,7 @@ def answered(raw: bytes) -> tuple[int, dict[str, Any]]:
     return int(head.split(b" ")[1]), json.loads(body)
 
 
-async def test_a_body_of_the_limit_is_taken_and_one_byte_more_is_not() -> None:
+async def test_a_body_of_the_limit_is_accepted_and_one_byte_more_is_not() -> None:
     body = b'{"pad":"' + b"x" * 4086 + b'"}'
     endpoint = Endpoint(OPEN)
     async with served(endpoint.app) as at:
@@ -495,7 +498,7 @@ async def test_a_body_of_the_limit_is_taken_and_one_byte_more_is_not() -> None:
 
 
 @pytest.mark.parametrize("header", ["Content-Length: 1048583", "Transfer-Encoding: chunked"])
-async def test_who_sends_far_too_much_can_still_read_why(header: str) -> None:
+async def test_a_client_that_sends_far_too_much_can_still_read_the_answer(header: str) -> None:
     body = b"100000\r\n" + b" " * (1 << 20) + b"\r\n0\r\n\r\n"
     async with served(Endpoint(OPEN).app) as at:
         answer = await at.ask(http("/chatwoot/webhook", body, header))
@@ -503,7 +506,7 @@ async def test_who_sends_far_too_much_can_still_read_why(header: str) -> None:
     assert answered(answer)[0] == 413
 
 
-async def test_a_length_over_the_limit_is_refused_before_the_body() -> None:
+async def test_a_length_over_the_limit_is_rejected_before_the_body() -> None:
     async with served(Endpoint(OPEN).app) as at:
         answer = await at.ask(http("/chatwoot/webhook", b"", "Content-Length: 4097"))
 
@@ -518,7 +521,7 @@ async def test_a_body_without_a_length_is_limited_too() -> None:
     assert answered(answer)[0] == 413
 
 
-async def test_a_chunked_body_is_taken() -> None:
+async def test_a_chunked_body_is_accepted() -> None:
     endpoint = Endpoint(OPEN)
     async with served(endpoint.app) as at:
         body = b"2\r\n{}\r\n0\r\n\r\n"
@@ -529,14 +532,14 @@ async def test_a_chunked_body_is_taken() -> None:
 
 
 @pytest.mark.parametrize("length", ["9" * 5000, "1, 2", "-1", "x", "\u0663"])
-async def test_a_length_that_is_none_does_not_crash(length: str) -> None:
-    """A server of its own refuses these before us; another one may not."""
+async def test_an_invalid_length_does_not_crash(length: str) -> None:
+    """Our server rejects these earlier; another one may not."""
     answer = await Endpoint(OPEN).post(OF_3, headers=[(b"content-length", length.encode())])
 
     assert answer.status_code == (413 if length.startswith("9") else 200)
 
 
-async def test_a_body_that_trickles_is_answered_in_time() -> None:
+async def test_a_slow_body_is_answered_in_time() -> None:
     endpoint = Endpoint(OPEN, answer_s=0.05)
     async with served(endpoint.app) as at, await at.connect() as connection:
         await connection.send(http("/chatwoot/webhook", b"{", "Content-Length: 9"))
@@ -558,7 +561,7 @@ def signed(body: bytes) -> bytes:
 
 
 def padded(size: int) -> bytes:
-    """Give an event of so many bytes."""
+    """Return an event of this size."""
     body = b'{"account":{"id":3},"pad":""}'
     return body[:-2] + b"x" * (size - len(body)) + body[-2:]
 
@@ -575,7 +578,7 @@ def unfinished(sent: int, *, chunked: bool = False) -> bytes:
 
 @asynccontextmanager
 async def connections(at: Served, count: int, sent: bytes) -> AsyncIterator[list[SocketStream]]:
-    """Send the same on many connections, and wait for nothing."""
+    """Send the same on many connections, without waiting for answers."""
     async with AsyncExitStack() as stack:
         opened = [await stack.enter_async_context(await at.connect()) for _ in range(count)]
         for connection in opened:
@@ -585,23 +588,23 @@ async def connections(at: Served, count: int, sent: bytes) -> AsyncIterator[list
 
 @pytest.mark.parametrize("chunked", [False, True])
 @pytest.mark.parametrize("sent", [0, FREE])
-async def test_bodies_that_do_not_come_refuse_nobody(sent: int, *, chunked: bool) -> None:
-    """Neither what they announce nor what each of them has free counts against others."""
+async def test_bodies_that_do_not_arrive_cause_no_rejections(sent: int, *, chunked: bool) -> None:
+    """Neither their announced length nor their free bytes count against others."""
     endpoint = Endpoint(ROOMY, answer_s=60, budget_bytes=LARGE)
-    stranger = unfinished(sent, chunked=chunked)
-    async with served(endpoint.app) as at, connections(at, 40, stranger):
+    unauthenticated = unfinished(sent, chunked=chunked)
+    async with served(endpoint.app) as at, connections(at, 40, unauthenticated):
         codes = [answered(await at.ask(signed(padded(FREE))))[0] for _ in range(9)]
 
     assert codes == [200] * 9
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-async def test_a_large_webhook_takes_the_room_of_who_waits_for_longest(*, chunked: bool) -> None:
-    """Who had it is told why, also when he goes on sending; the others go on."""
+async def test_a_large_webhook_evicts_the_body_that_arrives_for_longest(*, chunked: bool) -> None:
+    """Its client can read the answer, also while it goes on sending; others are not affected."""
     endpoint = Endpoint(ROOMY, answer_s=60, budget_bytes=2 * LARGE)
     part = LARGE - FREE // 2
-    stranger = unfinished(part, chunked=chunked)
-    async with served(endpoint.app) as at, connections(at, 3, stranger) as opened:
+    unauthenticated = unfinished(part, chunked=chunked)
+    async with served(endpoint.app) as at, connections(at, 3, unauthenticated) as opened:
         first = answered(await read_all(opened[0]))
         taken = answered(await at.ask(signed(padded(LARGE))))
         await opened[1].send(b"1\r\n \r\n")
@@ -612,8 +615,8 @@ async def test_a_large_webhook_takes_the_room_of_who_waits_for_longest(*, chunke
         assert endpoint.counted() == {("200", "accepted"): 1, ("503", "busy"): 2}
 
 
-async def test_a_large_webhook_with_a_token_keeps_its_room() -> None:
-    """Strangers have to come again instead."""
+async def test_a_large_webhook_with_a_token_is_not_evicted() -> None:
+    """Unauthenticated ones are evicted instead."""
     endpoint = Endpoint(replace(BOTH, max_body_bytes=LARGE), answer_s=0.3, budget_bytes=LARGE)
     url, part = with_token(), b" " * (LARGE - FREE)
     known = http(url, part, f"Content-Length: {LARGE}")
@@ -628,14 +631,14 @@ async def test_a_large_webhook_with_a_token_keeps_its_room() -> None:
     assert endpoint.counted() == {("408", "slow_body"): 1, ("503", "busy"): 2}
 
 
-async def test_a_webhook_that_waited_for_room_in_vain_is_told_so() -> None:
+async def test_a_webhook_that_found_no_memory_in_time_is_503_busy() -> None:
     endpoint = Endpoint(replace(OPEN, max_body_bytes=LARGE), answer_s=0.3, budget_bytes=LARGE)
     endpoint.stream.go = anyio.Event()
     async with (
         served(endpoint.app) as at,
         connections(at, 1, http("/chatwoot/webhook", padded(LARGE))),
     ):
-        await endpoint.stream.asked.wait()
+        await endpoint.stream.called.wait()
         part = http("/chatwoot/webhook", b" " * (LARGE - FREE), f"Content-Length: {LARGE}")
         code, said = answered(await at.ask(part))
 
@@ -643,8 +646,10 @@ async def test_a_webhook_that_waited_for_room_in_vain_is_told_so() -> None:
 
 
 @pytest.mark.parametrize("rules", [SIGNED, TOKENED])
-async def test_a_stranger_is_refused_before_the_body_is_kept(rules: WebhookPolicy) -> None:
-    """What its headers condemn is not read into memory."""
+async def test_missing_credentials_are_rejected_before_the_body_is_read(
+    rules: WebhookPolicy,
+) -> None:
+    """A body that no content could make acceptable is not read into memory."""
     endpoint = Endpoint(rules)
     async with served(endpoint.app) as at, await at.connect() as connection:
         await connection.send(http("/chatwoot/webhook", b"{", "Content-Length: 4000"))
@@ -653,7 +658,7 @@ async def test_a_stranger_is_refused_before_the_body_is_kept(rules: WebhookPolic
     assert (code, said["reason"]) == (401, "no_credentials")
 
 
-async def test_who_hangs_up_is_counted_and_stores_nothing() -> None:
+async def test_a_disconnect_is_counted_and_stores_nothing() -> None:
     endpoint = Endpoint(OPEN)
     async with served(endpoint.app) as at:
         async with await at.connect() as connection:
@@ -666,33 +671,33 @@ async def test_who_hangs_up_is_counted_and_stores_nothing() -> None:
     assert endpoint.stream.entries == []
 
 
-async def test_stopping_lets_a_webhook_reach_the_stream() -> None:
+async def test_a_webhook_is_finished_during_shutdown() -> None:
     endpoint = Endpoint(OPEN)
     endpoint.stream.go = anyio.Event()
     async with served(endpoint.app, grace_s=5) as at, await at.connect() as connection:
         await connection.send(http("/chatwoot/webhook", OF_3))
-        await endpoint.stream.asked.wait()
+        await endpoint.stream.called.wait()
         at.stop.set()
         endpoint.stream.go.set()
 
         assert answered(await read_all(connection)) == (200, {"id": f"{NOW}000-1"})
 
 
-# When Redis is away
+# While Redis is unavailable
 
 
-AWAY = RedisUnavailable("connection", "away")
+OUTAGE = RedisUnavailable("connection", "unavailable")
 
 
-async def test_a_short_absence_of_redis_costs_no_event() -> None:
-    endpoint = Endpoint(OPEN, Stream(AWAY, RedisUnavailable("loading", "starting")))
+async def test_a_short_outage_of_redis_loses_no_event() -> None:
+    endpoint = Endpoint(OPEN, Stream(OUTAGE, RedisUnavailable("loading", "starting")))
 
     assert (await endpoint.post(OF_3)).status_code == 200
     assert endpoint.stream.entries == [{"payload": OF_3}]
 
 
-async def test_an_absence_beyond_the_deadline_is_503() -> None:
-    endpoint = Endpoint(OPEN, Stream(*[AWAY] * 99), answer_s=0.2)
+async def test_an_outage_beyond_the_deadline_is_503() -> None:
+    endpoint = Endpoint(OPEN, Stream(*[OUTAGE] * 99), answer_s=0.2)
 
     answer = await endpoint.post(OF_3)
 
@@ -717,18 +722,18 @@ async def test_a_redis_that_refuses_is_503_at_once() -> None:
     assert (answer.status_code, answer.json()["reason"]) == (503, "redis_refused")
 
 
-class Refuge:
-    """A disk that keeps what it is given, or fails as it was told."""
+class Fallback:
+    """A spool that stores events, or raises the given failure."""
 
     def __init__(self, failure: SpoolError | None = None) -> None:
-        self.away = False
+        self.unavailable = False
         self.why: list[Exception] = []
         self.kept: list[dict[str, bytes]] = []
         self.failure = failure
         self.hangs = False
 
     def mark_unavailable(self, error: Exception) -> None:
-        self.away = True
+        self.unavailable = True
         self.why.append(error)
 
     async def keep(self, fields: Mapping[str, bytes]) -> str:
@@ -745,29 +750,29 @@ class Refuge:
     [PermissionRefused("NOPERM"), RuntimeError("a defect"), ConfigurationError("WRONGTYPE")],
 )
 async def test_what_the_stream_refuses_goes_to_the_spool_at_once(failure: Exception) -> None:
-    refuge = Refuge()
-    endpoint = Endpoint(SIGNED, Stream(failure), refuge=refuge)
+    fallback = Fallback()
+    endpoint = Endpoint(SIGNED, Stream(failure), fallback=fallback)
 
     answer = await endpoint.post(OF_3, "/chatwoot/webhook/loja", headers=signature(OF_3))
 
     assert (answer.status_code, answer.json()) == (200, {"id": "1-9"})
-    assert refuge.kept == [{"payload": OF_3, "expect": b"loja", "account": b"3"}]
-    assert refuge.why == [failure]
+    assert fallback.kept == [{"payload": OF_3, "expect": b"loja", "account": b"3"}]
+    assert fallback.why == [failure]
     assert endpoint.counted() == {("200", "spooled"): 1}
 
 
-async def test_a_short_absence_does_not_reach_the_spool() -> None:
-    refuge = Refuge()
-    endpoint = Endpoint(OPEN, Stream(AWAY, AWAY), refuge=refuge)
+async def test_a_short_outage_does_not_use_the_spool() -> None:
+    fallback = Fallback()
+    endpoint = Endpoint(OPEN, Stream(OUTAGE, OUTAGE), fallback=fallback)
 
     assert (await endpoint.post(OF_3)).status_code == 200
-    assert (len(endpoint.stream.entries), refuge.kept, refuge.why) == (1, [], [])
+    assert (len(endpoint.stream.entries), fallback.kept, fallback.why) == (1, [], [])
 
 
-async def test_a_longer_absence_is_waited_for_once_and_spooled() -> None:
-    """The first request finds out; the ones behind it go to the disk without waiting."""
-    refuge = Refuge()
-    endpoint = Endpoint(OPEN, Stream(*[AWAY] * 999), refuge=refuge, answer_s=1.3)
+async def test_a_longer_outage_is_waited_for_once_and_spooled() -> None:
+    """The first request detects it; later ones are spooled without waiting."""
+    fallback = Fallback()
+    endpoint = Endpoint(OPEN, Stream(*[OUTAGE] * 999), fallback=fallback, answer_s=1.3)
     assert (await endpoint.post(OF_3)).status_code == 200
     left = len(endpoint.stream.failures)
     for _ in range(50):
@@ -775,23 +780,23 @@ async def test_a_longer_absence_is_waited_for_once_and_spooled() -> None:
 
     assert left < 999
     assert len(endpoint.stream.failures) == left
-    assert len(refuge.kept) == 51
-    assert refuge.why == [AWAY]
+    assert len(fallback.kept) == 51
+    assert fallback.why == [OUTAGE]
 
 
-async def test_a_stream_that_hangs_leaves_the_spool_its_time() -> None:
-    refuge = Refuge()
-    endpoint = Endpoint(OPEN, refuge=refuge, answer_s=1.2)
+async def test_a_stream_that_hangs_leaves_time_for_the_spool() -> None:
+    fallback = Fallback()
+    endpoint = Endpoint(OPEN, fallback=fallback, answer_s=1.2)
     endpoint.stream.go = anyio.Event()
 
     assert (await endpoint.post(OF_3)).status_code == 200
-    assert len(refuge.kept) == 1
-    assert "did not answer" in str(refuge.why)
+    assert len(fallback.kept) == 1
+    assert "did not answer" in str(fallback.why)
 
 
-async def test_roads_to_redis_are_bounded() -> None:
-    """A server that hangs holds no more connections than that, however many webhooks come."""
-    refuge = Refuge()
+async def test_concurrent_adds_to_redis_are_bounded() -> None:
+    """A server that hangs holds at most 64 connections, however many webhooks arrive."""
+    fallback = Fallback()
     stream = Stream()
     stream.go = anyio.Event()
     under_way = most = 0
@@ -807,7 +812,7 @@ async def test_roads_to_redis_are_bounded() -> None:
             under_way -= 1
 
     stream.add = counted  # type: ignore[method-assign]
-    endpoint = Endpoint(OPEN, stream, refuge=refuge, answer_s=1.4)
+    endpoint = Endpoint(OPEN, stream, fallback=fallback, answer_s=1.4)
     async with anyio.create_task_group() as tasks:
         for _ in range(200):
             tasks.start_soon(endpoint.post, OF_3)
@@ -815,9 +820,9 @@ async def test_roads_to_redis_are_bounded() -> None:
 
 
 @pytest.mark.parametrize("reason", ["spool_full", "spool_failed"])
-async def test_a_spool_that_cannot_keep_it_is_503(reason: Any) -> None:
-    refuge = Refuge(SpoolError(reason, "the disk is full"))
-    endpoint = Endpoint(OPEN, Stream(PermissionRefused("NOPERM")), refuge=refuge)
+async def test_a_failing_spool_is_503(reason: Any) -> None:
+    fallback = Fallback(SpoolError(reason, "the disk is full"))
+    endpoint = Endpoint(OPEN, Stream(PermissionRefused("NOPERM")), fallback=fallback)
 
     answer = await endpoint.post(OF_3)
 
@@ -827,9 +832,9 @@ async def test_a_spool_that_cannot_keep_it_is_503(reason: Any) -> None:
 
 
 async def test_a_disk_that_hangs_is_503_in_time() -> None:
-    refuge = Refuge()
-    refuge.away = refuge.hangs = True
-    endpoint = Endpoint(OPEN, refuge=refuge, answer_s=0.1)
+    fallback = Fallback()
+    fallback.unavailable = fallback.hangs = True
+    endpoint = Endpoint(OPEN, fallback=fallback, answer_s=0.1)
 
     answer = await endpoint.post(OF_3)
 
@@ -852,7 +857,7 @@ async def test_a_defect_is_500_and_logged_once_without_the_payload() -> None:
 # The policy
 
 
-async def test_a_closed_webhook_says_so_once_and_refuses() -> None:
+async def test_a_closed_webhook_logs_it_once_and_rejects() -> None:
     with capture_logs() as logs:
         endpoint = Endpoint(CLOSED)
 
@@ -868,7 +873,7 @@ async def test_a_closed_webhook_says_so_once_and_refuses() -> None:
 
 
 @pytest.mark.parametrize("rules", [OPEN, SIGNED, TOKENED, replace(BOTH, loopback=True)])
-def test_an_open_or_guarded_webhook_is_not_closed(rules: WebhookPolicy) -> None:
+def test_an_open_or_protected_webhook_is_not_closed(rules: WebhookPolicy) -> None:
     with capture_logs() as logs:
         Endpoint(rules)
 
@@ -876,7 +881,7 @@ def test_an_open_or_guarded_webhook_is_not_closed(rules: WebhookPolicy) -> None:
     assert logs == []
 
 
-async def test_a_refusal_is_logged_once_a_minute_for_each_reason() -> None:
+async def test_a_rejection_is_logged_once_a_minute_for_each_reason() -> None:
     endpoint = Endpoint(SIGNED)
     with capture_logs() as logs:
         for _ in range(3):
@@ -896,7 +901,7 @@ async def test_every_answer_is_timed() -> None:
     assert [sample.value for sample in timed.samples if sample.name.endswith("_count")] == [2]
 
 
-def test_a_policy_never_shows_its_secrets() -> None:
+def test_the_repr_of_a_policy_has_no_secrets() -> None:
     assert_silent(repr(BOTH), [], b"")
 
 
@@ -909,7 +914,7 @@ def test_a_policy_never_shows_its_secrets() -> None:
         {"secrets": {3: (SECRET,), 4: ("x", SECRET)}},
     ],
 )
-def test_a_policy_that_would_let_anyone_in_is_misconfigured(more: dict[str, Any]) -> None:
+def test_empty_and_shared_secrets_are_configuration_errors(more: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match="CHATWOOT_CACHE_WEBHOOK_") as caught:
         replace(CLOSED, **more)
 

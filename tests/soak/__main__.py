@@ -25,7 +25,7 @@ from tests.soak.posting import Posting
 from tests.soak.report import Run, table
 from tests.soak.worker_pool import WorkerPool
 from tests.waiting import wait_until
-from worker.ingest.spool.spool_database import read_figures
+from worker.ingest.spool.spool_database import read_stats
 
 _SETTLE_S: Final = 120.0
 _DELAY_S: Final = 0.005
@@ -79,7 +79,7 @@ async def _run(
         settings["CHATWOOT_CACHE_WEBHOOK_SPOOL_DIR"] = str(spool)
 
     def is_settled() -> bool:
-        held = read_figures(spool)
+        held = read_stats(spool)
         return (held is None or held.entries == 0) and place.is_settled()
 
     async with WorkerPool(directory, settings) as crew:

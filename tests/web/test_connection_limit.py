@@ -6,11 +6,17 @@ from typing import Any
 
 import pytest
 
-from worker.web.connection_limit import Bounds, Connections, bounds, prove_connection, set_prover
+from worker.web.connection_limit import (
+    ConnectionLimits,
+    Connections,
+    connection_limits,
+    mark_authenticated,
+    on_authenticated,
+)
 
 
 def full(*names: str) -> Connections[str]:
-    """Connections that have no room left."""
+    """Connections at their limit."""
     connections = Connections[str](len(names))
     for name in names:
         assert connections.add(name) is None
@@ -34,36 +40,36 @@ def test_the_longest_waiting_one_is_closed() -> None:
     assert len(connections) == 3
 
 
-def test_one_that_answers_or_is_proven_is_spared() -> None:
-    connections = full("answering", "proven", "a", "b")
+def test_answering_and_authenticated_ones_are_not_closed() -> None:
+    connections = full("answering", "known", "a", "b")
     connections.answer("answering")
-    connections.prove("proven")
+    connections.authenticate("known")
 
     assert [connections.add(name) for name in "cd"] == ["a", "b"]
 
 
-def test_a_proven_one_goes_when_no_stranger_waits() -> None:
+def test_an_authenticated_one_is_closed_when_all_are_authenticated() -> None:
     connections = full("used", "idle", "answering")
     for name in ("used", "idle", "answering"):
-        connections.prove(name)
+        connections.authenticate(name)
     connections.answer("answering")
     connections.wait("used")
 
     assert [connections.add("c"), connections.add("d")] == ["idle", "c"]
 
 
-def test_the_new_one_goes_when_all_answer_proven_requests() -> None:
+def test_the_new_one_is_closed_when_all_answer_authenticated_requests() -> None:
     connections = full("a", "b")
     for name in "ab":
         connections.answer(name)
-        connections.prove(name)
+        connections.authenticate(name)
 
     assert connections.add("c") == "c"
     assert len(connections) == 2
 
 
-def test_strangers_that_keep_us_busy_do_not_close_who_comes() -> None:
-    """Else each connection would be closed by the next before its request is read."""
+def test_a_flood_of_requests_does_not_close_new_connections() -> None:
+    """Else each connection would be closed for the next before its request is read."""
     connections = full("a", "b", "c", "d")
     for name in "abcd":
         connections.answer(name)
@@ -71,14 +77,14 @@ def test_strangers_that_keep_us_busy_do_not_close_who_comes() -> None:
     assert [connections.add(name) for name in "efg"] == ["a", "b", "e"]
 
 
-def test_what_was_closed_is_not_counted_again() -> None:
+def test_changes_of_a_closed_connection_have_no_effect() -> None:
     connections = full("a", "b")
     connections.add("c")
-    for change in (connections.wait, connections.answer, connections.prove):
+    for change in (connections.wait, connections.answer, connections.authenticate):
         change("a")
 
     assert len(connections) == 2
-    assert not connections.is_proven("a")
+    assert not connections.is_authenticated("a")
 
 
 def test_a_port_is_crowded_before_it_is_full() -> None:
@@ -94,39 +100,41 @@ def test_a_port_is_crowded_before_it_is_full() -> None:
 @pytest.mark.parametrize(
     ("open_files", "expected"),
     [
-        (-1, Bounds(384, 64)),
-        (1_048_576, Bounds(384, 64)),
-        (1024, Bounds(384, 64)),
-        (256, Bounds(112, 16)),
-        (64, Bounds(28, 4)),
-        (2, Bounds(1, 1)),
+        (-1, ConnectionLimits(384, 64)),
+        (1_048_576, ConnectionLimits(384, 64)),
+        (1024, ConnectionLimits(384, 64)),
+        (256, ConnectionLimits(112, 16)),
+        (64, ConnectionLimits(28, 4)),
+        (2, ConnectionLimits(1, 1)),
     ],
 )
-def test_both_ports_leave_room_for_the_rest(open_files: int, expected: Bounds) -> None:
-    assert bounds(open_files) == expected
+def test_both_ports_leave_descriptors_for_the_rest(
+    open_files: int, expected: ConnectionLimits
+) -> None:
+    assert connection_limits(open_files) == expected
 
 
 class Connection:
     def __init__(self) -> None:
-        self.proven = False
+        self.authenticated = False
 
-    def prove(self) -> None:
-        self.proven = True
+    def authenticate(self) -> None:
+        self.authenticated = True
 
 
-def test_a_request_proves_its_connection_and_does_not_keep_it() -> None:
+def test_a_request_authenticates_its_connection_and_does_not_keep_it_alive() -> None:
     connection = Connection()
     scope: dict[str, Any] = {"state": {}}
-    set_prover(scope, connection.prove)
-    prove_connection(scope)
-    assert connection.proven
+    on_authenticated(scope, connection.authenticate)
+    mark_authenticated(scope)
+    assert connection.authenticated
 
     gone = weakref.ref(connection)
     del connection
     gc.collect()
     assert gone() is None
-    prove_connection(scope)
+    mark_authenticated(scope)
 
 
-def test_without_a_server_there_is_nothing_to_prove() -> None:
-    prove_connection({})
+def test_without_a_server_there_is_nothing_to_mark() -> None:
+    mark_authenticated({})

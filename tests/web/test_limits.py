@@ -1,4 +1,4 @@
-"""What a client can make the server hold: heads, trailers, bodies, requests ahead, connections."""
+"""What a client can make the server hold: heads, trailers, bodies, requests, connections."""
 
 import asyncio
 import gc
@@ -16,9 +16,9 @@ from structlog.testing import capture_logs
 from tests.serving import Served, read_all, served
 from tests.waiting import wait_until
 from worker.ops.metrics import CONNECTIONS_CLOSED, Metrics
-from worker.web.connection_limit import prove_connection
+from worker.web.connection_limit import mark_authenticated
+from worker.web.connection_monitor import ConnectionMonitor
 from worker.web.http_protocol import BoundedProtocol
-from worker.web.server import Report
 
 LIMIT = 64 * 1024
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -30,15 +30,15 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
     return "asyncio", {"use_uvloop": request.param}
 
 
-class Counted(Report):
-    """The figures of a server under test."""
+class Counted(ConnectionMonitor):
+    """A monitor with metrics of its own."""
 
     def __init__(self) -> None:
         self.metrics = Metrics("1", max_instances=1)
         super().__init__(self.metrics, "http")
 
     def by_reason(self) -> dict[str, float]:
-        """Give how many connections were closed for each reason there was."""
+        """Return how many connections were closed, by reason."""
         counter = self.metrics.http_connections_closed
         values = {reason: counter.labels("http", reason)._value.get() for reason in REASONS}
         return {reason: value for reason, value in values.items() if value}
@@ -54,7 +54,7 @@ async def answer(send: Send, body: bytes) -> None:
 
 
 async def unread(_scope: Scope, _receive: Receive, send: Send) -> None:
-    """Answer without a look at the body."""
+    """Answer without reading the body."""
     await answer(send, b"done")
 
 
@@ -70,14 +70,14 @@ async def digest(_scope: Scope, receive: Receive, send: Send) -> None:
 
 
 async def names(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer with the names of the headers, once the body has come."""
+    """Answer with the names of the headers, once the body has arrived."""
     while (await receive()).get("more_body"):
         pass
     await answer(send, b",".join(name for name, _ in scope["headers"]))
 
 
 def request(size: int) -> bytes:
-    """Write a request whose head has so many bytes."""
+    """Return a request whose head has this size."""
     head = b"GET / HTTP/1.1\r\nHost: x\r\nx: \r\n\r\n"
     return head[:-4] + b"y" * (size - len(head)) + head[-4:]
 
@@ -85,9 +85,9 @@ def request(size: int) -> bytes:
 # Heads
 
 
-async def test_a_head_of_the_limit_is_taken_and_one_byte_more_is_not() -> None:
-    report = Counted()
-    async with served(unread, report=report) as at:
+async def test_a_head_of_the_limit_is_accepted_and_one_byte_more_is_not() -> None:
+    monitor = Counted()
+    async with served(unread, monitor=monitor) as at:
         async with await at.connect() as connection:
             await connection.send(request(LIMIT))
             taken = await connection.receive()
@@ -95,7 +95,7 @@ async def test_a_head_of_the_limit_is_taken_and_one_byte_more_is_not() -> None:
 
     assert taken.startswith(b"HTTP/1.1 200")
     assert refused.startswith(b"HTTP/1.1 431 Request Header Fields Too Large\r\n")
-    assert report.by_reason() == {"large_head": 1}
+    assert monitor.by_reason() == {"large_head": 1}
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ async def test_a_head_that_is_too_large_is_refused_before_its_end(sent: bytes) -
         assert (await at.ask(sent)).startswith(b"HTTP/1.1 431")
 
 
-async def test_who_sends_far_too_large_a_head_can_still_read_why() -> None:
+async def test_a_client_that_sends_far_too_large_a_head_can_still_read_the_answer() -> None:
     async with served(unread) as at:
         refused = await at.ask(b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 700_000)
 
@@ -130,7 +130,7 @@ async def test_a_head_that_is_too_large_does_not_disturb_the_answer_before() -> 
     assert b"431" not in answers.partition(b"done")[0]
 
 
-async def test_what_is_no_http_is_not_answered_within_another_answer() -> None:
+async def test_invalid_http_is_not_answered_within_another_answer() -> None:
     async with served(digest) as at:
         assert b"400" not in (await at.ask(GET + b"\x16\x03\r\n\r\n")).partition(b"\r\n\r\n")[0]
 
@@ -139,7 +139,7 @@ async def test_what_is_no_http_is_not_answered_within_another_answer() -> None:
 
 
 async def test_a_trailer_is_no_header() -> None:
-    """A proxy that looks at headers only would let a key pass in it."""
+    """A proxy that checks headers only would let a key in a trailer pass."""
     async with served(names) as at, await at.connect() as connection:
         await connection.send(CHUNKED + b"1\r\nx\r\n0\r\napikey: y\r\n\r\n")
         received = await connection.receive()
@@ -150,11 +150,11 @@ async def test_a_trailer_is_no_header() -> None:
 @pytest.mark.parametrize("app", [unread, digest])
 @pytest.mark.parametrize("line", [b"a: b\r\n", b"y" * 1000])
 async def test_trailers_have_a_limit(app: ASGIApp, line: bytes) -> None:
-    report = Counted()
-    async with served(app, report=report) as at:
+    monitor = Counted()
+    async with served(app, monitor=monitor) as at:
         await at.ask(CHUNKED + b"0\r\n" + line * (2 * LIMIT // len(line)))
 
-    assert report.by_reason() == {"large_trailers": 1}
+    assert monitor.by_reason() == {"large_trailers": 1}
 
 
 async def test_chunks_do_not_count_as_trailers() -> None:
@@ -197,17 +197,17 @@ async def test_large_bodies_arrive_whole_beside_each_other(*, chunked: bool) -> 
     assert found == [sha256(body).hexdigest().encode()] * 24
 
 
-async def test_a_body_that_does_not_come_ends_the_connection() -> None:
-    """Also where the request was answered long ago."""
-    report = Counted()
-    async with served(unread, body_s=0.05, report=report) as at:
+async def test_a_body_that_does_not_arrive_closes_the_connection() -> None:
+    """Also where the request has been answered."""
+    monitor = Counted()
+    async with served(unread, body_s=0.05, monitor=monitor) as at:
         answered = await at.ask(b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nx")
 
     assert answered.endswith(b"done")
-    assert report.by_reason() == {"slow_body": 1}
+    assert monitor.by_reason() == {"slow_body": 1}
 
 
-async def test_a_body_that_we_do_not_read_is_waited_for() -> None:
+async def test_a_body_that_the_application_does_not_read_has_no_time_limit() -> None:
     waited = anyio.Event()
 
     async def late(scope: Scope, receive: Receive, send: Send) -> None:
@@ -237,10 +237,10 @@ async def test_empty_lines_do_not_keep_a_connection() -> None:
         assert await read_all(connection) == b""
 
 
-# Requests sent ahead
+# Pipelined requests
 
 
-async def test_requests_that_are_sent_ahead_are_all_answered() -> None:
+async def test_pipelined_requests_are_all_answered() -> None:
     async with (
         served(unread) as at,
         await at.connect() as connection,
@@ -253,7 +253,7 @@ async def test_requests_that_are_sent_ahead_are_all_answered() -> None:
                 received += await connection.receive()
 
 
-async def test_requests_that_are_sent_ahead_do_not_pile_up() -> None:
+async def test_pipelined_requests_do_not_accumulate() -> None:
     go = anyio.Event()
     started = []
 
@@ -262,19 +262,19 @@ async def test_requests_that_are_sent_ahead_do_not_pile_up() -> None:
         await go.wait()
         await answer(send, b"done")
 
-    report = Counted()
+    monitor = Counted()
     body = b"1\r\nx\r\n" * 100 + b"0\r\n\r\n"
-    async with served(slow, report=report) as at, await at.connect() as connection:
+    async with served(slow, monitor=monitor) as at, await at.connect() as connection:
         await connection.send(CHUNKED + body + b"GET / HTTP/1.1\r\n\r\n" * 100)
-        await wait_until(report.by_reason, "the connection is closed")
+        await wait_until(monitor.by_reason, "the connection is closed")
         go.set()
 
-    assert report.by_reason() == {"too_far_ahead": 1}
+    assert monitor.by_reason() == {"too_far_ahead": 1}
     assert len(started) == 1
 
 
-async def test_requests_that_are_sent_ahead_take_turns() -> None:
-    """So that whoever sends one request waits for a few of them, and not for all."""
+async def test_pipelined_requests_take_turns() -> None:
+    """So a single request waits for a few of them, and not for all."""
     answers = 0
     meanwhile = []
 
@@ -318,9 +318,11 @@ Opener = Callable[..., Awaitable[list[SocketStream]]]
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET / HT", CHUNKED, CHUNKED + b"1\r\nx\r\n"])
-async def test_connections_without_a_request_give_way(opened: Opener, sent: bytes) -> None:
-    report = Counted()
-    async with served(digest, connections=16, report=report) as at:
+async def test_connections_without_a_request_are_closed_for_others(
+    opened: Opener, sent: bytes
+) -> None:
+    monitor = Counted()
+    async with served(digest, connections=16, monitor=monitor) as at:
         held = await opened(at, 16, sent)
         for _ in range(5):
             async with await at.connect() as connection:
@@ -328,11 +330,11 @@ async def test_connections_without_a_request_give_way(opened: Opener, sent: byte
                 assert (await connection.receive()).startswith(b"HTTP/1.1 200")
 
         assert await read_all(held[0]) == b""
-        assert report.by_reason()["full"] >= 1
-        assert report.metrics.http_connections.labels("http")._value.get() <= 16
+        assert monitor.by_reason()["full"] >= 1
+        assert monitor.metrics.http_connections.labels("http")._value.get() <= 16
 
 
-async def test_a_request_that_is_being_answered_is_not_cut(opened: Opener) -> None:
+async def test_a_connection_that_is_answering_is_not_closed(opened: Opener) -> None:
     asked, go = anyio.Event(), anyio.Event()
 
     async def slow(_scope: Scope, _receive: Receive, send: Send) -> None:
@@ -349,25 +351,27 @@ async def test_a_request_that_is_being_answered_is_not_cut(opened: Opener) -> No
         assert (await said(honest)) == b"done"
 
 
-async def test_a_proven_connection_stays_open_while_strangers_come(opened: Opener) -> None:
-    async def proving(scope: Scope, _receive: Receive, send: Send) -> None:
+async def test_an_authenticated_connection_is_not_closed_for_unauthenticated_ones(
+    opened: Opener,
+) -> None:
+    async def authenticating(scope: Scope, _receive: Receive, send: Send) -> None:
         if scope["path"] == "/key":
-            prove_connection(scope)
+            mark_authenticated(scope)
         await answer(send, b"done")
 
-    async with served(proving, connections=4) as at:
+    async with served(authenticating, connections=4) as at:
         (honest,) = await opened(at, 1, b"GET /key HTTP/1.1\r\nHost: x\r\n\r\n")
         await honest.receive()
-        (stranger,) = await opened(at, 1, GET)
-        await stranger.receive()
+        (unauthenticated,) = await opened(at, 1, GET)
+        await unauthenticated.receive()
         await opened(at, 20)
         await honest.send(GET)
 
         assert b"connection: close" not in await honest.receive()
-        assert await read_all(stranger) == b""
+        assert await read_all(unauthenticated) == b""
 
 
-async def test_a_crowded_port_keeps_no_connection_for_a_strangers_next_request(
+async def test_a_crowded_port_closes_unauthenticated_connections_after_the_answer(
     opened: Opener,
 ) -> None:
     async with served(unread, connections=4) as at:
@@ -411,15 +415,15 @@ def count(kind: type) -> int:
     return sum(type(thing) is kind for thing in gc.get_objects())
 
 
-def test_a_closed_connection_is_logged_sparingly() -> None:
-    """And nothing of what came on it; one without a request is counted only."""
-    report = Counted()
+def test_closed_connections_are_logged_at_a_limited_rate() -> None:
+    """A slow head is counted only."""
+    monitor = Counted()
     with capture_logs() as logs:
         for _ in range(3):
-            report.closed("full")
-            report.closed("slow_head")
+            monitor.closed("full")
+            monitor.closed("slow_head")
 
-    assert report.by_reason() == {"full": 3, "slow_head": 3}
+    assert monitor.by_reason() == {"full": 3, "slow_head": 3}
     assert [(line["event"], line["port"], line["reason"]) for line in logs] == [
         ("connection.closed", "http", "full")
     ]

@@ -16,7 +16,10 @@ from starlette.routing import Route
 
 from tests.serving import Served, read_all, served
 from worker.errors import ConfigurationError
+from worker.ops.metrics import Metrics
 from worker.web import server
+from worker.web.connection_monitor import ConnectionMonitor
+from worker.web.http_protocol import PortLimits
 from worker.web.server import bind, bound_port
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -28,7 +31,7 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
 
 
 class Slow:
-    """An application whose answer waits until it is let go."""
+    """An application that answers once `go` is set."""
 
     def __init__(self) -> None:
         self.asked = anyio.Event()
@@ -76,38 +79,39 @@ async def test_a_connection_serves_several_requests() -> None:
             assert (await connection.receive()).startswith(b"HTTP/1.1 200")
 
 
-async def test_what_is_no_http_is_answered_400() -> None:
+async def test_invalid_http_is_answered_400() -> None:
     async with served(fast()) as at:
         assert (await at.ask(b"\x16\x03\x01 hello\r\n\r\n")).startswith(b"HTTP/1.1 400")
 
 
 @pytest.mark.parametrize("head", [b"", b"GET / HT", GET + b"GET / HTTP/1.1\r\nHost:"])
-async def test_a_head_that_does_not_come_is_not_awaited_for_ever(head: bytes) -> None:
+async def test_a_head_that_does_not_arrive_closes_the_connection(head: bytes) -> None:
     async with served(fast(), head_s=0.05) as at:
         answer = await at.ask(head)
 
     assert answer.count(b"HTTP/1.1 200") == head.count(GET)
 
 
-async def test_a_half_request_behind_one_in_hand_does_not_end_it() -> None:
+async def test_a_partial_pipelined_request_does_not_end_the_one_before() -> None:
     slow = Slow()
     async with served(slow.app, head_s=0.02) as at, await at.connect() as connection:
         await connection.send(GET + b"GET / HT")
         await slow.asked.wait()
-        await at.ask(b"")  # comes back once the patience with it, and so with the half, is over
+        # Returns after its time limit, and so after that of the partial head.
+        await at.ask(b"")
         slow.go.set()
 
         assert (await read_all(connection)).endswith(b"done")
 
 
-async def test_signals_stay_with_the_process() -> None:
+async def test_signal_handlers_are_not_changed() -> None:
     before = signal.getsignal(signal.SIGTERM)
 
     async with served(fast()):
         assert signal.getsignal(signal.SIGTERM) is before
 
 
-async def test_stopping_finishes_what_is_in_hand_and_accepts_no_more() -> None:
+async def test_stopping_finishes_requests_and_accepts_no_more() -> None:
     slow = Slow()
     async with served(slow.app, grace_s=5) as at, await at.connect() as connection:
         await connection.send(GET)
@@ -135,7 +139,7 @@ async def test_stopping_closes_idle_connections() -> None:
             await at.stopped.wait()
 
 
-async def test_what_outlasts_the_grace_is_cancelled() -> None:
+async def test_requests_that_exceed_the_grace_period_are_cancelled() -> None:
     slow = Slow()
     async with served(slow.app, grace_s=0.05) as at, await at.connect() as connection:
         await connection.send(GET)
@@ -148,12 +152,17 @@ async def test_what_outlasts_the_grace_is_cancelled() -> None:
         assert (await read_all(connection)).startswith(b"HTTP/1.1 500")
 
 
-async def test_cancelling_the_task_lets_go_at_once(caplog: pytest.LogCaptureFixture) -> None:
-    """And without a traceback for each request in hand: the end is news, once."""
+async def test_cancelling_the_task_cancels_requests_at_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """And logs no traceback for each of them."""
     slow = Slow()
     sock = bind("127.0.0.1", 0, name="OPS")
     at = Served(bound_port(sock), anyio.Event(), anyio.Event())
-    serving = partial(server.serve, slow.app, sock, stop=at.stop, grace_s=9)
+    monitor = ConnectionMonitor(Metrics("1", max_instances=1), "ops")
+    serving = partial(
+        server.serve, slow.app, sock, monitor, stop=at.stop, grace_s=9, limits=PortLimits()
+    )
     async with anyio.create_task_group() as tasks:
         await tasks.start(serving)
         async with await at.connect() as connection:

@@ -8,7 +8,7 @@ from typing import Final
 
 from worker.core.binding_rules import BindingResolver, Bindings
 from worker.core.tooling.last_activity import last_activity
-from worker.ingest.spool.spool_database import SpoolFigures, read_figures
+from worker.ingest.spool.spool_database import SpoolStats, read_stats
 from worker.settings import Settings
 from worker.store.admin.cache_usage import CacheUsage, measure_usage
 from worker.store.admin.stream_info import DeadLetterInfo, StreamInfo, StreamInspector
@@ -71,7 +71,7 @@ class StatusReport:
     dead: DeadLetterInfo
     instances: tuple[InstanceStatus, ...]
     instances_estimated: bool
-    spool: SpoolFigures | None
+    spool: SpoolStats | None
 
 
 class StatusCollector:
@@ -152,9 +152,9 @@ class StatusCollector:
         )
         return last_activity(await self._inspector.newest(), resolver)
 
-    def _spool(self) -> SpoolFigures | None:
+    def _spool(self) -> SpoolStats | None:
         directory = self._settings.webhook_spool_dir
-        return (read_figures(directory) or SpoolFigures(0, 0)) if directory else None
+        return (read_stats(directory) or SpoolStats(0, 0)) if directory else None
 
 
 def _stream_status(stream: StreamInfo, now: float) -> StreamStatus:

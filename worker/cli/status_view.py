@@ -16,7 +16,7 @@ from worker.cli.status_report import (
     StreamRates,
     StreamStatus,
 )
-from worker.ingest.spool.spool_database import SpoolFigures
+from worker.ingest.spool.spool_database import SpoolStats
 from worker.settings import Settings
 from worker.store.admin.stream_info import NEWEST, DeadLetterInfo
 
@@ -91,7 +91,7 @@ def _dead_letters(dead: DeadLetterInfo) -> Text:
     return Text(f"{dead.total:,}: {reasons}{newest}", style="yellow")
 
 
-def _spool(spool: SpoolFigures | None, max_bytes: int) -> Text:
+def _spool(spool: SpoolStats | None, max_bytes: int) -> Text:
     if spool is None:
         return Text("not set: webhooks are refused while Redis is unavailable")
     if not spool.entries:

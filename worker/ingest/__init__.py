@@ -1,4 +1,4 @@
-"""The webhook endpoint: who may post, and how an event is made durable.
+"""The webhook endpoint: authentication, limits, and storing each event durably.
 
-May import `web`, `store`, `settings` and `core`.
+May import `web`, `store`, `embedded`, `ops`, `core` and `errors`.
 """

@@ -1,4 +1,4 @@
-"""The memory that the bodies of webhooks take together, counted as their bytes arrive."""
+"""The memory that all webhook bodies share, counted as their bytes arrive."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,119 +7,121 @@ from typing import Final
 import anyio
 
 FREE_BYTES: Final = 64 * 1024
-"""What each body may take whatever the others do; the number of connections bounds the sum."""
+"""Bytes of each body that are not counted; the connection limit bounds their sum."""
 
 BUDGET_BYTES: Final = 48 * 1024 * 1024
 """What all bodies together may take beyond that."""
 
 
-class Evicted(Exception):
-    """The body had to make room for others."""
+class BodyEvicted(Exception):
+    """The memory of this body was needed for another one."""
 
 
-class Budget:
-    """Shares `max_bytes` among the bodies in hand; one body alone may take more."""
+class BodyBudget:
+    """Shares `max_bytes` among the bodies; a body that is alone may take more."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self._used = 0
-        self._bodies: dict[Body, None] = {}
+        self._buffers: dict[BodyBuffer, None] = {}
         self._released = anyio.Event()
 
     @contextmanager
-    def body(self, *, proven: bool) -> Iterator["Body"]:
-        """Give room for one body until the end of the block.
+    def buffer(self, *, authenticated: bool) -> Iterator["BodyBuffer"]:
+        """Yield a buffer for one body; its memory is released at the end of the block.
 
-        `proven`: its request has shown a valid token, so it makes no room for strangers.
+        The buffer of an authenticated request is never evicted for an unauthenticated one.
         """
-        body = Body(self, proven=proven)
-        self._bodies[body] = None
+        buffer = BodyBuffer(self, authenticated=authenticated)
+        self._buffers[buffer] = None
         try:
-            yield body
+            yield buffer
         finally:
-            del self._bodies[body]
-            self.release(body)
+            del self._buffers[buffer]
+            self.release(buffer)
 
-    async def reserve(self, body: "Body", size: int) -> None:
-        """Take `size` bytes for a body; where they are not free, another is evicted for it.
+    async def reserve(self, buffer: "BodyBuffer", size: int) -> None:
+        """Reserve `size` bytes; where they are not free, make room in this order.
 
-        That is the stranger's that has been arriving for longest. Where there is no other, it
-        waits for bodies that have arrived wholly. Where there are none of those, a stranger's is
-        evicted itself (`Evicted`), and of proven ones the newest.
+        1. Evict the unauthenticated body that has been arriving for longest.
+        2. Wait for complete bodies to be stored.
+        3. Evict the newest body that is arriving.
+
+        Raises `BodyEvicted` where the body evicted is the caller's.
         """
-        while self._used > body.reserved and self._used + size > self._max_bytes:
-            await self._make_room(body)
-        body.reserved += size
+        while self._used > buffer.reserved and self._used + size > self._max_bytes:
+            await self._make_room(buffer)
+        buffer.reserved += size
         self._used += size
 
-    def release(self, body: "Body") -> None:
-        """Give back what a body took."""
-        self._used -= body.reserved
-        body.reserved = 0
+    def release(self, buffer: "BodyBuffer") -> None:
+        """Release what a buffer reserved."""
+        self._used -= buffer.reserved
+        buffer.reserved = 0
         self._released.set()
         self._released = anyio.Event()
 
-    async def _make_room(self, body: "Body") -> None:
-        holders = [other for other in self._bodies if other.reserved or other is body]
-        arriving = [holder for holder in holders if not holder.is_whole]
-        strangers = [holder for holder in arriving if holder.reserved and not holder.is_proven]
-        evicted = strangers[0] if strangers else arriving[-1]
-        if len(arriving) < len(holders) and (evicted is body or not strangers):
-            body.lacked_room = True
+    async def _make_room(self, buffer: "BodyBuffer") -> None:
+        holders = [other for other in self._buffers if other.reserved or other is buffer]
+        arriving = [holder for holder in holders if not holder.is_complete]
+        evictable = [h for h in arriving if h.reserved and not h.is_authenticated]
+        evicted = evictable[0] if evictable else arriving[-1]
+        if len(arriving) < len(holders) and (evicted is buffer or not evictable):
+            buffer.lacked_memory = True
             await self._released.wait()
             return
         evicted.evict()
-        if evicted is body:
-            raise Evicted
+        if evicted is buffer:
+            raise BodyEvicted
 
 
-class Body:
-    """A body in hand, of which a part has arrived."""
+class BodyBuffer:
+    """What has arrived of one body; `lacked_memory` once it waited for memory or was evicted."""
 
-    def __init__(self, budget: Budget, *, proven: bool) -> None:
+    def __init__(self, budget: BodyBudget, *, authenticated: bool) -> None:
         self.reserved = 0
-        self.lacked_room = False
-        self.is_proven = proven
-        self.is_whole = False
+        self.lacked_memory = False
+        self.is_authenticated = authenticated
+        self.is_complete = False
         self._budget = budget
         self._bytes = bytearray()
-        self._arriving = anyio.CancelScope()
-        self._evicted = False
+        self._receiving = anyio.CancelScope()
+        self._is_evicted = False
 
     def __len__(self) -> int:
         return len(self._bytes)
 
     @contextmanager
-    def arriving(self) -> Iterator[None]:
-        """Receive it within this block, which `Evicted` ends when others need the room.
+    def receiving(self) -> Iterator[None]:
+        """Receive the body within this block; an eviction ends it with `BodyEvicted`.
 
-        What has arrived wholly is not evicted any more.
+        A body that is complete is not evicted any more.
         """
-        with self._arriving:
+        with self._receiving:
             yield
-            self.is_whole = True
-        if self._evicted:
-            raise Evicted
+            self.is_complete = True
+        if self._is_evicted:
+            raise BodyEvicted
 
     async def add(self, chunk: bytes) -> None:
-        """Keep a chunk; waits while there is no room for it, and may raise `Evicted`."""
-        beyond = max(0, len(self) + len(chunk) - FREE_BYTES) - self.reserved
-        if beyond > 0:
-            await self._budget.reserve(self, beyond)
+        """Add a chunk; waits for memory, and may raise `BodyEvicted`."""
+        counted = max(0, len(self) + len(chunk) - FREE_BYTES) - self.reserved
+        if counted > 0:
+            await self._budget.reserve(self, counted)
         self._bytes += chunk
 
     def evict(self) -> None:
-        """Drop it at once, and end its block."""
-        self.lacked_room = self._evicted = True
-        self.drop()
-        self._arriving.cancel()
+        """Drop the content and cancel the `receiving` block."""
+        self.lacked_memory = self._is_evicted = True
+        self.clear()
+        self._receiving.cancel()
 
-    def drop(self) -> None:
-        """Give back what has arrived."""
+    def clear(self) -> None:
+        """Drop the content and release its memory."""
         self._bytes = bytearray()
         self._budget.release(self)
 
     def take(self) -> bytes:
-        """Return all of it."""
+        """Return the content, which the buffer no longer holds."""
         taken, self._bytes = bytes(self._bytes), bytearray()
         return taken

@@ -1,13 +1,11 @@
-"""Where Chatwoot posts its events: each goes to the stream byte for byte, or is refused aloud.
+"""The webhook: each event that Chatwoot posts is stored byte for byte, or rejected with a reason.
 
-Chatwoot tries once and gives up after 5 s, so every answer is given within 4 s, and 200 only
-once the event stands in the stream, or on the disk. What it means is judged later, by the
-pipeline.
+Chatwoot posts an event once and gives up after 5 s, so every request is answered within 4 s, and
+with 200 only once the event is durable. The consumer judges the event's content later.
 """
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from typing import Final
 from urllib.parse import unquote_to_bytes
@@ -15,26 +13,26 @@ from urllib.parse import unquote_to_bytes
 import anyio
 import anyio.to_thread
 import structlog
-from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Match, Route
-from starlette.types import Scope
+from starlette.responses import JSONResponse
+from starlette.types import Receive, Scope, Send
 
 from worker.core.bot_contact import is_about_bot
-from worker.ingest import webhook_auth, webhook_body
-from worker.ingest.body_budget import BUDGET_BYTES, Body, Budget
-from worker.ingest.event_acceptor import AcceptedEvent, EventAcceptor, EventStream, Fallback
-from worker.ingest.webhook_auth import WebhookPolicy
+from worker.ingest import webhook_body
+from worker.ingest.body_budget import BUDGET_BYTES, BodyBudget, BodyBuffer
+from worker.ingest.event_acceptor import AcceptedEvent, EventAcceptor
+from worker.ingest.spool.spool_relay import SpoolRelay
+from worker.ingest.webhook_auth import Credentials, WebhookPolicy, read_credentials
 from worker.ops.logs import LogThrottle, error_site
 from worker.ops.metrics import Metrics
-from worker.web.connection_limit import prove_connection
+from worker.store.stream.stream_reader import StreamProducer
+from worker.web.connection_limit import mark_authenticated
 from worker.web.http_error import UNROUTED, HttpError, unrouted
 
-__all__ = ["ANSWER_S", "EventStream", "Fallback", "WebhookPolicy", "webhook_app"]
-
 PATH: Final = b"/chatwoot/webhook"
+
+_PATHS: Final = "POST /chatwoot/webhook and POST /chatwoot/webhook/{instance}"
 
 ANSWER_S: Final = 3.5
 """When an answer is decided at the latest; the rest of the 4 s is for sending it."""
@@ -42,192 +40,163 @@ ANSWER_S: Final = 3.5
 _LOG_EVERY_S: Final = 60.0
 _INSTANCE_BYTES: Final = 255
 _DELIVERY_CHARS: Final = 100
-_THREAD_BYTES: Final = 4 * 1024 * 1024  # about 3 ms of hashing; above it the loop would stall
+_THREAD_BYTES: Final = 4 * 1024 * 1024
+"""Bytes that are hashed on the event loop, about 3 ms; more are hashed in a thread."""
 
 log = structlog.get_logger(__name__)
 
 
-def webhook_app(
-    rules: WebhookPolicy,
-    stream: EventStream,
-    metrics: Metrics,
-    *,
-    refuge: Fallback | None = None,
-    now: Callable[[], float] = time.time,
-    answer_s: float = ANSWER_S,
-    budget_bytes: int = BUDGET_BYTES,
-) -> Starlette:
-    """Build the application; logs `webhook.closed` once where it has to refuse everything.
+class WebhookApp:
+    """The application: answers and counts every request, and logs rejections at a limited rate.
 
-    `refuge` is where events go while the stream takes none; without one they are refused then.
-    `now` gives Unix time in seconds; `answer_s` is how long a request may take, and
-    `budget_bytes` what bodies may take together, beyond the 64 KB that each has free.
+    `fallback` stores events while the stream is unavailable; without one they are rejected.
+    `now` returns Unix time in seconds. `budget_bytes` is what bodies may take together, beyond
+    the 64 KiB that each has free.
     """
-    if rules.closed:
-        log.warning("webhook.rejecting_all", reason=rules.closed)
-
-    budget = Budget(budget_bytes)
-    webhook = _Webhook(rules, EventAcceptor(stream, refuge), metrics, now, answer_s, budget)
-    app = Starlette(
-        routes=[_InstanceRoute(PATH.decode(), webhook.answer, methods=["POST"])],
-        exception_handlers={HTTPException: webhook.answer_unrouted},
-    )
-    app.router.redirect_slashes = False
-    return app
-
-
-class _InstanceRoute(Route):
-    """Matches on the raw path: in the decoded one a `%2F` of a name looks like a separator."""
-
-    def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        head, *tail = scope["raw_path"].removeprefix(PATH).split(b"/")
-        if not scope["raw_path"].startswith(PATH) or head or len(tail) > 1:
-            return Match.NONE, {}
-
-        found = {"endpoint": self.endpoint, "path_params": {"instance": tail[0] if tail else None}}
-        return (Match.FULL if scope["method"] == "POST" else Match.PARTIAL), found
-
-
-class _Webhook:
-    """The endpoint: answers every request, counts it, and logs the refusals sparingly."""
 
     def __init__(
         self,
-        rules: WebhookPolicy,
-        intake: EventAcceptor,
+        policy: WebhookPolicy,
+        stream: StreamProducer,
         metrics: Metrics,
-        now: Callable[[], float],
-        answer_s: float,
-        budget: Budget,
+        *,
+        fallback: SpoolRelay | None = None,
+        now: Callable[[], float] = time.time,
+        answer_s: float = ANSWER_S,
+        budget_bytes: int = BUDGET_BYTES,
     ) -> None:
-        self._rules = rules
-        self._intake = intake
+        self._policy = policy
+        self._acceptor = EventAcceptor(stream, fallback)
         self._metrics = metrics
         self._now = now
         self._answer_s = answer_s
         self._throttle = LogThrottle(_LOG_EVERY_S)
-        self._budget = budget
+        self._budget = BodyBudget(budget_bytes)
+        if policy.closed:
+            log.warning("webhook.rejecting_all", reason=policy.closed)
 
-    async def answer(self, request: Request) -> Response:
-        """Take an event; whatever happens, the answer is JSON."""
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request; every error is answered as JSON too."""
+        try:
+            instance = _instance_segment(scope)
+        except HTTPException as error:
+            self._count(error.status_code, UNROUTED[error.status_code])
+            response = unrouted(error, _PATHS)
+        else:
+            response = await self._answer(Request(scope, receive), instance)
+        await response(scope, receive, send)
+
+    async def _answer(self, request: Request, instance: bytes | None) -> JSONResponse:
         with self._metrics.webhook_duration_seconds.time():
             try:
-                taken = await self._take(request)
-            except HttpError as rejected:
-                self._log_rejected(rejected)
-                return self._rejected(rejected)
-            except Exception as error:  # noqa: BLE001  (the one place that catches everything)
+                accepted = await self._accept(request, instance)
+            except HttpError as error:
+                self._log_rejected(error)
+                return self._reject(error)
+            # Errors that no module here expects, so defects: the server would answer them without
+            # JSON, a metric or a throttled log line.
+            except Exception as error:  # noqa: BLE001
                 self._log_failed(error)
-                return self._rejected(HttpError(500, "internal", "the worker failed; see its log"))
+                return self._reject(HttpError(500, "internal", "the worker failed; see its log"))
 
-        self._count(200, taken.where)
-        return JSONResponse({"id": taken.id})
+        self._count(200, accepted.reason)
+        return JSONResponse({"id": accepted.id})
 
-    async def answer_unrouted(self, _request: Request, error: Exception) -> Response:
-        """Answer a path or a method there is not."""
-        assert isinstance(error, HTTPException)  # noqa: S101  (registered for nothing else)
-        self._count(error.status_code, UNROUTED[error.status_code])
-        return unrouted(error, "POST /chatwoot/webhook and POST /chatwoot/webhook/{instance}")
-
-    async def _take(self, request: Request) -> AcceptedEvent:
+    async def _accept(self, request: Request, instance: bytes | None) -> AcceptedEvent:
         deadline = anyio.current_time() + self._answer_s
-        shown = webhook_auth.credentials(request)
-        await self._refuse_unread(request, shown)
-        has_token = webhook_auth.token_holds(self._rules, shown)
+        credentials = read_credentials(request)
+        try:
+            self._check_headers(request, credentials)
+        except HttpError:
+            await webhook_body.BodyStream(request).discard()
+            raise
+        has_token = self._policy.has_valid_token(credentials)
         if has_token:
-            prove_connection(request.scope)
-        with self._budget.body(proven=has_token) as held:
-            payload = await self._read(request, held, deadline)
-            late = HttpError(503, "timeout", "the stream did not take the event in time; try again")
-            with _until(deadline, late):
-                fields = await self._fields(request, shown, payload)
+            mark_authenticated(request.scope)
+        with self._budget.buffer(authenticated=has_token) as buffer:
+            payload = await self._read(request, buffer, deadline)
+            with anyio.CancelScope(deadline=deadline):
+                fields = {"payload": payload, **_expect(instance), **_delivery(request)}
+                account = await self._authorize(request, credentials, payload, has_token=has_token)
+                if account is not None:
+                    fields["account"] = str(account).encode()
                 if is_about_bot(payload):
                     return AcceptedEvent(None, "bot_contact")
-                return await self._intake.take(fields, deadline)
+                return await self._acceptor.accept(fields, deadline)
+        raise HttpError(503, "timeout", "the event could not be stored in time; try again")
 
-    async def _read(self, request: Request, held: Body, deadline: float) -> bytes:
-        slow = HttpError(408, "slow_body", f"the body did not come within {self._answer_s:g} s")
-        try:
-            with _until(deadline, slow):
-                return await webhook_body.read(request, self._rules.max_body_bytes, held)
-        except HttpError as rejected:
-            if rejected is slow and held.lacked_room:
-                raise webhook_body.busy() from rejected
-            raise
-
-    async def _refuse_unread(self, request: Request, shown: webhook_auth.Credentials) -> None:
-        """Refuse what its headers condemn, keeping nothing of its body."""
-        try:
-            self._check_headers(request, shown)
-        except HttpError:
-            await webhook_body.Incoming(request).pass_over()
-            raise
-
-    def _check_headers(self, request: Request, shown: webhook_auth.Credentials) -> None:
-        if self._rules.closed:
-            raise HttpError(503, "closed", self._rules.closed)
-        webhook_auth.precheck(self._rules, shown, self._now())
+    def _check_headers(self, request: Request, credentials: Credentials) -> None:
+        if self._policy.closed:
+            raise HttpError(503, "closed", self._policy.closed)
+        self._policy.check_headers(credentials, self._now())
         webhook_body.check_type(request.headers)
 
-    async def _fields(
-        self, request: Request, shown: webhook_auth.Credentials, payload: bytes
-    ) -> dict[str, bytes]:
-        fields = {"payload": payload, **_expect(request), **_delivery(request)}
-        proof = await self._prove(shown, payload)
-        if self._rules.guarded:
-            prove_connection(request.scope)
-        account = webhook_auth.authorize(self._rules, proof, webhook_body.stated_accounts(payload))
-        if account is not None:
-            fields["account"] = str(account).encode()
-        return fields
+    async def _read(self, request: Request, buffer: BodyBuffer, deadline: float) -> bytes:
+        with anyio.CancelScope(deadline=deadline):
+            return await webhook_body.read(request, self._policy.max_body_bytes, buffer)
+        if buffer.lacked_memory:
+            raise webhook_body.busy()
+        raise HttpError(408, "slow_body", f"the body did not come within {self._answer_s:g} s")
 
-    async def _prove(
-        self, shown: webhook_auth.Credentials, payload: bytes
-    ) -> webhook_auth.AuthResult:
-        prove = partial(webhook_auth.authenticate, self._rules, shown, payload, self._now())
-        if len(payload) * sum(map(len, self._rules.secrets.values())) <= _THREAD_BYTES:
-            return prove()
-        return await anyio.to_thread.run_sync(prove, abandon_on_cancel=True)
+    async def _authorize(
+        self, request: Request, credentials: Credentials, payload: bytes, *, has_token: bool
+    ) -> int | None:
+        authenticate = partial(self._policy.authenticate, credentials, payload, self._now())
+        if len(payload) * sum(map(len, self._policy.secrets.values())) <= _THREAD_BYTES:
+            signer = authenticate()
+        else:
+            signer = await anyio.to_thread.run_sync(authenticate, abandon_on_cancel=True)
+        if self._policy.requires_credentials:
+            mark_authenticated(request.scope)
+        accounts = webhook_body.named_accounts(payload)
+        return self._policy.authorize(signer, accounts, has_token=has_token)
 
-    def _rejected(self, rejected: HttpError) -> Response:
-        self._count(rejected.code, rejected.reason)
-        return rejected.answer()
+    def _reject(self, error: HttpError) -> JSONResponse:
+        self._count(error.code, error.reason)
+        return error.answer()
 
     def _count(self, code: int, reason: str) -> None:
         self._metrics.webhook_requests.labels(code=str(code), reason=reason).inc()
 
-    def _log_rejected(self, rejected: HttpError) -> None:
-        more = self._throttle.ready(rejected.reason)
-        if more is not None and not self._rules.closed:  # that was said at the start
+    def _log_rejected(self, error: HttpError) -> None:
+        suppressed = self._throttle.ready(error.reason)
+        if suppressed is not None and not self._policy.closed:  # logged at the start
             log.warning(
                 "webhook.rejected",
-                code=rejected.code,
-                reason=rejected.reason,
-                hint=str(rejected),
-                suppressed=more,
+                code=error.code,
+                reason=error.reason,
+                hint=str(error),
+                suppressed=suppressed,
             )
 
     def _log_failed(self, error: Exception) -> None:
-        more = self._throttle.ready(error_site(error))
-        if more is not None:
-            log.error("webhook.failed", error=error_site(error), suppressed=more)
+        suppressed = self._throttle.ready(error_site(error))
+        if suppressed is not None:
+            log.error("webhook.failed", error=error_site(error), suppressed=suppressed)
 
 
-@contextmanager
-def _until(deadline: float, late: HttpError) -> Iterator[None]:
-    with anyio.CancelScope(deadline=deadline) as scope:
-        yield
-    if scope.cancelled_caught:
-        raise late
+def _instance_segment(scope: Scope) -> bytes | None:
+    """Return the instance in the raw path: in the decoded one, `%2F` looks like a separator."""
+    path: bytes = scope["raw_path"]
+    head, *tail = path.removeprefix(PATH).split(b"/")
+    if not path.startswith(PATH) or head or len(tail) > 1:
+        raise HTTPException(404)
+    if scope["method"] != "POST":
+        raise HTTPException(405, headers={"Allow": "POST"})
+    return tail[0] if tail else None
 
 
-def _expect(request: Request) -> dict[str, bytes]:
-    segment = request.path_params["instance"]
+def _expect(segment: bytes | None) -> dict[str, bytes]:
     if segment is None:
         return {}
 
     instance = unquote_to_bytes(segment)
-    if not 1 <= len(instance) <= _INSTANCE_BYTES or not _is_utf8(instance):
+    try:
+        instance.decode()
+        is_valid = 1 <= len(instance) <= _INSTANCE_BYTES
+    except UnicodeDecodeError:
+        is_valid = False
+    if not is_valid:
         raise HttpError(
             422,
             "bad_instance",
@@ -236,15 +205,7 @@ def _expect(request: Request) -> dict[str, bytes]:
     return {"expect": instance}
 
 
-def _is_utf8(name: bytes) -> bool:
-    try:
-        name.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
 def _delivery(request: Request) -> dict[str, bytes]:
-    said = request.headers.get("x-chatwoot-delivery", "")
-    kept = "".join(c for c in said if c.isascii() and c.isprintable())[:_DELIVERY_CHARS]
-    return {"delivery": kept.encode()} if kept else {}
+    sent = request.headers.get("x-chatwoot-delivery", "")
+    delivery = "".join(c for c in sent if c.isascii() and c.isprintable())[:_DELIVERY_CHARS]
+    return {"delivery": delivery.encode()} if delivery else {}

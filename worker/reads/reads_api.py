@@ -23,7 +23,7 @@ from worker.reads.long_poll import LongPoll
 from worker.reads.lookup import Found, find, has_message, may_be_incomplete
 from worker.reads.read_request import ReadPath, ReadRequest, match_path, parse_request
 from worker.store.cache.document_reader import DocumentReader, InstanceReader
-from worker.web.connection_limit import prove_connection
+from worker.web.connection_limit import mark_authenticated
 from worker.web.http_error import HttpError
 from worker.web.response import HttpAnswer, error_answer, send_answer
 
@@ -82,7 +82,7 @@ class ReadsApp:
                 return _answer_without_path(scope)
             _check_method(scope)
             permission = self._api_keys.authorize(scope)
-            prove_connection(scope)
+            mark_authenticated(scope)
             request = parse_request(path, scope["query_string"])
             permission.check(request.instance, notes=request.private)
             return await self._answer_read(request)

@@ -1,4 +1,4 @@
-"""Sockets, the HTTP server and what the applications on it share.
+"""Sockets, the HTTP server with its limits, and the answers that its applications share.
 
-May import `settings` and `errors`.
+May import `ops` and `errors`.
 """

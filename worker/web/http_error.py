@@ -1,4 +1,4 @@
-"""An answer other than 200: what happened, and what to change."""
+"""Error answers: what happened, and what to change."""
 
 from typing import Final
 
@@ -18,17 +18,17 @@ class HttpError(Exception):
         self.reason = reason
 
     def answer(self) -> JSONResponse:
-        """Say it as JSON, and close the connection: its body may still be on the way."""
+        """Return the JSON answer, which closes the connection: a body may still be arriving."""
         body = {"error": str(self), "reason": self.reason}
         return JSONResponse(body, self.code, {"connection": "close"})
 
 
 UNROUTED: Final = {404: "not_found", 405: "bad_method"}
-"""Reasons of what no route takes."""
+"""The reasons for unknown paths and methods, by status code."""
 
 
 def unrouted(error: HTTPException, paths: str) -> JSONResponse:
-    """Answer what no route takes (404, 405); `paths` says what there is."""
+    """Return the answer to an unknown path or method (404, 405); `paths` lists the valid ones."""
     reason = UNROUTED[error.status_code]
     body = {"error": f"{error.detail}; here is {paths}", "reason": reason}
     return JSONResponse(body, error.status_code, error.headers)

@@ -1,4 +1,4 @@
-"""An answer to a read: always JSON, never to be kept by anything on the way."""
+"""Answers to reads: always JSON, and never cached on the way."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from worker.web.http_error import HttpError
 
 Headers = tuple[tuple[bytes, bytes], ...]
 
-_BESIDE: Final[Mapping[int, Headers]] = {
+_ERROR_HEADERS: Final[Mapping[int, Headers]] = {
     401: ((b"www-authenticate", b"Bearer"),),
     405: ((b"allow", b"GET"),),
     503: ((b"retry-after", b"1"),),
@@ -20,7 +20,7 @@ _BESIDE: Final[Mapping[int, Headers]] = {
 
 @dataclass(frozen=True, slots=True)
 class HttpAnswer:
-    """What goes back; `tier` is where it came from, `result` what became of the question."""
+    """An answer; `tier` is where the data came from, and `result` the outcome: metric labels."""
 
     code: int
     body: bytes
@@ -29,14 +29,14 @@ class HttpAnswer:
     headers: Headers = ()
 
 
-def error_answer(rejected: HttpError, result: str, *, tier: str = "none") -> HttpAnswer:
-    """Say why not."""
-    body = msgspec.json.encode({"error": str(rejected), "reason": rejected.reason})
-    return HttpAnswer(rejected.code, body, tier, result, _BESIDE.get(rejected.code, ()))
+def error_answer(error: HttpError, result: str, *, tier: str = "none") -> HttpAnswer:
+    """Return the answer for an error."""
+    body = msgspec.json.encode({"error": str(error), "reason": error.reason})
+    return HttpAnswer(error.code, body, tier, result, _ERROR_HEADERS.get(error.code, ()))
 
 
 async def send_answer(send: Send, answer: HttpAnswer) -> None:
-    """Send it, and leave the connection open for the next question."""
+    """Send an answer; the connection stays open for the next request."""
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", b"%d" % len(answer.body)),

@@ -9,7 +9,7 @@ from worker.app import webhook_policy
 from worker.cli.checks.check_result import CheckResult, ok, problem, warning
 from worker.cli.context import CheckContext, is_in_container
 from worker.cli.formatting import format_bytes, format_count
-from worker.ingest.spool.spool_database import NAME, read_figures
+from worker.ingest.spool.spool_database import NAME, read_stats
 from worker.ingest.webhook_auth import is_loopback
 
 _DIR: Final = "CHATWOOT_CACHE_WEBHOOK_SPOOL_DIR"
@@ -38,7 +38,11 @@ async def webhook(context: CheckContext) -> CheckResult:
             f"it listens on {address}, which only this container can reach",
             "set CHATWOOT_CACHE_HTTP_HOST=0.0.0.0, and a secret or a token",
         )
-    access = "with a signature or the token" if policy.guarded else "open to programs of this host"
+    access = (
+        "with a signature or the token"
+        if policy.requires_credentials
+        else "open to programs of this host"
+    )
     return ok(f"on {address}, {access}")
 
 
@@ -60,7 +64,7 @@ async def spool(context: CheckContext) -> CheckResult:
 
 
 def _check_spool(directory: Path, max_bytes: int) -> CheckResult:
-    stats = read_figures(directory)
+    stats = read_stats(directory)
     if stats is None and (directory / NAME).exists():
         return problem(
             f"{directory / NAME} is not a spool, or damaged",

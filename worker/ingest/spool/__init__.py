@@ -1,1 +1,1 @@
-"""The disk that keeps webhooks while Redis takes none, and the way back to the stream."""
+"""Stores webhooks on disk while Redis is unavailable, and relays them to the stream later."""

@@ -1,4 +1,4 @@
-"""The ballast of a spool: a file that occupies room on the disk, which can be freed when needed."""
+"""The ballast of a spool: a file that reserves disk space, deleted when a full disk needs it."""
 
 import contextlib
 import os
@@ -9,13 +9,13 @@ from typing import Final
 NAME: Final = "ballast"
 
 MAX_BYTES: Final = 256 * 1024
-"""Deleting all rows writes 16 KiB, moving a row of 64 KiB behind the others about 200 KiB."""
+"""Deleting all rows writes 16 KiB, moving a row of 64 KiB to the end about 200 KiB."""
 
 _SHARE: Final = 16
-"""A small spool has a smaller ballast: this part of its limit."""
+"""The ballast takes at most this fraction (1/16) of the spool's limit."""
 
 _MARGIN_BYTES: Final = 128 * 1024
-"""What stays free beside a ballast that is written: it must not take a webhook's room."""
+"""What must stay free when the ballast is written, so that a webhook still fits."""
 
 
 class Ballast:
@@ -26,29 +26,24 @@ class Ballast:
         self._bytes: Final = min(MAX_BYTES, spool_max_bytes // _SHARE)
 
     def keep(self) -> None:
-        """Write the file if it is missing and there is room for it; never raises."""
+        """Write the file if it is missing and the disk has room for it; never raises."""
         with contextlib.suppress(OSError):
-            if not self._is_whole() and self._has_room():
+            is_whole = self._path.exists() and self._path.stat().st_size >= self._bytes
+            if not is_whole and free_bytes(self._path.parent) >= self._bytes + _MARGIN_BYTES:
                 self._write()
 
     def release(self) -> bool:
-        """Delete the file, so that its room is free; False where there was none."""
+        """Delete the file; returns whether there was one."""
         try:
             self._path.unlink()
         except OSError:
             return False
         return True
 
-    def _is_whole(self) -> bool:
-        return self._path.exists() and self._path.stat().st_size >= self._bytes
-
-    def _has_room(self) -> bool:
-        return free_bytes(self._path.parent) >= self._bytes + _MARGIN_BYTES
-
     def _write(self) -> None:
-        """Write random bytes: zeros would take up no room where the file system compresses."""
         file = os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o600)
         try:
+            # Random bytes: a file system that compresses would store zeros in no space.
             os.write(file, os.urandom(self._bytes))
             os.fsync(file)
         finally:
@@ -56,5 +51,5 @@ class Ballast:
 
 
 def free_bytes(directory: Path) -> int:
-    """Return the room that the disk of a directory has left for users other than root."""
+    """Return the free disk space for users other than root."""
     return shutil.disk_usage(directory).free

@@ -1,4 +1,4 @@
-"""The database of the spool: its tables, how it is opened and checked, what its errors mean."""
+"""The SQLite database of the spool: schema, opening, queries and translation of errors."""
 
 import contextlib
 import secrets
@@ -17,15 +17,15 @@ NAME: Final = "webhooks.sqlite3"
 
 _PAGE_BYTES: Final = 4096
 _ROOM_BYTES: Final = 64 * 1024
-"""What must be free for the spool not to count as full."""
+"""The spool counts as full when less than this is left of its limit."""
 
 _FREE_BYTES: Final = 2 * _ROOM_BYTES
-"""What the disk must have free. The journal takes up to 24 pages for a webhook of 64 KiB (its own,
-and those of the table and of the map of pages), which are 97 KiB with their headers."""
+"""What the disk must have free. For a webhook of 64 KiB the write-ahead log takes up to 24 pages
+(its own, and those of the table and of the page map), which are 97 KiB with their headers."""
 
-_JOURNAL_PAGES: Final = 64
-"""The journal is copied into the database when it has this many pages, so that it stays small: on
-a full disk its room is all there is. Appending costs a seventh more than with SQLite's 1000."""
+_CHECKPOINT_PAGES: Final = 64
+"""The write-ahead log is copied into the database at this many pages, so that it stays small: on
+a full disk its space is all there is. Appending takes a seventh longer than with SQLite's 1000."""
 
 _FULL_VACUUM: Final = 1
 
@@ -45,28 +45,28 @@ _SCHEMA: Final = f"""
 
 
 @dataclass(frozen=True, slots=True)
-class SpoolFigures:
-    """How much waits in the spool."""
+class SpoolStats:
+    """The webhooks that wait in the spool, and the bytes it uses."""
 
     entries: int
     used_bytes: int
 
     def is_full(self, max_bytes: int) -> bool:
-        """Say whether the next webhook may find no room."""
+        """Say whether the next webhook may not fit."""
         return self.used_bytes + _ROOM_BYTES > max_bytes
 
 
-class NotASpool(Exception):
-    """The file is not ours, or not whole; the message says which."""
+class InvalidSpool(Exception):
+    """The file is damaged, or another program's; the message says which."""
 
 
 def connect(path: Path, max_bytes: int) -> sqlite3.Connection:
-    """Open the database, made if need be; raises `NotASpool` and SQLite's errors.
+    """Open the database, and create it if missing; raises `InvalidSpool` and SQLite's errors.
 
-    Journal in front (WAL), synced at each commit; no larger than `max_bytes`, journal aside.
-    Rows are deleted without overwriting their pages, which would need as much room again.
+    Write-ahead log, synced at each commit; `max_bytes` bounds the file without the log.
+    Deleted rows are not overwritten, which would need as much space again.
     """
-    # It holds people's messages: for our user alone, as are the files SQLite puts beside it.
+    # Messages are private: SQLite gives the files beside it the same mode.
     path.touch(mode=0o600)
     connection = sqlite3.connect(
         path, timeout=_LOCK_WAIT_S, isolation_level=None, check_same_thread=False
@@ -86,12 +86,15 @@ def _set_up(connection: sqlite3.Connection, max_bytes: int) -> None:
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
     else:
         _check(connection)
-    connection.execute("PRAGMA journal_mode = WAL").fetchall()
-    connection.execute("PRAGMA synchronous = FULL")
-    connection.execute("PRAGMA secure_delete = FAST").fetchall()
-    connection.execute(f"PRAGMA wal_autocheckpoint = {_JOURNAL_PAGES}").fetchall()
-    connection.execute(f"PRAGMA journal_size_limit = {_JOURNAL_PAGES * _PAGE_BYTES}").fetchall()
-    connection.execute(f"PRAGMA max_page_count = {max_bytes // _PAGE_BYTES}").fetchall()
+    for pragma in (
+        "journal_mode = WAL",
+        "synchronous = FULL",
+        "secure_delete = FAST",
+        f"wal_autocheckpoint = {_CHECKPOINT_PAGES}",
+        f"journal_size_limit = {_CHECKPOINT_PAGES * _PAGE_BYTES}",
+        f"max_page_count = {max_bytes // _PAGE_BYTES}",
+    ):
+        connection.execute(f"PRAGMA {pragma}").fetchall()
     if is_new:
         connection.executescript(_SCHEMA)
     keep_free_pages(connection)
@@ -99,39 +102,39 @@ def _set_up(connection: sqlite3.Connection, max_bytes: int) -> None:
 
 def _check(connection: sqlite3.Connection) -> None:
     if _number(connection, "PRAGMA application_id") != _APPLICATION_ID:
-        raise NotASpool("it was not written by this program")
+        raise InvalidSpool("it was not written by this program")
     if _number(connection, "PRAGMA user_version") > _VERSION:
-        raise NotASpool("it was written by a newer version")
-    ((said,),) = connection.execute("PRAGMA quick_check(1)").fetchall()
-    if said != "ok":
-        raise NotASpool(said)
+        raise InvalidSpool("it was written by a newer version")
+    ((result,),) = connection.execute("PRAGMA quick_check(1)").fetchall()
+    if result != "ok":
+        raise InvalidSpool(result)
 
 
 def identify(connection: sqlite3.Connection) -> str:
-    """Return what tells this spool from every other: it is stored in the file, made if need be.
+    """Return the unique id of this spool, which is stored in the file, and created if missing.
 
-    Where a full disk refuses that to a file of an earlier version, the oldest row stands in for it:
-    while nothing can be stored, no row can be deleted either.
+    Where a full disk prevents that for a file of an earlier version, the digest of the oldest row
+    is the id: while nothing can be stored, that row cannot be deleted either.
     """
     stored = "SELECT value FROM facts WHERE name = 'identity'"
     if (row := connection.execute(stored).fetchone()) is None:
         oldest = connection.execute("SELECT fields FROM webhooks ORDER BY id LIMIT 1").fetchone()
-        made = secrets.token_hex(16) if oldest is None else digest(oldest[0])
+        created = secrets.token_hex(16) if oldest is None else digest(oldest[0])
         with contextlib.suppress(sqlite3.OperationalError):
-            connection.execute("INSERT OR IGNORE INTO facts VALUES ('identity', ?)", (made,))
-        row = connection.execute(stored).fetchone() or (made,)
+            connection.execute("INSERT OR IGNORE INTO facts VALUES ('identity', ?)", (created,))
+        row = connection.execute(stored).fetchone() or (created,)
     return str(row[0])
 
 
 def digest(fields: bytes) -> str:
-    """Return what tells a row from others that had its id in another life of the file."""
+    """Return a short hash, which tells a row from others that had the same id."""
     return blake2b(fields, digest_size=8).hexdigest()
 
 
-def locate(connection: sqlite3.Connection, position: bytes) -> int:
-    """Return the id of the row that a position names, which may be deleted; 0 for a foreign one.
+def find_row(connection: sqlite3.Connection, position: bytes) -> int:
+    """Return the id of the row at a position, also of a deleted one; 0 for an unknown position.
 
-    A file that was put back from a copy gives ids again that a later row had before.
+    A file that was restored from a copy assigns ids again that later rows had before.
     """
     number, _, expected = position.partition(b"-")
     if not number.isdigit():
@@ -140,15 +143,15 @@ def locate(connection: sqlite3.Connection, position: bytes) -> int:
     found = connection.execute("SELECT fields FROM webhooks WHERE id = ?", (row,)).fetchone()
     if found is not None:
         return row if digest(found[0]).encode() == expected else 0
-    given = _number(connection, "SELECT coalesce(max(seq), 0) FROM sqlite_sequence")
-    return row if row <= given else 0
+    greatest = _number(connection, "SELECT coalesce(max(seq), 0) FROM sqlite_sequence")
+    return row if row <= greatest else 0
 
 
 def delete(connection: sqlite3.Connection, last: int) -> None:
-    """Delete the rows up to this id; within a transaction, and followed by `keep_free_pages`.
+    """Delete the rows up to this id; in a transaction, and followed by `keep_free_pages`.
 
-    Where these are all, the file shrinks with the commit, so that the journal holds no page but
-    the few that are left: 16 KiB, however large the file is.
+    Where no row is left, the file shrinks with the commit, so that the write-ahead log holds only
+    the few remaining pages: 16 KiB, however large the file was.
     """
     if _number(connection, "SELECT coalesce(max(id), 0) FROM webhooks") > last:
         connection.execute("DELETE FROM webhooks WHERE id <= ?", (last,))
@@ -158,65 +161,64 @@ def delete(connection: sqlite3.Connection, last: int) -> None:
 
 
 def keep_free_pages(connection: sqlite3.Connection) -> None:
-    """Let commits keep pages that became free, as they do unless the spool is emptied.
+    """Let later commits keep free pages in the file again, after `delete` shrank it.
 
-    The connection learns it even where the disk is too full to store it.
+    The setting holds for the connection even where the disk is too full to store it.
     """
     if _number(connection, "PRAGMA auto_vacuum") == _FULL_VACUUM:
         with contextlib.suppress(sqlite3.OperationalError):
             connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
 
 
-def journal_bytes(path: Path) -> int:
-    """Return the size of the journal beside the database."""
-    try:
-        return path.with_name(f"{path.name}-wal").stat().st_size
-    except FileNotFoundError:
-        return 0
+def truncate_log(connection: sqlite3.Connection, path: Path) -> None:
+    """Copy the write-ahead log into the database and empty it."""
+    log = path.with_name(f"{path.name}-wal")
+    if log.exists() and log.stat().st_size:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
 
 def check_room(connection: sqlite3.Connection, path: Path, max_bytes: int) -> None:
-    """Raise `SpoolError` unless a webhook of 64 KiB would fit into the file and on the disk.
+    """Raise `SpoolError` unless a webhook of 64 KiB fits into the file and on the disk.
 
-    Room that the journal's file has left is not counted: this may say so early, never late.
+    Free space within the write-ahead log is not counted: the error may come early, never late.
     """
-    if figures(connection).is_full(max_bytes) or free_bytes(path.parent) < _FREE_BYTES:
-        raise full()
+    if stats(connection).is_full(max_bytes) or free_bytes(path.parent) < _FREE_BYTES:
+        raise _full()
 
 
-def figures(connection: sqlite3.Connection, drained: int = 0) -> SpoolFigures:
-    """Say how much a spool holds; rows up to the id `drained` are on the stream already."""
+def stats(connection: sqlite3.Connection, drained: int = 0) -> SpoolStats:
+    """Return the stats of a spool; rows up to the id `drained` do not wait."""
+    # Rows are added and removed in order, so the ids give their number.
     entries = _number(
         connection,
         "SELECT coalesce(max(0, max(id) - max(min(id) - 1, ?)), 0) FROM webhooks",
         drained,
     )
     pages = _number(connection, "PRAGMA page_count") - _number(connection, "PRAGMA freelist_count")
-    return SpoolFigures(entries, pages * _PAGE_BYTES)
+    return SpoolStats(entries, pages * _PAGE_BYTES)
 
 
-def read_figures(directory: Path) -> SpoolFigures | None:
-    """Say how much a spool holds without using it; None where there is none to read."""
+def read_stats(directory: Path) -> SpoolStats | None:
+    """Return the stats of a spool without changing it; None where it cannot be read."""
+    uri = f"{(directory / NAME).resolve().as_uri()}?mode=ro"
     with (
         contextlib.suppress(sqlite3.Error),
-        contextlib.closing(
-            sqlite3.connect(f"{(directory / NAME).resolve().as_uri()}?mode=ro", uri=True)
-        ) as connection,
+        contextlib.closing(sqlite3.connect(uri, uri=True)) as connection,
     ):
-        return figures(connection)
+        return stats(connection)
     return None
 
 
 @contextmanager
 def spool_errors() -> Iterator[None]:
-    """Turn SQLite's errors, and the disk's, into ours."""
+    """Translate errors of SQLite and the disk into `SpoolError`."""
     try:
         yield
     except sqlite3.Error as error:
         if getattr(error, "sqlite_errorcode", None) in _NO_ROOM:
-            raise full() from error
+            raise _full() from error
         raise SpoolError("spool_failed", f"the spool cannot be written: {error}") from error
-    except NotASpool as error:
+    except InvalidSpool as error:
         raise SpoolError("spool_failed", f"the spool was replaced: {error}") from error
     except OSError as error:
         raise SpoolError(
@@ -224,8 +226,7 @@ def spool_errors() -> Iterator[None]:
         ) from error
 
 
-def full() -> SpoolError:
-    """Return what to raise where no other webhook fits."""
+def _full() -> SpoolError:
     return SpoolError(
         "spool_full", "the spool, or its disk, is full; see CHATWOOT_CACHE_WEBHOOK_SPOOL_MAX_BYTES"
     )
