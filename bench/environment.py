@@ -12,7 +12,7 @@ from tests.servers import Server, default_binary
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class Environment:
     """A server that runs, a client of our own to it, and the cores."""
 
     server: Server
@@ -41,7 +41,7 @@ class Stage:
 
 
 @contextmanager
-def raised(binary: Path | None) -> Iterator[Stage]:
+def raised(binary: Path | None) -> Iterator[Environment]:
     """Start a server (Valkey of the locked dependencies unless given) and end it at the end.
 
     This process stays away from the clients' cores meanwhile.
@@ -52,6 +52,6 @@ def raised(binary: Path | None) -> Iterator[Stage]:
         with on(cores.server):
             server.start()
         with on(cores.measuring), redis.Redis.from_url(server.uri) as client:
-            yield Stage(server, client, cores)
+            yield Environment(server, client, cores)
     finally:
         server.close()

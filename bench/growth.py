@@ -7,16 +7,16 @@ from statistics import median
 from typing import Final
 
 from bench import chart, machine, measured_run, report, targets
-from bench.environment import Stage
+from bench.environment import Environment
 from bench.events import FIRST_ID, Traffic, bodies, instance
-from bench.measured_run import Heat
+from bench.measured_run import MeasuredRun
 from bench.progress import Bar
 from bench.report import Report
 from bench.scenarios import AXES, LARGE, SMALL, World
 from bench.score import score
 from bench.target import WORKER
 from bench.targets import Verdict
-from bench.workload import PORTION, Course
+from bench.workload import PORTION, Workload
 from worker.core.cache_keys import CacheKeys
 
 MB: Final = 1_000_000
@@ -40,14 +40,14 @@ class Point:
 class Ground:
     """One server's stream and cache, made into one world after the other."""
 
-    def __init__(self, stage: Stage, bar: Bar) -> None:
+    def __init__(self, stage: Environment, bar: Bar) -> None:
         self._stage = stage
         self._bar = bar
-        self._course = Course(stage.client)
+        self._course = Workload(stage.client)
         self._filled: tuple[int, Traffic] | None = None
         self._held = 0
 
-    def run(self, world: World, runs: int) -> list[Heat]:
+    def run(self, world: World, runs: int) -> list[MeasuredRun]:
         """Make that world and let the worker run in it so many times."""
         self._fill(world.backlog, world.traffic)
         self._hold(world.cached)
@@ -85,7 +85,7 @@ class Ground:
         self._held = cached
 
 
-def measure(stage: Stage, bar: Bar, *, runs: int, scale: float) -> Report:
+def measure(stage: Environment, bar: Bar, *, runs: int, scale: float) -> Report:
     """Go through every axis and both extremes; report what they gave."""
     found = machine.described(stage)
     begun = time.monotonic()
@@ -132,7 +132,7 @@ def _point(axis: str, world: World, ground: Ground, runs: int) -> Point:
     return _summed(axis, world, ground.run(world, runs))
 
 
-def _summed(axis: str, world: World, heats: Sequence[Heat]) -> Point:
+def _summed(axis: str, world: World, heats: Sequence[MeasuredRun]) -> Point:
     of = score(heats)
     return Point(
         axis=axis,

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Final
 
 from bench import machine, measured_run, report
-from bench.environment import Stage
+from bench.environment import Environment
 from bench.events import bodies
 from bench.progress import Bar
 from bench.report import Report
-from bench.target import WORKER, Contestant
-from bench.workload import Course
+from bench.target import WORKER, Target
+from bench.workload import Workload
 
 SHOWN: Final = 25
 Calls = dict[tuple[str, int, str], tuple[int, int, float, float, object]]
@@ -26,10 +26,10 @@ _PACKAGES: Final = re.compile(r".*/(?:site-packages|python3\.\d+)/")
 _OURS: Final = re.compile(r".*/(?=worker/)")
 
 
-def measure(stage: Stage, bar: Bar, *, events: int) -> Report:
+def measure(stage: Environment, bar: Bar, *, events: int) -> Report:
     """Run the worker once without a profiler and once with each; report where time went."""
     found = machine.described(stage)
-    course = Course(stage.client)
+    course = Workload(stage.client)
     with bar.doing("filling the stream", events) as advance:
         course.fill(bodies(events), advance)
     with tempfile.TemporaryDirectory() as folder, bar.doing("running", 3) as advance:
@@ -46,12 +46,12 @@ def measure(stage: Stage, bar: Bar, *, events: int) -> Report:
     return Report(text, {"profile.txt": text + "\n"})
 
 
-def _profiled(under: str, out: Path) -> Contestant:
+def _profiled(under: str, out: Path) -> Target:
     command = (sys.executable, "-m", "bench.profiled", under, str(out))
-    return Contestant(f"profiled-{under}", f"the worker under {under}", command)
+    return Target(f"profiled-{under}", f"the worker under {under}", command)
 
 
-def _heading(what: str, ran: measured_run.Heat, found: dict[str, object]) -> str:
+def _heading(what: str, ran: measured_run.MeasuredRun, found: dict[str, object]) -> str:
     each_us = ran.client_cpu_s / ran.entries * 1e6
     return (
         f"\n== {what}: {ran.entries:,} events, {ran.events_per_s:,.0f} events/s,"

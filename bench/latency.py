@@ -12,7 +12,7 @@ from subprocess import Popen
 from typing import Final
 
 from bench import machine, measured_run, report, targets
-from bench.environment import Stage
+from bench.environment import Environment
 from bench.events import Traffic, instance
 from bench.latency_probe import Observer, Seen
 from bench.process import Process, cpu_s
@@ -21,7 +21,7 @@ from bench.progress import Advance, Bar
 from bench.report import Report
 from bench.target import ROOT, WORKER
 from bench.targets import Verdict
-from bench.workload import Course, StuckError
+from bench.workload import StuckError, Workload
 from worker.core.cache_keys import CacheKeys
 
 WARM_S: Final = 2
@@ -51,7 +51,7 @@ class Delays:
         return cls(what, len(rising), p50, p99, p999, rising[-1] / _MS)
 
 
-def measure(stage: Stage, bar: Bar, *, rate: int, seconds: int) -> Report:
+def measure(stage: Environment, bar: Bar, *, rate: int, seconds: int) -> Report:
     """Send by XADD, then through the webhook; report how long each took."""
     found = machine.described(stage)
     rows = [*run(stage, bar, "xadd", rate, seconds), *run(stage, bar, "http", rate, seconds)]
@@ -75,10 +75,10 @@ def measure(stage: Stage, bar: Bar, *, rate: int, seconds: int) -> Report:
     return Report(text, {"latency.json": report.as_json(figures)})
 
 
-def run(stage: Stage, bar: Bar, how: str, rate: int, seconds: int) -> list[Delays]:
+def run(stage: Environment, bar: Bar, how: str, rate: int, seconds: int) -> list[Delays]:
     """Start a worker on an empty stream, send at that pace, and match what is seen."""
     prefix, name = f"bench-{time.time_ns()}", "XADD" if how == "xadd" else "POST"
-    course = Course(stage.client)
+    course = Workload(stage.client)
     course.close_gate()
     keys = CacheKeys(prefix)
     prefixes = [keys.message(instance(n), 0)[:-1] for n in range(Traffic().instances)]

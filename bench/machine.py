@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
-from bench.environment import Stage
+from bench.environment import Environment
 
 
-def described(stage: Stage) -> dict[str, object]:
+def described(stage: Environment) -> dict[str, object]:
     """Return machine, versions, cores and load, fit to become JSON; no name of the machine."""
     info = stage.server.info()
     valkey = info.get("valkey_version")

@@ -7,14 +7,14 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.environment import Stage
+from bench.environment import Environment
 from bench.process import TICK_S, Process, cpu_s, peak_rss_bytes
-from bench.target import Contestant, environment
-from bench.workload import STREAM, Course, StuckError
+from bench.target import Target, environment
+from bench.workload import STREAM, StuckError, Workload
 
 
 @dataclass(frozen=True, slots=True)
-class Heat:
+class MeasuredRun:
     """What a run gave: seconds of wall clock and CPU, the greatest memory of one process."""
 
     contestant: str
@@ -39,7 +39,7 @@ class Heat:
         return self.entries / max(self.server_cpu_s, TICK_S)
 
 
-def run(stage: Stage, course: Course, contestant: Contestant) -> Heat:
+def run(stage: Environment, course: Workload, contestant: Target) -> MeasuredRun:
     """Run once, with names of this run's own, and delete what it wrote.
 
     Raises `StuckError` when it wrote nothing, or found events of ours unusable.
@@ -68,7 +68,7 @@ def run(stage: Stage, course: Course, contestant: Contestant) -> Heat:
     keys = stage.drop(prefix)
     if (dead := stage.dead_letters(STREAM)) or not keys:
         raise StuckError(f"{contestant.title}: {dead} dead letters, {keys} keys written")
-    return Heat(
+    return MeasuredRun(
         contestant=contestant.key,
         entries=entries,
         seconds=seconds,
@@ -81,7 +81,7 @@ def run(stage: Stage, course: Course, contestant: Contestant) -> Heat:
 
 
 @contextmanager
-def started(stage: Stage, contestant: Contestant, prefix: str) -> Iterator[list[Process]]:
+def started(stage: Environment, contestant: Target, prefix: str) -> Iterator[list[Process]]:
     """Start a contestant's processes, each in an empty folder and on its core, and end them."""
     with ExitStack() as stack:
         processes = []

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from bench.measured_run import Heat
+from bench.measured_run import MeasuredRun
 
 PER_EVENTS = 100_000
 """CPU seconds are stated for so many events, whatever part of the stream was run."""
@@ -26,7 +26,7 @@ class Score:
     peak_rss_bytes: int
 
 
-def score(heats: Sequence[Heat]) -> Score:
+def score(heats: Sequence[MeasuredRun]) -> Score:
     """Sum up the heats of one contestant."""
     speeds = [heat.events_per_s for heat in heats]
     return Score(
@@ -43,6 +43,6 @@ def score(heats: Sequence[Heat]) -> Score:
     )
 
 
-def ratio(ours: Sequence[Heat], theirs: Sequence[Heat]) -> float:
+def ratio(ours: Sequence[MeasuredRun], theirs: Sequence[MeasuredRun]) -> float:
     """Return how many times as fast ours are: the median over the rounds both ran in."""
     return median(a.events_per_s / b.events_per_s for a, b in zip(ours, theirs, strict=True))

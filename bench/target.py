@@ -35,7 +35,7 @@ def _without_node() -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Contestant:
+class Target:
     """A program that reads the group and fills the cache, until SIGTERM.
 
     `share` is the part of the stream it runs on: slow ones would take too long on all of it.
@@ -50,31 +50,31 @@ class Contestant:
     missing: Callable[[], str] = _always
 
 
-WORKER: Final = Contestant("worker", "chatwoot-cache run", (str(BIN / "chatwoot-cache"), "run"))
-TWO_WORKERS: Final = Contestant(
+WORKER: Final = Target("worker", "chatwoot-cache run", (str(BIN / "chatwoot-cache"), "run"))
+TWO_WORKERS: Final = Target(
     "two-workers", "chatwoot-cache run, two processes", WORKER.command, processes=2
 )
 PEERS: Final = (
-    Contestant(
+    Target(
         "redis-py",
         "redis-py, per event",
         (str(BIN / "python"), "-m", "bench.peers.redis_py"),
         share=PER_EVENT_SHARE,
     ),
-    Contestant(
+    Target(
         "faststream",
         "FastStream, batches of 500",
         (str(FASTSTREAM), "-m", "bench.peers.faststream_batch"),
         missing=_without_faststream,
     ),
-    Contestant(
+    Target(
         "node",
         "node redis, per event as Evolution",
         ("node", str(NODE / "redis.js"), "per-event"),
         share=PER_EVENT_SHARE,
         missing=_without_node,
     ),
-    Contestant(
+    Target(
         "node-batched",
         "node redis, batches of 500",
         ("node", str(NODE / "redis.js"), "batched"),

@@ -6,28 +6,28 @@ from statistics import median
 from typing import Final
 
 from bench import chart, machine, measured_run, report, targets
-from bench.environment import Stage
+from bench.environment import Environment
 from bench.events import Traffic, bodies
-from bench.measured_run import Heat
+from bench.measured_run import MeasuredRun
 from bench.progress import Bar
 from bench.report import Report
 from bench.score import PER_EVENTS, Score, ratio, score
-from bench.target import EVERYONE, PER_EVENT_SHARE, TWO_WORKERS, WORKER, Contestant
+from bench.target import EVERYONE, PER_EVENT_SHARE, TWO_WORKERS, WORKER, Target
 from bench.targets import Verdict
-from bench.workload import Course
+from bench.workload import Workload
 
 MB: Final = 1_000_000
 _LEGEND: Final = (
     f"client s, server s: CPU seconds for {PER_EVENTS:,} events; RSS: the greatest of one process;"
     f"\nceiling: entries / server CPU seconds; peers per event run on {PER_EVENT_SHARE:.0%} of it."
 )
-Heats = Mapping[str, Sequence[Heat]]
+Heats = Mapping[str, Sequence[MeasuredRun]]
 
 
-def measure(stage: Stage, bar: Bar, *, events: int, runs: int) -> Report:
+def measure(stage: Environment, bar: Bar, *, events: int, runs: int) -> Report:
     """Fill the stream, run the rounds, and report what they gave."""
     found = machine.described(stage)
-    course = Course(stage.client)
+    course = Workload(stage.client)
     with bar.doing("filling the stream", events) as advance:
         course.fill(bodies(events), advance)
     missing = {c.key: why for c in EVERYONE if (why := c.missing())}
@@ -49,10 +49,10 @@ def measure(stage: Stage, bar: Bar, *, events: int, runs: int) -> Report:
 
 
 def rounds(
-    stage: Stage, bar: Bar, course: Course, contestants: Sequence[Contestant], runs: int
-) -> dict[str, list[Heat]]:
+    stage: Environment, bar: Bar, course: Workload, contestants: Sequence[Target], runs: int
+) -> dict[str, list[MeasuredRun]]:
     """Run each contestant once a round; each round begins with another one."""
-    heats: dict[str, list[Heat]] = {contestant.key: [] for contestant in contestants}
+    heats: dict[str, list[MeasuredRun]] = {contestant.key: [] for contestant in contestants}
     with bar.doing("running", runs * len(contestants) + 1) as advance:
         # The first to run would pay for the memory that a fresh server still has to ask for.
         measured_run.run(stage, course, WORKER)
@@ -67,7 +67,7 @@ def rounds(
     return heats
 
 
-def judged(stage: Stage, heats: Heats, scores: Mapping[str, Score]) -> list[Verdict]:
+def judged(stage: Environment, heats: Heats, scores: Mapping[str, Score]) -> list[Verdict]:
     """Compare with the targets."""
     titles = {contestant.key: contestant.title for contestant in EVERYONE}
     ratios = [
@@ -92,7 +92,7 @@ def judged(stage: Stage, heats: Heats, scores: Mapping[str, Score]) -> list[Verd
     return [*ratios, *shares, rss]
 
 
-def _is_crowded(stage: Stage) -> bool:
+def _is_crowded(stage: Environment) -> bool:
     return len(stage.cores.clients) < TWO_WORKERS.processes
 
 

@@ -24,7 +24,7 @@ class StuckError(Exception):
     """Nothing moved for a long while."""
 
 
-class Course:
+class Workload:
     """A stream on a server, filled once."""
 
     def __init__(self, client: redis.Redis) -> None:

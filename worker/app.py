@@ -35,7 +35,7 @@ from worker.ingest.spool.spool_queue import SpoolQueue
 from worker.ingest.spool.spool_relay import SpoolRelay
 from worker.ingest.webhook import PATH, WebhookApp
 from worker.ingest.webhook_auth import WebhookPolicy, is_loopback
-from worker.maintenance.bot_purge import purge_twice
+from worker.maintenance.bot_contact_cleanup import clean_up_bot_contact
 from worker.ops.health import Health
 from worker.ops.metrics import Metrics
 from worker.ops.notify import Notifier
@@ -45,7 +45,7 @@ from worker.reads.api_keys import ApiKeys
 from worker.reads.read_request import ROOT
 from worker.reads.reads_api import ReadsApp
 from worker.settings import RedisUri, Settings, redis_uri
-from worker.store.admin.bot_contact_purge import BotPurge
+from worker.store.admin.bot_contact_purge import BotContactPurge
 from worker.store.client import Client, create_client
 from worker.store.stream.stream_reader import StreamProducer
 from worker.web import connection_limit, socket_activation
@@ -79,7 +79,7 @@ async def run(
 
     Without `consume` only reads are served: no group is joined, and no webhook is accepted.
 
-    Raises `ConfigurationError` and `PermissionRefused`, in a group once tasks are running.
+    Raises `ConfigurationError` and `PermissionDenied`, in a group once tasks are running.
     """
     if not consume:
         settings = _to_read_only(settings)
@@ -333,10 +333,10 @@ class _Worker:
         if self._notifier.alive_every_s:
             tasks.start_soon(run_periodically, self._notifier.alive_every_s, self._feed_watchdog)
 
-    async def _purge_bot_contact(self, purge: BotPurge) -> None:
+    async def _purge_bot_contact(self, purge: BotContactPurge) -> None:
         # Not earlier: a wrong password ends the worker first, with one line.
         await self._consumer.started.wait()
-        await purge_twice(purge)
+        await clean_up_bot_contact(purge)
 
     async def _feed_watchdog(self) -> None:
         if not self._health.stalled():

@@ -13,28 +13,28 @@ from worker.core.cache_keys import CacheKeys
 from worker.core.stream_keys import StreamKeys
 from worker.maintenance import FAST_S, SLOW_S
 from worker.maintenance.dead_letter_retention import drop_old_dead_letters
-from worker.maintenance.measure import GroupMeasurement
+from worker.maintenance.group_metrics import GroupMetricsUpdate
 from worker.maintenance.retire_consumers import retire_consumers
-from worker.maintenance.server_info import show_server
+from worker.maintenance.server_info_metric import update_server_info
 from worker.maintenance.trim import StreamTrimming
 from worker.ops.health import Pingable
 from worker.ops.metrics import Metrics
 from worker.settings import RedisUri, Settings
-from worker.store.admin.bot_contact_purge import BotPurge
+from worker.store.admin.bot_contact_purge import BotContactPurge
 from worker.store.cache.binding_table import BindingTable
 from worker.store.cache.document_reader import DocumentReader, redis_reader
 from worker.store.cache.document_writer import CacheSettings, DocumentWriter
+from worker.store.cache.invalidation_listener import InvalidationListener
 from worker.store.cache.keyspace import Keyspace
 from worker.store.cache.local_cache import LocalCache
 from worker.store.cache.memory_bindings import MemoryBindings
 from worker.store.cache.memory_documents import MemoryDocuments
-from worker.store.cache.tracking import Tracking
 from worker.store.client import Client
-from worker.store.stream.groupless import GrouplessStream
 from worker.store.stream.lease import Lease
 from worker.store.stream.stream_reader import StreamReader
 from worker.store.stream.stream_settings import StreamSettings
 from worker.store.stream.trimmer import Trimmer
+from worker.store.stream.ungrouped_reader import UngroupedStreamReader
 
 
 class ClientFactory(Protocol):
@@ -65,8 +65,8 @@ class Backends:
     bindings: BindingStore
     reader: DocumentReader
     ready: Sequence[Pingable] = ()
-    bot_purge: BotPurge | None = None
-    tracking: Tracking | None = None
+    bot_purge: BotContactPurge | None = None
+    tracking: InvalidationListener | None = None
 
 
 def build(settings: Settings, connect: ClientFactory, metrics: Metrics) -> Backends:
@@ -88,7 +88,7 @@ def _in_redis(settings: Settings, connect: ClientFactory, metrics: Metrics) -> B
     local = tracking = None
     if settings.cache_local_enabled and settings.reads_enabled:
         local = LocalCache(settings.local_max_bytes, settings.cache_local_ttl)
-        tracking = Tracking(
+        tracking = InvalidationListener(
             connect(settings.cache_uri), CacheKeys(cache_settings.prefix).root, local
         )
         metrics.local_cache_entries.set_function(local.__len__)
@@ -99,7 +99,7 @@ def _in_redis(settings: Settings, connect: ClientFactory, metrics: Metrics) -> B
         # With its own client: reads do not wait behind a batch, nor writes behind reads.
         reader=redis_reader(connect(settings.cache_uri), cache_settings.prefix, local),
         tracking=tracking,
-        bot_purge=BotPurge(
+        bot_purge=BotContactPurge(
             BindingTable(client, cache_settings),
             Keyspace(client, cache_settings.prefix),
             connect(settings.stream_uri),
@@ -134,11 +134,11 @@ def _group_source(settings: Settings, connect: ClientFactory, metrics: Metrics) 
     )
     lease = Lease(client, StreamKeys(key, group).lease("upkeep"))
     maintenance: list[PeriodicTask] = [
-        (FAST_S, GroupMeasurement(stream.group, metrics).run),
+        (FAST_S, GroupMetricsUpdate(stream.group, metrics).run),
         (FAST_S, StreamTrimming(trimmer, lease, metrics).run),
         (SLOW_S, partial(retire_consumers, stream.group, lease)),
         (SLOW_S, partial(drop_old_dead_letters, stream.dead_letters, metrics)),
-        (SLOW_S, partial(show_server, client, metrics)),
+        (SLOW_S, partial(update_server_info, client, metrics)),
     ]
     return EntrySource(stream, maintenance)
 
@@ -150,7 +150,7 @@ def _in_memory(settings: Settings, connect: ClientFactory, metrics: Metrics) -> 
         conversation_messages=settings.conversation_messages,
     )
     client = connect(settings.stream_uri)
-    stream = GrouplessStream(
+    stream = UngroupedStreamReader(
         connect(settings.stream_uri, block_s=settings.stream_block_s),
         client,
         settings.stream_key,
@@ -172,7 +172,7 @@ def _in_memory(settings: Settings, connect: ClientFactory, metrics: Metrics) -> 
 
     maintenance: list[PeriodicTask] = [
         (FAST_S, measure_length),
-        (SLOW_S, partial(show_server, client, metrics)),
+        (SLOW_S, partial(update_server_info, client, metrics)),
     ]
     return Backends(
         source=lambda: EntrySource(stream, maintenance),

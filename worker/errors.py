@@ -2,7 +2,7 @@
 
     WorkerError
     ├── ConfigurationError   exit with code 2 and the setting to change
-    ├── PermissionRefused    exit with code 2 and the missing permission or password
+    ├── PermissionDenied     exit with code 2 and the missing permission or password
     ├── RedisUnavailable     keep the work, wait and retry (exit code 3 in a command)
     ├── BindingsChanged      resolve the batch again with the current bindings
     ├── GroupMissing         create the consumer group again and continue
@@ -40,7 +40,7 @@ class ConfigurationError(WorkerError):
     """A setting or an argument cannot be used; the message names it and what is allowed."""
 
 
-class PermissionRefused(WorkerError):
+class PermissionDenied(WorkerError):
     """Redis refused a command (NOPERM, WRONGPASS, NOAUTH); the message names what is missing."""
 
 

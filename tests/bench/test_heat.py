@@ -6,14 +6,14 @@ from bench import measured_run
 from bench.environment import raised
 from bench.events import bodies
 from bench.target import WORKER
-from bench.workload import Course
+from bench.workload import Workload
 
 ENTRIES = 400
 
 
 def test_measures_every_entry_and_leaves_only_the_stream(server_binary: Path) -> None:
     with raised(server_binary) as stage:
-        course = Course(stage.client)
+        course = Workload(stage.client)
         course.fill(bodies(ENTRIES), lambda _: None)
         ran = measured_run.run(stage, course, WORKER)
         again = measured_run.run(stage, course, WORKER)

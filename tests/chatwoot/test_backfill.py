@@ -16,7 +16,7 @@ from tests.fakes.chatwoot import Chatwoot
 from tests.fakes.http import HTML, Reply, Request
 from tests.fakes.rows import ConversationRow
 from worker.chatwoot.http_client import MAX_REPLY_BYTES
-from worker.core.tooling.acl_rules import rules
+from worker.core.operations.acl_rules import rules
 
 Entries = Callable[[], list[dict[str, Any]]]
 NOW_US = int(time.time()) * 1_000_000

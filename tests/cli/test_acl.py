@@ -17,8 +17,8 @@ from tests.e2e.process import command, running
 from tests.servers import Server
 from tests.waiting import wait_until
 from worker.core.cache_keys import CacheKeys
-from worker.core.tooling.acl_rules import rules
-from worker.errors import PermissionRefused
+from worker.core.operations.acl_rules import rules
+from worker.errors import PermissionDenied
 from worker.store.cache.document_reader import DocumentReader
 from worker.store.cache.scriptless_reader import ScriptlessReader
 from worker.store.client import create_client
@@ -203,7 +203,7 @@ async def reads(uri: str, instance: str) -> bool:
         reader = DocumentReader(ScriptlessReader(client, PREFIX), PREFIX)
         try:
             return await reader.of(instance).message(1) is not None
-        except PermissionRefused:
+        except PermissionDenied:
             return False
 
 

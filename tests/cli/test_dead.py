@@ -8,7 +8,7 @@ import pytest
 from tests import events
 from tests.cli.conftest import Program, settled
 from tests.consumer.harness import Harness, harnessed
-from worker.core.tooling.dead_letter import DeadLetter
+from worker.core.operations.dead_letter import DeadLetter
 from worker.store.admin.stream_admin import StreamAdmin
 
 SECRETS = ("Texto secreto", "5511900000042", "Maria")

@@ -20,8 +20,8 @@ from tests.servers import Server, free_port
 from tests.waiting import wait_until
 from worker.__main__ import main
 from worker.core.binding_rules import BindingResolver, Bindings
+from worker.core.operations.last_event_times import last_event_ms
 from worker.core.stream_entry import Entry
-from worker.core.tooling.last_activity import last_activity
 from worker.ingest.spool.spool_file import SpoolFile
 from worker.store.admin.cache_usage import measure_usage
 from worker.store.client import create_client
@@ -291,7 +291,7 @@ def test_last_events_are_judged_as_the_worker_does() -> None:
         Entry(b"3000-2", {b"payload": encode(message(6, event="contact_updated"))}),
         Entry(b"3000-3", {}),
     ]
-    assert last_activity(entries, resolver) == {"bound": 9000, "new": 2500}
+    assert last_event_ms(entries, resolver) == {"bound": 9000, "new": 2500}
 
 
 async def test_a_large_database_is_counted_in_part(redis_uri: str, prefix: str) -> None:

@@ -21,9 +21,9 @@ from worker.core.coalescer import WriteResult
 from worker.core.documents import PendingWrite
 from worker.core.stream_keys import StreamKeys
 from worker.maintenance.dead_letter_retention import drop_old_dead_letters
-from worker.maintenance.measure import GroupMeasurement
+from worker.maintenance.group_metrics import GroupMetricsUpdate
 from worker.maintenance.retire_consumers import retire_consumers
-from worker.maintenance.server_info import show_server
+from worker.maintenance.server_info_metric import update_server_info
 from worker.maintenance.trim import StreamTrimming
 from worker.ops.metrics import Metrics
 from worker.store.cache.binding_table import BindingTable
@@ -107,11 +107,11 @@ class HarnessMaintenance:
         group, metrics = rig.stream.group, rig.metrics
         lease = Lease(rig.client, StreamKeys(rig.key, "g").lease("upkeep"))
         trimmer = Trimmer(rig.client, rig.key, "g", retention_s=3600, max_entries=rig.max_entries)
-        self.measure = GroupMeasurement(group, metrics).run
+        self.measure = GroupMetricsUpdate(group, metrics).run
         self.trim = StreamTrimming(trimmer, lease, metrics).run
         self.retire = partial(retire_consumers, group, lease)
         self.drop_old_letters = partial(drop_old_dead_letters, rig.stream.dead_letters, metrics)
-        self.show_server = partial(show_server, rig.client, metrics)
+        self.show_server = partial(update_server_info, rig.client, metrics)
 
 
 @asynccontextmanager

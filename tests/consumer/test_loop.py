@@ -10,7 +10,7 @@ from tests import events
 from tests.consumer.harness import Fragile, Harness, harnessed
 from tests.servers import Server
 from tests.waiting import wait_until
-from worker.errors import PermissionRefused
+from worker.errors import PermissionDenied
 from worker.store.client import create_client
 
 
@@ -261,7 +261,7 @@ async def test_a_missing_right_ends_the_worker(
         uri = server.uri.replace("redis://", "redis://w:p@")
         async with harnessed(uri, prefix) as rig:
             await rig.add(events.message())
-            says = pytest.RaisesExc(PermissionRefused, match=r"(?i)permission|can't run")
+            says = pytest.RaisesExc(PermissionDenied, match=r"(?i)permission|can't run")
             with (
                 pytest.RaisesGroup(says, flatten_subgroups=True),
                 anyio.fail_after(10),

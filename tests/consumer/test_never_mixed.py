@@ -27,9 +27,9 @@ from tests.waiting import wait_until
 from worker.consumer.batch import Batch
 from worker.core.binding_rules import Bindings, inbox_key
 from worker.core.documents import Message
-from worker.core.tooling.audit_rules import examine_document, examine_key
-from worker.core.tooling.dead_letter import DeadLetter
-from worker.store.admin.rebind import erase_inbox
+from worker.core.operations.audit_rules import examine_document, examine_key
+from worker.core.operations.dead_letter import DeadLetter
+from worker.store.admin.inbox_erasure import erase_inbox
 from worker.store.admin.stream_admin import StreamAdmin
 from worker.store.cache.binding_table import BindingTable
 from worker.store.cache.document_writer import CacheSettings

@@ -13,7 +13,7 @@ from tests.core.glob import matches
 from tests.core.names import ADVERSARIAL, names, prefixes
 from tests.core.rows import conversation_document, message_document
 from worker.core.cache_keys import CacheKeys, escape, unescape
-from worker.core.contact_names import digits_of, index_names
+from worker.core.contact_identifiers import index_identifiers, phone_digits
 from worker.core.documents import Contact
 
 IDS = st.integers(1, 2**53 - 1) | st.integers(1, 3)
@@ -285,18 +285,18 @@ class TestContactNames:
     ) -> None:
         contact = Contact(identifier=identifier, phone_number=phone_number)
 
-        assert index_names(contact) == expected
+        assert index_identifiers(contact) == expected
 
     def test_of_nobody_are_none(self) -> None:
-        assert index_names(None) == []
+        assert index_identifiers(None) == []
 
     @given(st.none() | names(min_size=0), st.none() | names(min_size=0))
     def test_are_never_empty(self, identifier: str | None, phone_number: str | None) -> None:
-        made = index_names(Contact(identifier=identifier, phone_number=phone_number))
+        made = index_identifiers(Contact(identifier=identifier, phone_number=phone_number))
 
         assert all(made)
         assert len(made) <= 2
 
     @given(st.text(st.characters(codec="utf-8")))
     def test_digits_are_ascii(self, phone_number: str) -> None:
-        assert digits_of(phone_number) == "".join(c for c in phone_number if c in "0123456789")
+        assert phone_digits(phone_number) == "".join(c for c in phone_number if c in "0123456789")

@@ -7,8 +7,8 @@ from hypothesis import given, strategies as st
 
 from tests import events
 from worker.core.binding_rules import Bindings
-from worker.core.tooling.dead_letter import DeadLetter, mask_payload
-from worker.core.tooling.entry_summary import EntrySummary, summarize_entry
+from worker.core.operations.dead_letter import DeadLetter, mask_payload
+from worker.core.operations.entry_summary import EntrySummary, summarize_entry
 
 BOUND = Bindings({"3/12": "loja", "5/20": "padaria"}, {"loja": 3, "padaria": 5})
 

@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 from tests.disks import KIB, MIB, fill, small_disk
 from tests.waiting import wait_until
 from worker.core.stream_entry import Entry, SpoolPosition, read_envelope
-from worker.errors import ConfigurationError, PermissionRefused, RedisUnavailable, SpoolError
+from worker.errors import ConfigurationError, PermissionDenied, RedisUnavailable, SpoolError
 from worker.ingest.spool.spool_file import SpoolFile
 from worker.ingest.spool.spool_queue import SpoolQueue
 from worker.ingest.spool.spool_relay import SpoolRelay
@@ -104,7 +104,7 @@ async def keeping(directory: Path, stream: Stream | StreamProducer) -> AsyncIter
 
 
 @pytest.mark.parametrize(
-    "outage", [AWAY, PermissionRefused("WRONGPASS"), ConfigurationError("MOVED")]
+    "outage", [AWAY, PermissionDenied("WRONGPASS"), ConfigurationError("MOVED")]
 )
 async def test_events_are_relayed_in_order_after_an_outage(
     tmp_path: Path, outage: Exception

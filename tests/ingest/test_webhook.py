@@ -20,7 +20,7 @@ from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
 from tests.serving import Served, read_all, served
-from worker.errors import ConfigurationError, PermissionRefused, RedisUnavailable, SpoolError
+from worker.errors import ConfigurationError, PermissionDenied, RedisUnavailable, SpoolError
 from worker.ingest.webhook import WebhookApp
 from worker.ingest.webhook_auth import WebhookPolicy, is_loopback
 from worker.ops.metrics import WEBHOOK_ANSWERS, Metrics
@@ -715,7 +715,7 @@ async def test_a_stream_that_hangs_is_503_in_time() -> None:
 
 
 async def test_a_redis_that_refuses_is_503_at_once() -> None:
-    endpoint = Endpoint(OPEN, Stream(PermissionRefused("NOPERM: XADD is not allowed")))
+    endpoint = Endpoint(OPEN, Stream(PermissionDenied("NOPERM: XADD is not allowed")))
 
     answer = await endpoint.post(OF_3)
 
@@ -747,7 +747,7 @@ class Fallback:
 
 @pytest.mark.parametrize(
     "failure",
-    [PermissionRefused("NOPERM"), RuntimeError("a defect"), ConfigurationError("WRONGTYPE")],
+    [PermissionDenied("NOPERM"), RuntimeError("a defect"), ConfigurationError("WRONGTYPE")],
 )
 async def test_what_the_stream_refuses_goes_to_the_spool_at_once(failure: Exception) -> None:
     fallback = Fallback()
@@ -822,7 +822,7 @@ async def test_concurrent_adds_to_redis_are_bounded() -> None:
 @pytest.mark.parametrize("reason", ["spool_full", "spool_failed"])
 async def test_a_failing_spool_is_503(reason: Any) -> None:
     fallback = Fallback(SpoolError(reason, "the disk is full"))
-    endpoint = Endpoint(OPEN, Stream(PermissionRefused("NOPERM")), fallback=fallback)
+    endpoint = Endpoint(OPEN, Stream(PermissionDenied("NOPERM")), fallback=fallback)
 
     answer = await endpoint.post(OF_3)
 

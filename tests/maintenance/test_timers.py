@@ -13,8 +13,8 @@ from tests import events
 from tests.consumer.harness import Harness, harnessed
 from tests.servers import Server
 from tests.waiting import wait_until
-from worker.maintenance.bot_purge import purge_twice
-from worker.store.admin.bot_contact_purge import BotPurge, Purged
+from worker.maintenance.bot_contact_cleanup import clean_up_bot_contact
+from worker.store.admin.bot_contact_purge import BotContactPurge, PurgeCounts
 
 
 async def test_a_gap_that_others_trimmed_is_counted_once_for_each_position(
@@ -182,11 +182,11 @@ async def test_measures_the_stream(rig: Harness) -> None:
 
 async def test_a_defect_of_the_bot_purge_does_not_end_the_worker() -> None:
     class Broken:
-        async def run(self) -> Purged:
+        async def run(self) -> PurgeCounts:
             raise ZeroDivisionError
 
     with capture_logs() as lines:
-        await purge_twice(cast("BotPurge", Broken()))
+        await clean_up_bot_contact(cast("BotContactPurge", Broken()))
 
     (line,) = lines
     assert line["event"] == "bot_contact.purge_failed"

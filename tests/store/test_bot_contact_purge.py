@@ -15,7 +15,7 @@ from worker.core.bot_contact import is_about_bot
 from worker.core.documents import PendingWrite
 from worker.core.message_page import MessageRange
 from worker.core.stream_entry import Entry, read_envelope
-from worker.store.admin.bot_contact_purge import BotPurge, Purged
+from worker.store.admin.bot_contact_purge import BotContactPurge, PurgeCounts
 from worker.store.cache.binding_table import BindingTable
 from worker.store.cache.document_reader import redis_reader
 from worker.store.cache.document_writer import CacheSettings, DocumentWriter
@@ -55,10 +55,10 @@ class Place:
         found = self.client.scan_iter(f"{self.prefix}:chatwoot:{LOJA}:*", count=1000)
         return {key.decode() async for key in found}
 
-    def purge(self) -> BotPurge:
+    def purge(self) -> BotContactPurge:
         table = BindingTable(self.client, CacheSettings(self.prefix))
         namespace = Keyspace(self.client, self.prefix)
-        return BotPurge(table, namespace, self.client, self.stream, GROUP)
+        return BotContactPurge(table, namespace, self.client, self.stream, GROUP)
 
 
 @pytest.fixture
@@ -118,7 +118,7 @@ async def test_a_purge_takes_all_of_it_and_nothing_else(place: Place) -> None:
     first, second = await purge.run(), await purge.run()
 
     assert first.documents > 250
-    assert second == Purged()
+    assert second == PurgeCounts()
     assert await place.keys() == kept
     outra = place.client.scan_iter(f"{place.prefix}:chatwoot:outra:*", count=1000)
     assert [key async for key in outra] == []
@@ -151,5 +151,5 @@ async def test_where_nothing_of_it_is_cached_nothing_is_read(place: Place) -> No
     await place.cache(*webhooks("03"))
     await StreamProducer(place.client, place.stream).add({"payload": webhooks("02")[0]})
 
-    assert await place.purge().run() == Purged()
+    assert await place.purge().run() == PurgeCounts()
     assert await place.client.xlen(place.stream) == 1

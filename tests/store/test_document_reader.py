@@ -17,8 +17,8 @@ from worker.core.cache_keys import CacheKeys
 from worker.core.message_page import MessagePage, MessageRange
 from worker.store.cache.document_reader import DocumentReader, InstanceReader, redis_reader
 from worker.store.cache.document_writer import CacheSettings, DocumentWriter
+from worker.store.cache.invalidation_listener import InvalidationListener
 from worker.store.cache.local_cache import LocalCache
-from worker.store.cache.tracking import Tracking
 from worker.store.cache.value_reader import ReadValue
 from worker.store.client import Client, create_client
 
@@ -72,7 +72,7 @@ async def tracked(uri: str, prefix: str) -> AsyncIterator[LocalCache]:
     """A local tier that receives invalidations."""
     local = LocalCache(10_000_000, 600.0)
     async with create_client(uri) as own, anyio.create_task_group() as tasks:
-        tasks.start_soon(Tracking(own, CacheKeys(prefix).root, local).run)
+        tasks.start_soon(InvalidationListener(own, CacheKeys(prefix).root, local).run)
         await wait_until(lambda: is_valid(local), "the local tier is valid")
         yield local
         tasks.cancel_scope.cancel()

@@ -16,7 +16,7 @@ from tests.servers import Server
 from worker.core import chatwoot_event
 from worker.core.cache_keys import CacheKeys
 from worker.core.coalescer import WriteResult
-from worker.core.contact_names import index_names
+from worker.core.contact_identifiers import index_identifiers
 from worker.core.documents import Conversation, Message, PendingWrite, encode
 from worker.core.stream_entry import Entry, read_envelope
 from worker.errors import RedisUnavailable
@@ -370,7 +370,7 @@ async def test_contacts_of_one_batch_point_to_the_greatest_conversation(
 ) -> None:
     """Whatever their order: the script reads all pointers before it writes any."""
     many = [pending_writes(events.message(n, conversation_id=n))[-1] for n in (5, 9, 7)]
-    (name,) = index_names(cast("Conversation", many[0].document).contact)
+    (name,) = index_identifiers(cast("Conversation", many[0].document).contact)
     written = await cache.write(many)
 
     assert written.outcomes == ["applied"] * 3

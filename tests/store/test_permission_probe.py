@@ -1,7 +1,7 @@
 """What `doctor` tries is what `acl` grants."""
 
 from worker.core.cache_keys import CacheKeys
-from worker.core.tooling.acl_rules import rules
+from worker.core.operations.acl_rules import rules
 from worker.store.admin import permission_probe
 
 COMMANDS = (

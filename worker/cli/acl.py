@@ -10,7 +10,7 @@ from argparse import ArgumentParser, Namespace
 from typing import Final, get_args
 
 from worker.cli.output import print_json
-from worker.core.tooling.acl_rules import Role, rules
+from worker.core.operations.acl_rules import Role, rules
 from worker.errors import ConfigurationError
 from worker.settings import LoadedSettings, is_valid_name
 

@@ -17,7 +17,7 @@ from worker.cli.context import CommandContext
 from worker.cli.formatting import format_count
 from worker.cli.output import print_json, print_rows, progress
 from worker.core.binding_rules import Bindings
-from worker.core.tooling.audit_rules import (
+from worker.core.operations.audit_rules import (
     AuditFinding,
     examine_document,
     examine_key,

@@ -18,7 +18,7 @@ from worker.consumer.instance_resolver import CHECK_S
 from worker.core.binding_rules import Bindings
 from worker.errors import ConfigurationError
 from worker.settings import LoadedSettings, Settings
-from worker.store.admin.rebind import erase_inbox
+from worker.store.admin.inbox_erasure import erase_inbox
 from worker.store.cache.keyspace import Keyspace
 
 _INBOX: Final = re.compile("[1-9][0-9]{0,15}/[1-9][0-9]{0,15}", re.ASCII)

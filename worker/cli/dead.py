@@ -21,7 +21,7 @@ from worker.cli.formatting import format_count
 from worker.cli.output import confirm, print_document, print_json, print_rows, progress, warn
 from worker.core.binding_rules import Bindings
 from worker.core.cache_keys import dead_key
-from worker.core.tooling.dead_letter import DeadLetter
+from worker.core.operations.dead_letter import DeadLetter
 from worker.errors import REASONS, ConfigurationError
 from worker.settings import LoadedSettings
 from worker.store.admin.stream_admin import StreamAdmin

@@ -22,7 +22,7 @@ from worker.cli.checks.check_result import CheckResult, Level, ok, problem, unkn
 from worker.cli.context import CheckContext, is_in_container
 from worker.cli.formatting import format_count
 from worker.embedded.embedded_server import SCHEME
-from worker.errors import ConfigurationError, PermissionRefused, RedisUnavailable, WorkerError
+from worker.errors import ConfigurationError, PermissionDenied, RedisUnavailable, WorkerError
 from worker.settings import LoadedSettings, RedisUri, redis_uri
 from worker.store.admin.server_probe import GONE
 from worker.store.client import create_client, open_client
@@ -114,7 +114,7 @@ async def _run_each(
 async def _run_check(check: Check, context: CheckContext) -> CheckResult:
     try:
         return await check(context)
-    except PermissionRefused as error:
+    except PermissionDenied as error:
         return unknown(f"the server refuses to tell: {error.__cause__}")
     except ConfigurationError as error:
         return problem(str(error), "`chatwoot-cache config` shows where the setting comes from")

@@ -11,7 +11,7 @@ import anyio
 from worker.cli.context import CommandContext, check_instance_name, describe_unknown
 from worker.cli.output import print_document, warn
 from worker.core.message_page import MessagePage, page_json
-from worker.errors import ConfigurationError, PermissionRefused
+from worker.errors import ConfigurationError, PermissionDenied
 from worker.reads.lookup import Found, find
 from worker.reads.read_request import DEFAULT_LIMIT, MAX_LIMIT, ReadRequest, parse_id
 from worker.settings import LoadedSettings
@@ -77,6 +77,6 @@ async def _describe_missing(context: CommandContext, cache: Client, request: Rea
     missing = f"the cache of {request.instance!r} has no {request.kind} {request.target}"
     try:
         bindings = await context.bindings(cache)
-    except PermissionRefused:
+    except PermissionDenied:
         return missing
     return describe_unknown(request.instance, bindings) or missing

@@ -14,8 +14,8 @@ import msgspec
 from worker.cli.context import CommandContext, check_instance_name, describe_unknown
 from worker.cli.formatting import format_count
 from worker.cli.output import confirm, print_json, printable, progress, warn
-from worker.core.contact_names import lookup_names
-from worker.core.tooling.purge_scope import PurgeScope
+from worker.core.contact_identifiers import lookup_identifiers
+from worker.core.operations.purge_scope import PurgeScope
 from worker.errors import ConfigurationError
 from worker.settings import LoadedSettings
 from worker.store.admin.cache_purge import WALKS, conversations_of, purge_cache
@@ -70,7 +70,7 @@ def run(arguments: Namespace, loaded: LoadedSettings) -> int:
 
 def _suggest_other_form(contact: str) -> None:
     """Name the other form of a Brazilian number: with or without the ninth digit."""
-    for number in lookup_names(contact).other_form[:1]:
+    for number in lookup_identifiers(contact).other_form[:1]:
         warn(
             f"nothing is stored under this number; it may be stored as {number}: "
             f"if that is the same person, purge --contact {number}"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from worker.core.binding_rules import BindingResolver, Bindings
-from worker.core.tooling.last_activity import last_activity
+from worker.core.operations.last_event_times import last_event_ms
 from worker.ingest.spool.spool_database import SpoolStats, read_stats
 from worker.settings import Settings
 from worker.store.admin.cache_usage import CacheUsage, measure_usage
@@ -150,7 +150,7 @@ class StatusCollector:
             bindings.overruled_by(operator),
             from_inbox_name=self._settings.instance_from_inbox_name,
         )
-        return last_activity(await self._inspector.newest(), resolver)
+        return last_event_ms(await self._inspector.newest(), resolver)
 
     def _spool(self) -> SpoolStats | None:
         directory = self._settings.webhook_spool_dir

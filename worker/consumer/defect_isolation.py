@@ -7,14 +7,14 @@ import structlog
 
 from worker.consumer.batch import Batch
 from worker.consumer.processor import BatchProcessor
-from worker.consumer.retry import Retry, Stopped
+from worker.consumer.retry import Retry, StopRequested
 from worker.errors import WorkerError
 from worker.ops.logs import LogThrottle, error_site
 
 log = structlog.get_logger()
 
 
-class DefectIsolation:
+class PoisonIsolation:
     """Runs the processor's steps, each until Redis is available.
 
     After an unexpected exception the entries of a batch are settled one by one; the one that meets
@@ -49,7 +49,7 @@ class DefectIsolation:
             return
         try:
             await self._retry.call(partial(step, batch))
-        except (WorkerError, Stopped):
+        except (WorkerError, StopRequested):
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, the other entries go on
             batch.failed = True

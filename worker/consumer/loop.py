@@ -17,13 +17,13 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 
 from worker.consumer.batch import Batch
 from worker.consumer.consumer_name import HEARTBEAT_S, ensure_unique
-from worker.consumer.defect_isolation import DefectIsolation
+from worker.consumer.defect_isolation import PoisonIsolation
 from worker.consumer.entry_stream import EntryStream
 from worker.consumer.in_flight import InFlight
 from worker.consumer.pending_recovery import PendingRecovery
 from worker.consumer.periodic import run_periodically
 from worker.consumer.processor import BatchProcessor
-from worker.consumer.retry import Retry, Stopped
+from worker.consumer.retry import Retry, StopRequested
 from worker.core.stream_entry import DeliverySource, Entry
 from worker.errors import RedisUnavailable, WorkerError
 from worker.ops.logs import LogThrottle
@@ -56,7 +56,7 @@ class Consumer:
         self._reclaim_after_s = reclaim_after_s
         self._throttle = LogThrottle(10.0)
         self._retry = Retry(metrics, on_group_missing=self._recreate_group)
-        self._isolation = DefectIsolation(processor, self._retry)
+        self._isolation = PoisonIsolation(processor, self._retry)
         self._in_flight = InFlight(stream, metrics, reclaim_after_s=reclaim_after_s)
         self._recovery = PendingRecovery(
             stream,
@@ -87,7 +87,7 @@ class Consumer:
         return self._retry.first_attempt
 
     async def run(self) -> None:
-        """Consume until stopped; raises `PermissionRefused` and `ConfigurationError`."""
+        """Consume until stopped; raises `PermissionDenied` and `ConfigurationError`."""
         renew_s = self._reclaim_after_s / 3
         try:
             await self._retry.call(self._create_group)
@@ -101,7 +101,7 @@ class Consumer:
                     await self._recovery.run_due()
                     await self._consume_new()
                 tasks.cancel_scope.cancel()
-        except* Stopped:
+        except* StopRequested:
             log.warning("worker.stopped_without_redis", in_flight=len(self._in_flight))
         finally:
             await self._in_flight.release()

@@ -30,7 +30,7 @@ class NullConsumer:
         self._stopped.set()
 
     async def run(self) -> None:
-        """Wait until stopped; raises `PermissionRefused` when the server refuses the user."""
+        """Wait until stopped; raises `PermissionDenied` when the server refuses the user."""
         with contextlib.suppress(RedisUnavailable):
             await self._server.ping()
         self.started.set()

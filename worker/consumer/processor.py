@@ -19,7 +19,7 @@ from worker.core.chatwoot_event import ChatwootEvent, Destination
 from worker.core.coalescer import Coalescer, WriteOutcome, WriteResult
 from worker.core.documents import Document, Outcome, PendingWrite, encode
 from worker.core.stream_entry import DeadEntry, Entry, Envelope
-from worker.errors import BindingsChanged, PermissionRefused, UnusableEntry
+from worker.errors import BindingsChanged, PermissionDenied, UnusableEntry
 from worker.ops.logs import LogThrottle
 from worker.ops.metrics import Metrics
 
@@ -161,7 +161,7 @@ class BatchProcessor:
             return
         try:
             await self._stream.delete(ids)
-        except PermissionRefused as error:
+        except PermissionDenied as error:
             if self._refusals.ready("delete") is not None:
                 log.warning(
                     "bot_contact.not_deleted",

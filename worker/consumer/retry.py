@@ -19,7 +19,7 @@ T = TypeVar("T")
 _BACKOFF_S: Final = (0.1, 0.2, 0.4, 0.8, 1.6, 2.0)
 
 
-class Stopped(Exception):
+class StopRequested(Exception):
     """The worker was told to stop while Redis was unavailable."""
 
 
@@ -49,7 +49,7 @@ class Retry:
         return next(iter(self._outages.values()), None)
 
     async def call(self, step: Callable[[], Awaitable[T]]) -> T:
-        """Repeat a step until it succeeds; raises `Stopped` when told to stop meanwhile.
+        """Repeat a step until it succeeds; raises `StopRequested` when told to stop meanwhile.
 
         When the consumer group is missing, it is created before the step is repeated.
         """
@@ -64,7 +64,7 @@ class Retry:
                     self._report("group.lost", "group", error=str(error))
                     await self._on_group_missing()
                     if self.stop.is_set():
-                        raise Stopped from None
+                        raise StopRequested from None
                 except RedisUnavailable as error:
                     self._outages[call] = error
                     await self._back_off(error, failures)
@@ -93,7 +93,7 @@ class Retry:
         if self._report("redis.unavailable", error.kind, kind=error.kind, error=str(error)):
             self._is_reported = True
         if await self.pause(_BACKOFF_S[min(failures, len(_BACKOFF_S) - 1)] * jitter()):
-            raise Stopped
+            raise StopRequested
 
     def _end_outage(self, call: object) -> RedisUnavailable | None:
         """Remove a call's outage, if it had one, and wake those that wait for the last one."""

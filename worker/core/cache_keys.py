@@ -16,7 +16,7 @@ import re
 from functools import lru_cache
 from typing import Final, Literal, NamedTuple
 
-from worker.core.contact_names import index_names
+from worker.core.contact_identifiers import index_identifiers
 from worker.core.documents import Document, Message
 
 MAX_NAME_BYTES = 255
@@ -155,7 +155,7 @@ class CacheKeys:
         return (
             f"{namespace}conversation:{document.id}",
             None,
-            [f"{namespace}contact:{escape(name)}" for name in index_names(document.contact)],
+            [f"{namespace}contact:{escape(name)}" for name in index_identifiers(document.contact)],
         )
 
 

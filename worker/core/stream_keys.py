@@ -25,7 +25,7 @@ class StreamKeys:
     """Builds the keys of one group."""
 
     def __init__(self, stream: str, group: str) -> None:
-        self._group: Final = group_root(stream) + escape(group)
+        self._group: Final = group_key_prefix(stream) + escape(group)
         self.position: Final = f"{self._group}:position"
 
     def lease(self, task: Task) -> str:
@@ -38,6 +38,6 @@ def spool_key(stream: str, identity: str) -> str:
     return f"{stream}:spool:{identity}"
 
 
-def group_root(stream: str) -> str:
+def group_key_prefix(stream: str) -> str:
     """Return the common prefix of the keys of all groups of a stream."""
     return f"{stream}:group:"

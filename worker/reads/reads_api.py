@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 from worker.chatwoot.read_through import ReadThrough
 from worker.core.chat_format import as_chat
 from worker.core.message_page import MessagePage, page_json
-from worker.errors import PermissionRefused, RedisUnavailable
+from worker.errors import PermissionDenied, RedisUnavailable
 from worker.ops.logs import LogThrottle, error_site
 from worker.ops.metrics import Metrics
 from worker.reads import openapi
@@ -88,7 +88,7 @@ class ReadsApp:
             return await self._answer_read(request)
         except HttpError as error:
             return error_answer(error, "rejected")
-        except (RedisUnavailable, TimeoutError, PermissionRefused) as error:
+        except (RedisUnavailable, TimeoutError, PermissionDenied) as error:
             return self._answer_unavailable(error)
         except Exception as error:  # noqa: BLE001  (a defect must not end the connection)
             self._log_failed(error)
@@ -145,7 +145,7 @@ class ReadsApp:
 
     def _answer_unavailable(self, error: Exception) -> HttpAnswer:
         reason, text = "redis_unavailable", "Redis is unavailable; see the worker's /readyz"
-        if isinstance(error, PermissionRefused):
+        if isinstance(error, PermissionDenied):
             self._log_failed(error)
             reason, text = "redis_refused", "Redis refuses the worker; see its log"
         elif isinstance(error, TimeoutError):

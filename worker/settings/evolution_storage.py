@@ -17,7 +17,7 @@ NAMES: Final = ("REDIS_ENABLED", "REDIS_URI", "REDIS_PREFIX_KEY", "CACHE_REDIS_S
 _TRUE: Final = frozenset({"1", "on", "t", "true", "y", "yes"})
 
 
-def check(found: Mapping[str, SourcedValue], settings: Settings) -> list[str]:
+def check_evolution_storage(found: Mapping[str, SourcedValue], settings: Settings) -> list[str]:
     """Return a warning for each part of the instance storage that is enabled.
 
     Raises `ConfigurationError` when it shares server, database and prefix with the cache, which

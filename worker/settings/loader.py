@@ -74,7 +74,10 @@ def load(
     found = sources.select(layers, (*FIELDS, *evolution_storage.NAMES), directory)
     settings = _validate({name: found[name] for name in FIELDS if name in found})
     origins = {name: found[name].origin if name in found else DEFAULT for name in FIELDS}
-    warnings = [*_source_warnings(layers), *evolution_storage.check(found, settings)]
+    warnings = [
+        *_source_warnings(layers),
+        *evolution_storage.check_evolution_storage(found, settings),
+    ]
     if settings.local_only and not settings.reads_enabled:
         warnings.append(_NO_KEY)
     return LoadedSettings(settings, origins, tuple(warnings))

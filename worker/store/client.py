@@ -13,7 +13,7 @@ from redis.backoff import NoBackoff
 from redis.commands.core import AsyncScript
 
 from worker.embedded import embedded_server
-from worker.errors import ConfigurationError, GroupMissing, PermissionRefused, RedisUnavailable
+from worker.errors import ConfigurationError, GroupMissing, PermissionDenied, RedisUnavailable
 
 Client = Any
 """A `redis.asyncio.Redis` whose replies are bytes.
@@ -151,7 +151,7 @@ def _translate(error: exceptions.RedisError | OSError) -> Exception:
     text = _describe(error)
     code = _code(error, text)
     if isinstance(error, exceptions.AuthenticationError) or code in _REFUSED:
-        return PermissionRefused(
+        return PermissionDenied(
             f"Redis refuses us: {text.rstrip('.')}. Check user, password and ACL rights in the URI"
         )
     if code in _KINDS:

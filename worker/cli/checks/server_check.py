@@ -5,7 +5,7 @@ from typing import Final
 from worker.cli.checks.check_result import CheckResult, ok, problem, unknown, warning
 from worker.cli.context import CheckContext
 from worker.cli.formatting import format_bytes, format_seconds
-from worker.errors import PermissionRefused
+from worker.errors import PermissionDenied
 
 _NEARLY_FULL: Final = 0.9
 _SKEW_S: Final = 30.0
@@ -105,7 +105,7 @@ async def clock(context: CheckContext) -> CheckResult:
 async def _server_name(context: CheckContext) -> str:
     try:
         info = await context.probe.info("server")
-    except PermissionRefused:
+    except PermissionDenied:
         return "a server that does not say its version"
     name = info.get("server_name", "redis")
     return f"{name.capitalize()} {info.get(f'{name}_version', info.get('redis_version', '?'))}"
@@ -114,7 +114,7 @@ async def _server_name(context: CheckContext) -> str:
 async def _config(context: CheckContext, name: str) -> str | None:
     try:
         return await context.probe.config(name)
-    except PermissionRefused:
+    except PermissionDenied:
         return None
 
 

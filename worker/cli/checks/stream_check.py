@@ -5,7 +5,7 @@ from typing import Final
 
 from worker.cli.checks.check_result import CheckResult, ok, problem, unknown, warning
 from worker.cli.context import CheckContext
-from worker.errors import PermissionRefused, RedisUnavailable
+from worker.errors import PermissionDenied, RedisUnavailable
 from worker.store.admin import permission_probe
 from worker.store.admin.permission_probe import Command
 from worker.store.admin.server_probe import ServerProbe
@@ -30,7 +30,7 @@ async def blocking_read(context: CheckContext) -> CheckResult:
         took_s = await ServerProbe(context.blocking).blocked_s(block_s)
     except RedisUnavailable as error:
         return problem(f"a read that waits {block_s:g} s is cut off: {error}", advice)
-    except PermissionRefused:
+    except PermissionDenied:
         return unknown(
             f"a read waits {block_s:g} s, {allowed}; not tried, as the user may not run XREAD"
         )

@@ -14,7 +14,7 @@ from worker.store.cache.keyspace import Keyspace
 from worker.store.client import Client
 
 
-class Purged(NamedTuple):
+class PurgeCounts(NamedTuple):
     """How many documents, stream entries and dead letters were deleted."""
 
     documents: int = 0
@@ -22,7 +22,7 @@ class Purged(NamedTuple):
     dead_letters: int = 0
 
 
-class BotPurge:
+class BotContactPurge:
     """The purge of one cache and one stream. Idempotent; several workers may run it at once.
 
     A cached conversation with the bot contact always comes with the contact's own key. If no
@@ -38,14 +38,14 @@ class BotPurge:
         self._dead_letters = StreamAdmin(stream, dead_key(key))
         self._group = group
 
-    async def run(self) -> Purged:
+    async def run(self) -> PurgeCounts:
         """Delete everything; returns how much."""
         instances = set((await self._bindings.peek()).instances.values())
         keys = self._keyspace.keys
         contacts = {keys.contact(name, bot_contact.NUMBER).encode(): name for name in instances}
         pointers = await self._keyspace.pointers(list(contacts))
         if not pointers:
-            return Purged()
+            return PurgeCounts()
         # First the entries that a worker of an earlier release may still read, then its documents.
         entries = await self._delete_settled_entries()
         dead_letters = await self._dead_letters.delete_where(_is_about_bot)
@@ -53,7 +53,7 @@ class BotPurge:
         # A pointer that has changed meanwhile leads to another conversation, for the next run.
         current = await self._keyspace.pointers(list(pointers))
         await self._keyspace.unlink([key for key, n in current.items() if n == pointers[key]])
-        return Purged(documents, entries, len(dead_letters))
+        return PurgeCounts(documents, entries, len(dead_letters))
 
     async def _erase(self, conversations: set[tuple[str, int]]) -> int:
         """Erase conversations (instance, display id), and others with the bot contact there."""

@@ -5,7 +5,7 @@ from typing import Final
 
 from worker.core.cache_keys import KeyKind
 from worker.core.documents import Conversation, Document, Message
-from worker.core.tooling.purge_scope import PurgeScope
+from worker.core.operations.purge_scope import PurgeScope
 from worker.store.cache.keyspace import Advance, Keyspace
 
 WALKS: Final = 3

@@ -7,8 +7,8 @@ permission: an entry id that no stream accepts, a group and a key that do not ex
 from collections.abc import Iterator
 
 from worker.core.cache_keys import CacheKeys, dead_key
-from worker.core.stream_keys import group_root, spool_key
-from worker.core.tooling.acl_rules import INVALIDATIONS
+from worker.core.operations.acl_rules import INVALIDATIONS
+from worker.core.stream_keys import group_key_prefix, spool_key
 
 Command = tuple[str | int, ...]
 
@@ -49,7 +49,7 @@ def of_stream(key: str, group: str) -> Iterator[Command]:
     yield ("XTRIM", key, "MINID", "0")
     yield ("XTRIM", dead, "MINID", "0")
     # Below the keys of groups (position and leases), but of no group.
-    absent = f"{group_root(key)}{_NO_SUCH}"
+    absent = f"{group_key_prefix(key)}{_NO_SUCH}"
     yield ("GET", absent)
     yield ("SET", absent, "", "XX", "EX", 1)
     yield ("DEL", absent)

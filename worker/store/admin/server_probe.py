@@ -7,7 +7,7 @@ from typing import Final
 
 from redis.exceptions import ResponseError
 
-from worker.errors import GroupMissing, PermissionRefused, RedisUnavailable
+from worker.errors import GroupMissing, PermissionDenied, RedisUnavailable
 from worker.store.client import Client, translate_errors
 
 _ABSENT_STREAM: Final = "chatwoot-cache-doctor:nothing-here"
@@ -17,7 +17,7 @@ GONE: Final = ("connection", "timeout")
 
 
 class ServerProbe:
-    """Asks one server; unsupported questions raise `PermissionRefused` with the server's error."""
+    """Asks one server; unsupported questions raise `PermissionDenied` with the server's error."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -68,7 +68,7 @@ class ServerProbe:
         Other errors show that the permission exists.
         """
         error = await self._try(command)
-        if isinstance(error, PermissionRefused):
+        if isinstance(error, PermissionDenied):
             return str(error.__cause__)
         return str(error) if "unknown command" in str(error) else None
 
@@ -82,7 +82,7 @@ class ServerProbe:
             if error.kind in GONE:
                 raise
             return error
-        except (GroupMissing, PermissionRefused, ResponseError) as error:
+        except (GroupMissing, PermissionDenied, ResponseError) as error:
             return error
         return None
 
@@ -94,4 +94,4 @@ async def probe_errors(client: Client) -> AsyncIterator[None]:
         async with translate_errors(client):
             yield
     except ResponseError as error:
-        raise PermissionRefused(str(error)) from error
+        raise PermissionDenied(str(error)) from error

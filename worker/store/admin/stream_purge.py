@@ -7,9 +7,9 @@ import anyio
 
 from worker.core.binding_rules import Bindings
 from worker.core.cache_keys import dead_key
+from worker.core.operations.entry_summary import summarize_entry
+from worker.core.operations.purge_scope import PurgeScope
 from worker.core.stream_entry import Entry
-from worker.core.tooling.entry_summary import summarize_entry
-from worker.core.tooling.purge_scope import PurgeScope
 from worker.store.admin.stream_admin import StreamAdmin
 from worker.store.cache.keyspace import Advance
 from worker.store.client import Client

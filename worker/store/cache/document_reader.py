@@ -10,7 +10,7 @@ from typing import Final
 
 from worker.core import bot_contact
 from worker.core.cache_keys import CacheKeys
-from worker.core.contact_names import lookup_names
+from worker.core.contact_identifiers import lookup_identifiers
 from worker.core.document_views import (
     ConversationView,
     MessageView,
@@ -114,7 +114,7 @@ class InstanceReader:
 
         A Brazilian number's other form is used only if nothing is known under its own.
         """
-        own, other_form = lookup_names(contact)
+        own, other_form = lookup_identifiers(contact)
         if bot_contact.NUMBER in own:
             return None
         keys = [self._keys.contact(self._instance, name) for name in (*own, *other_form)]

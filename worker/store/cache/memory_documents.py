@@ -16,12 +16,7 @@ from worker.core.merge import merge
 from worker.errors import RedisUnavailable
 from worker.store.cache.document_writer import TOMBSTONE_EXTRA_S, CacheSettings, decode
 from worker.store.cache.local_cache import ExpiringLru
-from worker.store.cache.value_reader import (
-    ID_BYTES,
-    KeyRequest,
-    ReadValue,
-    TimelineWindow,
-)
+from worker.store.cache.value_reader import ID_BYTES, KeyRequest, ReadValue, TimelineWindow
 
 
 class MemoryDocuments:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Final, Literal
 
 from worker.core.cache_keys import CacheKeys, backfill_key, dead_key
-from worker.core.stream_keys import group_root, spool_key
+from worker.core.stream_keys import group_key_prefix, spool_key
 
 Role = Literal["worker", "producer", "reader", "operator"]
 
@@ -86,7 +86,7 @@ def _patterns(role: Role, keys: CacheKeys, stream: str, instance: str | None) ->
         yield _exact(dead_key(stream))
         if role == "operator":
             yield f"{_exact(backfill_key(stream, ''))}*"
-        yield f"{_exact(group_root(stream))}*"
+        yield f"{_exact(group_key_prefix(stream))}*"
         # The script that adds rows of a spool records the last one.
         yield f"{_exact(spool_key(stream, ''))}*"
         yield keys.pattern

@@ -8,8 +8,8 @@ from typing import Any, Final
 import msgspec
 
 from worker.core.binding_rules import Bindings
+from worker.core.operations.entry_summary import EntrySummary, summarize_entry
 from worker.core.stream_entry import Fields
-from worker.core.tooling.entry_summary import EntrySummary, summarize_entry
 
 _ADDED: Final = (b"_stream", b"_reason", b"_error", b"_attempts", b"_consumer", b"_at", b"_more")
 

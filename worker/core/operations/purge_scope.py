@@ -4,9 +4,9 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from worker.core.binding_rules import Bindings
-from worker.core.contact_names import aliases, digits_of, lookup_names
+from worker.core.contact_identifiers import all_identifiers, lookup_identifiers, phone_digits
 from worker.core.documents import Contact, Conversation, Message
-from worker.core.tooling.entry_summary import EntrySummary
+from worker.core.operations.entry_summary import EntrySummary
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +23,8 @@ class PurgeScope:
 
         A number's other form in Brazil is left out: it may be another person's.
         """
-        text = contact if contact and "@" in contact else digits_of(contact or "")
-        names = lookup_names(text).own if text else ()
+        text = contact if contact and "@" in contact else phone_digits(contact or "")
+        names = lookup_identifiers(text).own if text else ()
         return cls(instance, conversation_id, frozenset(names))
 
     @property
@@ -56,4 +56,4 @@ class PurgeScope:
         return summary.conversation_id in {self.conversation_id, *conversations} - {None}
 
     def _has(self, contact: Contact | None) -> bool:
-        return not self.contact.isdisjoint(aliases(contact))
+        return not self.contact.isdisjoint(all_identifiers(contact))

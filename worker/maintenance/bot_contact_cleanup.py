@@ -8,9 +8,9 @@ from typing import Final
 import anyio
 import structlog
 
-from worker.errors import GroupMissing, PermissionRefused, RedisUnavailable
+from worker.errors import GroupMissing, PermissionDenied, RedisUnavailable
 from worker.ops.logs import error_site
-from worker.store.admin.bot_contact_purge import BotPurge
+from worker.store.admin.bot_contact_purge import BotContactPurge
 
 log = structlog.get_logger()
 
@@ -19,7 +19,9 @@ AGAIN_AFTER_S: Final = 3600.0
 _RETRY_S: Final = 10.0
 
 
-async def purge_twice(purge: BotPurge, *, again_after_s: float = AGAIN_AFTER_S) -> None:
+async def clean_up_bot_contact(
+    purge: BotContactPurge, *, again_after_s: float = AGAIN_AFTER_S
+) -> None:
     """Purge now and once more later; each is retried while Redis is unavailable.
 
     An error is logged and does not end the worker: readers refuse the documents all the same.
@@ -28,7 +30,7 @@ async def purge_twice(purge: BotPurge, *, again_after_s: float = AGAIN_AFTER_S) 
         await _purge(purge)
         await anyio.sleep(again_after_s)
         await _purge(purge)
-    except PermissionRefused as error:
+    except PermissionDenied as error:
         log.warning(
             "bot_contact.not_purged",
             error=str(error),
@@ -39,7 +41,7 @@ async def purge_twice(purge: BotPurge, *, again_after_s: float = AGAIN_AFTER_S) 
         log.error("bot_contact.purge_failed", error=error_site(error))
 
 
-async def _purge(purge: BotPurge) -> None:
+async def _purge(purge: BotContactPurge) -> None:
     while True:
         try:
             purged = await purge.run()

@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import given, strategies as st
 
-from worker.core.contact_names import index_names, lookup_names
+from worker.core.contact_identifiers import index_identifiers, lookup_identifiers
 from worker.core.documents import Contact
 
 
@@ -28,15 +28,15 @@ from worker.core.documents import Contact
 )
 def test_a_number_is_found_however_it_is_written(written: str, contact: Contact) -> None:
     """By `+`, spaces, as a JID, as one of its devices; and where Chatwoot knows one form only."""
-    assert {*lookup_names(written).own} & {*index_names(contact)}
+    assert {*lookup_identifiers(written).own} & {*index_identifiers(contact)}
 
 
 @pytest.mark.parametrize("other", ["551100000042", "551100000042@s.whatsapp.net", "+551100000042"])
 def test_brazils_ninth_digit_may_be_there_or_not(other: str) -> None:
     """Both ways round; each form's own names come first."""
-    assert "5511900000042" in lookup_names(other).other_form
-    assert "551100000042" in lookup_names("+5511900000042").other_form
-    assert "5511900000042" not in lookup_names(other).own
+    assert "5511900000042" in lookup_identifiers(other).other_form
+    assert "551100000042" in lookup_identifiers("+5511900000042").other_form
+    assert "5511900000042" not in lookup_identifiers(other).own
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_brazils_ninth_digit_may_be_there_or_not(other: str) -> None:
 )
 def test_no_other_form_elsewhere(number: str) -> None:
     """Other countries, other lengths, another first digit."""
-    assert lookup_names(number).other_form == []
+    assert lookup_identifiers(number).other_form == []
 
 
 @pytest.mark.parametrize(
@@ -60,12 +60,12 @@ def test_no_other_form_elsewhere(number: str) -> None:
 )
 def test_other_identifiers_stand_for_themselves(written: str, name: str) -> None:
     """Groups and `@lid` have no phone number, and no other form."""
-    assert lookup_names(written) == ([name], [])
+    assert lookup_identifiers(written) == ([name], [])
 
 
 @given(st.text(min_size=1))
 def test_any_text_has_names_that_are_not_empty(contact: str) -> None:
     """An empty name would be everybody's."""
-    own, other_form = lookup_names(contact)
+    own, other_form = lookup_identifiers(contact)
 
     assert all([*own, *other_form])

@@ -12,7 +12,7 @@ import msgspec
 
 from worker.core.binding_rules import Bindings, inbox_key
 from worker.core.chatwoot_event import API_CHANNEL, MAX_NESTING
-from worker.core.contact_names import aliases
+from worker.core.contact_identifiers import all_identifiers
 from worker.core.documents import Contact
 from worker.core.stream_entry import MAX_ID, Fields
 
@@ -94,7 +94,9 @@ def _summarize_body(body: dict[str, Any], signed: int | None) -> EntrySummary:
         inbox_name=_string(body, "inbox", "name"),
         channel=_string(conversation, "channel"),
         conversation_id=_id(conversation, "id") if has_conversation else None,
-        contacts=frozenset(name for contact in _contacts(body) for name in aliases(contact)),
+        contacts=frozenset(
+            name for contact in _contacts(body) for name in all_identifiers(contact)
+        ),
     )
 
 

@@ -20,13 +20,13 @@ _DEVICE: Final = re.compile(r":[0-9]+$")
 _BRAZIL: Final = re.compile(r"(55[1-9][1-9])(9?)([0-9]{8})")
 
 
-def digits_of(phone_number: str) -> str:
+def phone_digits(phone_number: str) -> str:
     """Return the ASCII digits of a phone number."""
     digits = phone_number.removeprefix("+")
     return digits if digits.isascii() and digits.isdigit() else "".join(_DIGIT.findall(digits))
 
 
-def index_names(contact: Contact | None) -> list[str]:
+def index_identifiers(contact: Contact | None) -> list[str]:
     """Return the names a contact is indexed by: the phone number's digits, and the identifier.
 
     An identifier that is the JID of the digits is left out.
@@ -34,25 +34,25 @@ def index_names(contact: Contact | None) -> list[str]:
     if contact is None:
         return []
 
-    digits = digits_of(contact.phone_number or "")
+    digits = phone_digits(contact.phone_number or "")
     names = [digits] if digits else []
     if contact.identifier and contact.identifier != f"{digits}@{PHONE_SERVER}":
         names.append(contact.identifier)
     return names
 
 
-def aliases(contact: Contact | None) -> set[str]:
+def all_identifiers(contact: Contact | None) -> set[str]:
     """Return all names of a contact, those of its identifier included."""
     if contact is None:
         return set()
-    names = {*index_names(contact), contact.identifier or ""}
+    names = {*index_identifiers(contact), contact.identifier or ""}
     phone, at, server = (contact.identifier or "").partition("@")
     if at and server == PHONE_SERVER:
-        names.add(digits_of(phone))
+        names.add(phone_digits(phone))
     return names - {""}
 
 
-class ContactNames(NamedTuple):
+class ContactIdentifiers(NamedTuple):
     """Names of the contact itself, and those of the number's other form in Brazil.
 
     The other form may be another person's: it is used only if no own name is indexed.
@@ -62,27 +62,27 @@ class ContactNames(NamedTuple):
     other_form: list[str]
 
 
-def lookup_names(contact: str) -> ContactNames:
+def lookup_identifiers(contact: str) -> ContactIdentifiers:
     """Return the names to look a contact up by: a JID, a phone number, or any other identifier."""
     user, at, server = contact.rpartition("@")
     if not at:
         is_phone = _PHONE.fullmatch(contact)
-        return _of_phone(digits_of(contact)) if is_phone else ContactNames([contact], [])
+        return _of_phone(phone_digits(contact)) if is_phone else ContactIdentifiers([contact], [])
 
     user = _DEVICE.sub("", user)
     jid = f"{user}@{server}"
     if server not in _PHONE_SERVERS:
-        return ContactNames([jid], [])
-    own, other_form = _of_phone(digits_of(user))
-    return ContactNames(list(dict.fromkeys([jid, *own])), other_form)
+        return ContactIdentifiers([jid], [])
+    own, other_form = _of_phone(phone_digits(user))
+    return ContactIdentifiers(list(dict.fromkeys([jid, *own])), other_form)
 
 
-def _of_phone(digits: str) -> ContactNames:
+def _of_phone(digits: str) -> ContactIdentifiers:
     matched = _BRAZIL.fullmatch(digits)
     if not matched:
-        return ContactNames(_names(digits), [])
+        return ContactIdentifiers(_names(digits), [])
     area, ninth, number = matched.groups()
-    return ContactNames(_names(digits), _names(f"{area}{'' if ninth else '9'}{number}"))
+    return ContactIdentifiers(_names(digits), _names(f"{area}{'' if ninth else '9'}{number}"))
 
 
 def _names(digits: str) -> list[str]:

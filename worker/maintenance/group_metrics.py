@@ -14,7 +14,7 @@ log = structlog.get_logger()
 _LOG_EVERY_S: Final = 60.0
 
 
-class GroupMeasurement:
+class GroupMetricsUpdate:
     """Shows one group's state. What the server does not know is absent."""
 
     def __init__(self, group: ConsumerGroup, metrics: Metrics) -> None:

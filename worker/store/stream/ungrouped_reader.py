@@ -13,7 +13,7 @@ from worker.store.stream.batch_size import AdaptiveBatchSize
 from worker.store.stream.stream_errors import stream_errors
 
 
-class GrouplessStream:
+class UngroupedStreamReader:
     """One stream from `since_s` seconds ago on, in order, for one process.
 
     To the consumer all entries are new and none is ever pending. An entry that cannot be used is

@@ -16,8 +16,8 @@ import structlog
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import RedisError, ResponseError
 
-from worker.core.tooling.acl_rules import INVALIDATIONS
-from worker.errors import ConfigurationError, PermissionRefused, RedisUnavailable
+from worker.core.operations.acl_rules import INVALIDATIONS
+from worker.errors import ConfigurationError, PermissionDenied, RedisUnavailable
 from worker.ops.logs import LogThrottle
 from worker.store.backoff import Backoff
 from worker.store.cache.local_cache import LocalCache
@@ -36,7 +36,7 @@ _STABLE_S: Final = 10.0
 _LOG_EVERY_S: Final = 10.0
 
 
-class Tracking:
+class InvalidationListener:
     """Invalidates the keys of a local tier that begin with `prefix`, while `run` is running.
 
     The client must not be used for anything else.
@@ -52,7 +52,7 @@ class Tracking:
         self._throttle = LogThrottle(_LOG_EVERY_S)
 
     async def run(self) -> None:
-        """Track until cancelled; raises `PermissionRefused` and `ConfigurationError`."""
+        """Track until cancelled; raises `PermissionDenied` and `ConfigurationError`."""
         backoff = Backoff(first_s=0.05, max_s=1.0)
         while True:
             started_at = time.monotonic()
@@ -126,7 +126,7 @@ async def _execute(connection: AbstractConnection, *command: Any) -> Any:
 
 def _explain(error: ResponseError) -> Exception:
     if "NOPERM" in str(error) or "no permissions" in str(error):
-        return PermissionRefused(
+        return PermissionDenied(
             "CACHE_LOCAL_ENABLED=true needs the rights +client|id +client|tracking +subscribe +ping"
             f" &{INVALIDATIONS} in Redis: {error}"
         )

@@ -14,9 +14,9 @@ from tests.store.test_document_reader import CONVERSATION, CacheFixture, is_vali
 from tests.store.test_document_writer import INSTANCE
 from tests.waiting import wait_until
 from worker.core.message_page import MessageRange
-from worker.errors import ConfigurationError, PermissionRefused
+from worker.errors import ConfigurationError, PermissionDenied
+from worker.store.cache.invalidation_listener import LEASE_S, InvalidationListener
 from worker.store.cache.local_cache import LocalCache
-from worker.store.cache.tracking import LEASE_S, Tracking
 from worker.store.client import create_client
 
 Change = Callable[[CacheFixture], Awaitable[object]]
@@ -221,7 +221,7 @@ async def test_a_missing_right_is_named(server_binary: Path, prefix: str, missin
         uri = f"redis://reader:pw@127.0.0.1:{server.port}"
         async with create_client(uri) as own:
             with pytest.raises(
-                (PermissionRefused, ConfigurationError), match="CACHE_LOCAL_ENABLED=true needs"
+                (PermissionDenied, ConfigurationError), match="CACHE_LOCAL_ENABLED=true needs"
             ):
                 with anyio.fail_after(5):
-                    await Tracking(own, f"{prefix}:", LocalCache(1000, 60.0)).run()
+                    await InvalidationListener(own, f"{prefix}:", LocalCache(1000, 60.0)).run()

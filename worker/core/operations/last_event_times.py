@@ -8,7 +8,7 @@ from worker.core.stream_entry import Entry
 from worker.errors import UnusableEntry
 
 
-def last_activity(entries: Iterable[Entry], resolver: BindingResolver) -> dict[str, int]:
+def last_event_ms(entries: Iterable[Entry], resolver: BindingResolver) -> dict[str, int]:
     """Return the Unix milliseconds of each instance's newest event among these entries.
 
     Entries are resolved as by the worker; those without an instance are ignored. A claim counts:
