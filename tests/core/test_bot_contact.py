@@ -1,6 +1,5 @@
 """Evolution's bot contact is recognised wherever a webhook names it, and nobody else is."""
 
-import json
 from typing import Any
 
 import pytest
@@ -43,11 +42,7 @@ def test_no_webhook_of_another_conversation_is(scenario: str) -> None:
     ],
 )
 def test_it_is_recognised_by_either_name_wherever_people_are_named(bot: Any, place: Any) -> None:
-    body = place(bot)
-
-    assert is_about_bot(events.encode(body))
-    escaped = json.dumps(body).replace("123456", "\\u0031\\u00323456")
-    assert is_about_bot(escaped.encode())
+    assert is_about_bot(events.encode(place(bot)))
 
 
 @pytest.mark.parametrize(
