@@ -1,0 +1,97 @@
+"""Resolves which message a message quotes, reacts to or edits.
+
+Edits made on the phone are new messages with the original's source id, in reply to the original.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+
+from worker.core.document_views import MessageView, without_text
+
+
+def link(messages: Sequence[MessageView], others: Sequence[MessageView] = ()) -> list[MessageView]:
+    """Return messages with their links; `others` are messages they may be linked with.
+
+    A link never leaves the conversation, nor the instance.
+    """
+    if not any(message.reply or message.is_edit for message in (*messages, *others)):
+        return list(messages)
+    index = _LinkIndex([*others, *messages])
+    return [index.link(message) for message in messages]
+
+
+class _LinkIndex:
+    def __init__(self, known: Sequence[MessageView]) -> None:
+        self._by_id = {message.id: message for message in known}
+        self._by_source: dict[str, list[MessageView]] = {}
+        self._edits: dict[int, MessageView] = {}
+        in_order = [self._by_id[i] for i in sorted(self._by_id)]
+        for message in in_order:
+            if message.source_id is not None and not message.is_edit:
+                self._by_source.setdefault(message.source_id, []).append(message)
+        for message in in_order:
+            if message.is_edit and (original := self._original(message)):
+                self._edits[original.id] = message
+
+    def link(self, message: MessageView) -> MessageView:
+        target = self._target(message)
+        original = self._original(message) if message.is_edit else None
+        edit = self._edits.get(message.id)
+        if target is None and original is None and edit is None:
+            return message
+        json = message.json
+        if original is not None and original.deleted:
+            json = without_text(message).json
+        if target is not None:
+            json = b"%b%d}" % (json.removesuffix(b"null}"), target.id)
+        if original is not None:
+            json = b'%b,"edits":%d}' % (json[:-1], original.id)
+        if edit is not None:
+            json = json[:-1] + b',"edited":true}'
+        return replace(
+            message,
+            json=json,
+            in_reply_to=target.id if target else None,
+            edits=original.id if original else None,
+            edited_by=edit.id if edit else None,
+        )
+
+    def _target(self, message: MessageView) -> MessageView | None:
+        """Return the message that another one replies to; of an edited one, the original."""
+        reply = message.reply
+        if reply is None:
+            return None
+        for target in self._candidates(reply.id, reply.source_ids):
+            if target.id != message.id and _are_of_one_conversation(target, message):
+                return (self._original(target) if target.is_edit else None) or target
+        return None
+
+    def _original(self, edit: MessageView) -> MessageView | None:
+        """Return the message that an edit replaces. An agent's message may have no source id."""
+        reply_id = edit.reply.id if edit.reply else None
+        for original in self._candidates(reply_id, (edit.source_id or "",)):
+            if (
+                original.id < edit.id
+                and not original.is_edit
+                and original.source_id in (None, edit.source_id)
+                and _are_of_one_conversation(original, edit)
+            ):
+                return original
+        return None
+
+    def _candidates(
+        self, message_id: int | None, source_ids: Iterable[str]
+    ) -> Iterator[MessageView]:
+        stated = self._by_id.get(message_id or 0)
+        if stated is not None:
+            yield stated
+        for source_id in source_ids:
+            yield from self._by_source.get(source_id, ())
+
+
+def _are_of_one_conversation(one: MessageView, other: MessageView) -> bool:
+    return (
+        one.instance == other.instance
+        and one.account_id == other.account_id
+        and one.conversation_id == other.conversation_id
+    )
