@@ -62,8 +62,9 @@ class _LinkIndex:
         if reply is None:
             return None
         for target in self._candidates(reply.id, reply.source_ids):
-            if target.id != message.id and _are_of_one_conversation(target, message):
-                return (self._original(target) if target.is_edit else None) or target
+            found = (self._original(target) if target.is_edit else None) or target
+            if found.id != message.id and _are_of_one_conversation(found, message):
+                return found
         return None
 
     def _original(self, edit: MessageView) -> MessageView | None:
