@@ -182,6 +182,9 @@ class TestReactions:
         assert chat(sent(1), sent(2, "👍")) == [("u", "Oi!"), ("u", "👍")]
         assert "reaction" not in listed(sent(2, "👍"))[0]
 
+    def test_an_emoji_in_a_private_note_is_no_reaction(self) -> None:
+        assert chat(sent(1), sent(2, "👍", reply=1, private=True)) == [("u", "Oi!")]
+
     def test_a_reaction_to_what_is_not_there_is_no_turn(self) -> None:
         assert chat(sent(2, "👍", reply=1)) == []
         assert listed(sent(2, "👍", reply=1))[0]["reaction"] is True
@@ -220,8 +223,10 @@ def pages(draw: st.DrawFn) -> list[MessageView]:
         found = message_view(encode(message(body)))
         assert found is not None
         place = draw(st.sampled_from([("a", 3, 1), ("a", 3, 2), ("a", 4, 1), ("b", 3, 1)]))
-        names = ("instance", "account_id", "conversation_id")
-        some.append(replace(found, **dict(zip(names, place, strict=True))))
+        instance, account, conversation = place
+        some.append(
+            replace(found, instance=instance, account_id=account, conversation_id=conversation)
+        )
     return some
 
 
@@ -235,9 +240,9 @@ def test_no_link_leaves_the_conversation(views: list[MessageView], random: Any) 
     assert found == link(views)
     for linked in found:
         members = json.loads(linked.json)
-        assert members["in_reply_to"] == linked.in_reply_to
-        assert members.get("edits") == linked.edits
-        for other in (linked.in_reply_to, linked.edits, linked.edited_by):
+        assert members["in_reply_to"] == linked.links.in_reply_to
+        assert members.get("edits") == linked.links.edits
+        for other in linked.links:
             assert other is None or places[other] == places[linked.id]
             assert other != linked.id
     json.loads(as_chat(found))

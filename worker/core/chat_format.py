@@ -33,15 +33,16 @@ def as_chat(messages: Sequence[MessageView], linked: Iterable[MessageView] = ())
     known = {**{message.id: message for message in linked}, **shown}
     reactions: dict[int, list[str]] = {}
     for message in messages:
-        if message.is_reaction and message.in_reply_to is not None:
+        target = message.links.in_reply_to
+        if message.is_reaction and target is not None:
             line = f"[{_role(message)} reacted: {_DECODE(message.json).content}]"
-            reactions.setdefault(message.in_reply_to, []).append(line)
+            reactions.setdefault(target, []).append(line)
     newest_edits = {message.source_id: message.id for message in messages if message.is_edit}
     turns = [
-        chat_turn(message, known, reactions.get(message.edits or message.id, ()))
+        chat_turn(message, known, reactions.get(message.links.edits or message.id, ()))
         for message in messages
         if not message.is_reaction
-        and message.edits not in shown
+        and message.links.edits not in shown
         and not (message.is_edit and newest_edits[message.source_id] != message.id)
     ]
     return msgspec.json.encode([turn for turn in turns if turn])
@@ -60,10 +61,10 @@ def chat_turn(
     content = _text(view, known)
     if not content:
         return None
-    quoted = None if view.is_edit else known.get(view.in_reply_to or 0)
+    quoted = known.get(view.links.in_reply_to or 0) if view.reply and not view.is_edit else None
     quote = _quote(_text(quoted, known)) if quoted else ""
-    parts = (quote, content, *reactions)
-    return ChatTurn(_role(view), "\n".join(part for part in parts if part))
+    parts = [part for part in (quote, content, *reactions) if part]
+    return ChatTurn(_role(view), "\n".join(parts))
 
 
 def _quote(text: str) -> str:
@@ -83,11 +84,13 @@ def _text(view: MessageView, known: Mapping[int, MessageView]) -> str:
     if message.deleted or message.private or view.origin is None:
         return ""
     text = message.content or ""
-    edit = known.get(view.edited_by or 0)
-    if edit is not None and (new_text := _DECODE(edit.json).content):
+    edited_by = view.links.edited_by
+    if edited_by and (edit := known.get(edited_by)) and (new_text := _DECODE(edit.json).content):
         text = participant_label(text) + without_edit_marker(new_text)
     elif view.is_edit:
         text = without_edit_marker(text)
+    if not message.attachments:
+        return text
     return "\n".join(part for part in (*map(_describe, message.attachments), text) if part)
 
 

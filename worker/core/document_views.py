@@ -33,13 +33,24 @@ class ReplyReference(NamedTuple):
     source_ids: tuple[str, ...]
 
 
+class MessageLinks(NamedTuple):
+    """The ids of the messages that a message is linked with; `edited_by` is its newest edit."""
+
+    in_reply_to: int | None = None
+    edits: int | None = None
+    edited_by: int | None = None
+
+
+NO_LINKS: Final = MessageLinks()
+
+
 @dataclass(frozen=True, slots=True)
 class MessageView:
     """A message; `json` is the stored document with additional members: `origin` and links.
 
     `of_bot`: written by Evolution's bot contact. `may_be_of_bot`: only the conversation shows
     whether it is one with that contact.
-    `in_reply_to`, `edits` and `edited_by` (its newest edit) are set by `message_links.link`.
+    `links` are set by `message_links.link`.
     """
 
     json: bytes = field(repr=False)
@@ -57,9 +68,7 @@ class MessageView:
     reply: ReplyReference | None
     is_edit: bool
     is_reaction: bool
-    in_reply_to: int | None = None
-    edits: int | None = None
-    edited_by: int | None = None
+    links: MessageLinks = NO_LINKS
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,25 +89,16 @@ def message_view(value: bytes) -> MessageView | None:
     if message is None:
         return None
     if message.deleted and (message.content is not None or message.attachments):
-        return _without_text(message)
-    return _view(message, value)
-
-
-def without_text(view: MessageView) -> MessageView:
-    """Return a message without its content and attachments."""
-    return _without_text(_MESSAGES.decode(view.json))
-
-
-def _without_text(message: Message) -> MessageView:
-    blank = replace(message, content=None, attachments=[])
-    return _view(blank, encode(blank))
-
-
-def _view(message: Message, value: bytes) -> MessageView:
+        message = replace(message, content=None, attachments=[])
+        value = encode(message)
     origin = origin_of(message)
     member = f'"{origin}"' if origin else "null"
     reply = _reply_reference(message)
-    is_reaction = reply is not None and not message.attachments and is_one_emoji(message.content)
+    is_reaction = (
+        reply is not None
+        and not (message.private or message.attachments)
+        and is_one_emoji(message.content)
+    )
     if is_reaction:
         member += ',"reaction":true'
     return MessageView(
@@ -121,6 +121,13 @@ def _view(message: Message, value: bytes) -> MessageView:
     )
 
 
+def without_text(view: MessageView) -> bytes:
+    """Return the JSON of a message without its content and attachments."""
+    return msgspec.json.encode(
+        {**msgspec.json.decode(view.json), "content": None, "attachments": []}
+    )
+
+
 def possible_source_ids(source_id: str) -> tuple[str, ...]:
     """Return a source id, and for WhatsApp's id without the prefix also the one with it."""
     if source_id.startswith(SOURCE_ID_PREFIX):
@@ -130,9 +137,11 @@ def possible_source_ids(source_id: str) -> tuple[str, ...]:
 
 def _reply_reference(message: Message) -> ReplyReference | None:
     attributes = message.content_attributes
-    if not attributes or message.deleted:
+    if not attributes:
         return None
     stated, source_id = attributes.get("in_reply_to"), attributes.get("in_reply_to_external_id")
+    if (stated is None and source_id is None) or message.deleted:
+        return None
     target = parse_pointer(str(stated).encode()) if isinstance(stated, int | str) else None
     source_ids: tuple[str, ...] = ()
     if source_id and isinstance(source_id, str):

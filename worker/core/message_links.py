@@ -6,7 +6,7 @@ Edits made on the phone are new messages with the original's source id, in reply
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from worker.core.document_views import MessageView, without_text
+from worker.core.document_views import MessageLinks, MessageView, without_text
 
 
 def link(messages: Sequence[MessageView], others: Sequence[MessageView] = ()) -> list[MessageView]:
@@ -41,20 +41,15 @@ class _LinkIndex:
             return message
         json = message.json
         if original is not None and original.deleted:
-            json = without_text(message).json
+            json = without_text(message)
         if target is not None:
             json = b"%b%d}" % (json.removesuffix(b"null}"), target.id)
         if original is not None:
             json = b'%b,"edits":%d}' % (json[:-1], original.id)
         if edit is not None:
             json = json[:-1] + b',"edited":true}'
-        return replace(
-            message,
-            json=json,
-            in_reply_to=target.id if target else None,
-            edits=original.id if original else None,
-            edited_by=edit.id if edit else None,
-        )
+        found = (linked.id if linked else None for linked in (target, original, edit))
+        return replace(message, json=json, links=MessageLinks(*found))
 
     def _target(self, message: MessageView) -> MessageView | None:
         """Return the message that another one replies to; of an edited one, the original."""
