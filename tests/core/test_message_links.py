@@ -6,11 +6,11 @@ to it, behind a marker; a reaction is a new message with one emoji, in reply to 
 """
 
 import json
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given, strategies as st
+from msgspec.structs import replace
 
 from tests import events
 from tests.core.test_document_views import message, view

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
+from msgspec import Struct
 from msgspec.structs import replace
 
 from worker.core import bot_contact
@@ -44,8 +45,7 @@ class MessageLinks(NamedTuple):
 NO_LINKS: Final = MessageLinks()
 
 
-@dataclass(frozen=True, slots=True)
-class MessageView:
+class MessageView(Struct, frozen=True, gc=False):
     """A message; `json` is the stored document with additional members: `origin` and links.
 
     `of_bot`: written by Evolution's bot contact. `may_be_of_bot`: only the conversation shows
@@ -53,7 +53,7 @@ class MessageView:
     `links` are set by `message_links.link`.
     """
 
-    json: bytes = field(repr=False)
+    json: bytes
     instance: str
     account_id: int
     conversation_id: int
@@ -69,6 +69,10 @@ class MessageView:
     is_edit: bool
     is_reaction: bool
     links: MessageLinks = NO_LINKS
+
+    def __repr__(self) -> str:
+        """Return the ids only: a message's text must not get into a log."""
+        return f"MessageView({self.instance!r}, {self.id})"
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,8 @@ Edits made on the phone are new messages with the original's source id, in reply
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from worker.core.document_views import MessageLinks, MessageView, without_text
 
