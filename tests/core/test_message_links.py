@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, strategies as st
 from msgspec.structs import replace
 
-from tests import events
+from tests import events, recordings
 from tests.core.test_document_views import message, view
 from worker.core.chat_format import as_chat
 from worker.core.document_views import MessageView, message_view
@@ -173,9 +173,9 @@ class TestQuotes:
 
 class TestReactions:
     def test_a_reaction_is_a_line_of_its_target(self) -> None:
-        bodies = (outgoing(sent(1, "Pode ser às 9?")), sent(2), sent(3, "👍🏽", reply=1))
+        bodies = (outgoing(sent(1, "Amanhã às 9?")), sent(2), sent(3, "👍🏽", reply=1))
 
-        assert chat(*bodies) == [("a", "Pode ser às 9?\n[user reacted: 👍🏽]"), ("u", "Oi!")]
+        assert chat(*bodies) == [("a", "Amanhã às 9?\n[user reacted: 👍🏽]"), ("u", "Oi!")]
         assert [found.get("reaction") for found in listed(*bodies)] == [None, None, True]
 
     def test_one_emoji_without_reply_is_a_message(self) -> None:
@@ -198,6 +198,20 @@ class TestReactions:
         assert chat(*bodies) == shown
         turns = json.loads(as_chat(views[1:], views[:1]))
         assert [("u", turn["content"]) for turn in turns] == shown
+
+
+@pytest.mark.parametrize("scenario", ["03", "05", "06", "07", "08"])
+def test_recorded_messages_without_links_have_none(scenario: str) -> None:
+    """Each says `in_reply_to: null`, or nothing; group messages keep their authors."""
+    recorded = map(json.loads, recordings.webhooks(scenario))
+    bodies = [body for body in recorded if body["event"] == "message_created"]
+    found = listed(*bodies)
+
+    assert found
+    assert all(members["in_reply_to"] is None for members in found)
+    assert all({"edits", "edited", "reaction"}.isdisjoint(members) for members in found)
+    public = [body["content"] for body in bodies if not body["private"]]
+    assert [text for _, text in chat(*bodies)] == public
 
 
 def test_a_deleted_message_has_no_text() -> None:
