@@ -154,6 +154,13 @@ class TestQuotes:
             f"> Qual das caixas? {'x' * 83}…\nA grande",
         )
 
+    def test_an_edit_without_its_original_is_quoted_itself(self) -> None:
+        """By whoever quotes the original: the newest edit of those that are there."""
+        bodies = (edit(2, 1, "a"), edit(3, 1, "b"), sent(4, "x", reply=1, external="WAID:3EB01"))
+
+        assert chat(*bodies) == [("u", "b"), ("u", "> b\nx")]
+        assert [found["in_reply_to"] for found in listed(*bodies)] == [None, None, 3]
+
     def test_an_attachment_is_quoted_by_type_and_name(self) -> None:
         photo = events.sample("06") | {"id": 1}
 

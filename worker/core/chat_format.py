@@ -1,7 +1,6 @@
 """Messages in the chat format of language models: a role and a text."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from types import MappingProxyType
 from typing import Final
 from urllib.parse import unquote
 
@@ -13,7 +12,6 @@ from worker.core.documents import Attachment, Message
 from worker.core.evolution_text import participant_label, without_edit_marker
 
 _DECODE: Final = msgspec.json.Decoder(Message).decode
-_NONE_KNOWN: Final[Mapping[int, MessageView]] = MappingProxyType({})
 _QUOTED_CHARACTERS: Final = 100
 
 
@@ -49,15 +47,14 @@ def as_chat(messages: Sequence[MessageView], linked: Iterable[MessageView] = ())
 
 
 def chat_turn(
-    view: MessageView,
-    known: Mapping[int, MessageView] = _NONE_KNOWN,
-    reactions: Sequence[str] = (),
+    view: MessageView, known: Mapping[int, MessageView] | None = None, reactions: Sequence[str] = ()
 ) -> ChatTurn | None:
     """Return a message as a turn; None if it is deleted, a private note, or an activity line.
 
     Attachments precede the text as type and name, such as `[image: offer.jpg]`, followed by
     Chatwoot's transcription if there is one. The first line quotes the message it replies to.
     """
+    known = known or {}
     content = _text(view, known)
     if not content:
         return None

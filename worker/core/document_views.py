@@ -25,10 +25,7 @@ SOURCE_ID_PREFIX: Final = "WAID:"
 
 
 class ReplyReference(NamedTuple):
-    """What a message says of the message it replies to: its Chatwoot id, its possible source ids.
-
-    Evolution may state WhatsApp's id without the prefix.
-    """
+    """What a message states of the one it replies to: its Chatwoot id, its possible source ids."""
 
     id: int | None
     source_ids: tuple[str, ...]
@@ -149,8 +146,7 @@ def _reply_reference(message: Message) -> ReplyReference | None:
     target = parse_pointer(str(stated).encode()) if isinstance(stated, int | str) else None
     source_ids: tuple[str, ...] = ()
     if source_id and isinstance(source_id, str):
-        bare = source_id.removeprefix(SOURCE_ID_PREFIX)
-        source_ids = (source_id, *(i for i in possible_source_ids(bare) if i != source_id))
+        source_ids = possible_source_ids(source_id.removeprefix(SOURCE_ID_PREFIX))
     return ReplyReference(target, source_ids) if target or source_ids else None
 
 

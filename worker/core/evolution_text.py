@@ -18,7 +18,6 @@ _PICTURE: Final = (
 _EMOJI: Final = re.compile(
     f"{_PICTURE}(?:\u200d{_PICTURE})*|[\U0001f1e6-\U0001f1ff]{{2}}|[0-9#*]\ufe0f?\u20e3"
 )
-_LONGEST_EMOJI: Final = 40
 
 
 def has_edit_marker(text: str | None) -> bool:
@@ -39,4 +38,4 @@ def participant_label(text: str) -> str:
 
 def is_one_emoji(text: str | None) -> bool:
     """Say whether a text is a single emoji, such as a person of some skin tone, or a flag."""
-    return text is not None and len(text) <= _LONGEST_EMOJI and bool(_EMOJI.fullmatch(text))
+    return text is not None and bool(_EMOJI.fullmatch(text))

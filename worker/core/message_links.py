@@ -25,14 +25,13 @@ class _LinkIndex:
     def __init__(self, known: Sequence[MessageView]) -> None:
         self._by_id = {message.id: message for message in known}
         self._by_source: dict[str, list[MessageView]] = {}
-        self._edits: dict[int, MessageView] = {}
-        in_order = [self._by_id[i] for i in sorted(self._by_id)]
-        for message in in_order:
-            if message.source_id is not None and not message.is_edit:
+        ids = sorted(self._by_id)
+        edits = [message for i in ids if (message := self._by_id[i]).is_edit]
+        originals = [message for i in ids if not (message := self._by_id[i]).is_edit]
+        for message in (*originals, *reversed(edits)):
+            if message.source_id is not None:
                 self._by_source.setdefault(message.source_id, []).append(message)
-        for message in in_order:
-            if message.is_edit and (original := self._original(message)):
-                self._edits[original.id] = message
+        self._edits = {original.id: edit for edit in edits if (original := self._original(edit))}
 
     def link(self, message: MessageView) -> MessageView:
         target = self._target(message)
@@ -59,6 +58,8 @@ class _LinkIndex:
             return None
         for target in self._candidates(reply.id, reply.source_ids):
             found = (self._original(target) if target.is_edit else None) or target
+            if message.is_edit and found.is_edit:
+                continue
             if found.id != message.id and _are_of_one_conversation(found, message):
                 return found
         return None
