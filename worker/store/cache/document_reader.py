@@ -160,28 +160,21 @@ class InstanceReader:
         Reads nothing for messages that reply to none, nor for links among these. `look_ahead` looks
         for edits of these: the newest page has all of them.
         """
-        if not look_ahead and not any(message.reply for message in messages):
-            return []
-        targets = await self._targets(messages)
-        replies = [m.reply.id for m in targets if m.is_edit and m.reply and m.reply.id]
-        if replies:
-            targets += await self._others(replies, (*messages, *targets))
-        originals = [*targets, *(messages if look_ahead else ())]
-        sources = [m.source_id for m in originals if m.source_id and not m.is_edit]
-        edits = await self._others(await self._ids_by_source(sources), (*messages, *targets))
-        return targets + edits
-
-    async def _targets(self, messages: Sequence[MessageView]) -> list[MessageView]:
-        """Return the messages that these reply to, and which are not among them.
-
-        The index leads to the newest message of a source id, which may be an edit.
-        """
         replies = [message.reply for message in messages if message.reply]
-        ids = [reply.id for reply in replies if reply.id]
+        if not replies and not look_ahead:
+            return []
         known = {message.source_id for message in messages}
         unknown = [r.source_ids for r in replies if not r.id and known.isdisjoint(r.source_ids)]
-        ids += await self._ids_by_source([i for source_ids in unknown for i in source_ids])
-        return await self._others(ids, messages)
+        ids = await self._ids_by_source(i for source_ids in unknown for i in source_ids)
+        targets = await self._others([*ids, *(r.id for r in replies if r.id)], messages)
+        # The index leads to the newest message of a source id, which may be an edit.
+        ids = [m.reply.id for m in targets if m.is_edit and m.reply and m.reply.id]
+        targets += await self._others(ids, (*messages, *targets))
+        originals = [*targets, *(messages if look_ahead else ())]
+        ids = await self._ids_by_source(
+            m.source_id for m in originals if m.source_id and not m.is_edit
+        )
+        return targets + await self._others(ids, (*messages, *targets))
 
     async def _others(self, ids: Iterable[int], known: Sequence[MessageView]) -> list[MessageView]:
         """Return the messages with these ids, without those that are known."""
