@@ -69,12 +69,13 @@ def test_who_wrote_a_message(body: dict[str, Any], origin: str | None) -> None:
 
 
 def test_a_view_is_the_document_and_its_origin() -> None:
-    """No member is lost, none is added but one."""
+    """No member is lost, none is added but two."""
     stored = encode(message(events.sample("06")))
     found = message_view(stored)
 
     assert found is not None
-    assert json.loads(found.json) == {**json.loads(stored), "origin": "contact"}
+    added = {"origin": "contact", "in_reply_to": None}
+    assert json.loads(found.json) == {**json.loads(stored), **added}
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Reading the cache on a real server, with and without a local tier."""
 
+import json
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -9,11 +10,15 @@ from typing import Any
 import anyio
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
+from msgspec.structs import replace
 
 from tests import events
+from tests.core.test_message_links import MARKER, edit, sent
 from tests.store.test_document_writer import INSTANCE, pending_writes
 from tests.waiting import wait_until
 from worker.core.cache_keys import CacheKeys
+from worker.core.chat_format import as_chat
+from worker.core.documents import PendingWrite
 from worker.core.message_page import MessagePage, MessageRange
 from worker.store.cache.document_reader import DocumentReader, InstanceReader, redis_reader
 from worker.store.cache.document_writer import CacheSettings, DocumentWriter
@@ -371,3 +376,144 @@ async def test_pages_together_are_what_the_reader_may_see(
 
     visible = {"message", "note"} if notes else {"message"}
     assert seen == [first + n for n, kind in enumerate(kinds) if kind in visible]
+
+
+# Quotes, edits and reactions. The payloads are made up: see `tests/core/test_message_links.py`.
+
+
+def members(page: MessagePage) -> dict[int, dict[str, Any]]:
+    """The messages of a page by id."""
+    return {message.id: json.loads(message.json) for message in page.messages}
+
+
+def contents(page: MessagePage) -> list[str]:
+    """The turns of a page."""
+    return [turn["content"] for turn in json.loads(as_chat(page.messages, page.linked))]
+
+
+async def test_links_within_a_page_take_no_further_round_trip(
+    cache: CacheFixture, counted: Counted
+) -> None:
+    """By whatever id; nor does an edit, or a page without any."""
+    bodies = [
+        sent(1),
+        sent(2, "Sim", reply=1),
+        sent(3, "Não", external="3EB01"),
+        sent(4, "👍", reply=2),
+        edit(5, 1, "Olá!"),
+    ]
+    await cache.write(*map(unassigned, bodies))
+    page = await cache.page()
+
+    assert counted.count == 1
+    assert [found["in_reply_to"] for found in members(page).values()] == [None, 1, 1, 2, 1]
+    assert contents(page) == ["Olá!", "> Olá!\nSim\n[user reacted: 👍]", "> Olá!\nNão"]
+
+
+@pytest.mark.parametrize("reference", [{"reply": 1}, {"external": "3EB01"}])
+async def test_a_quoted_message_outside_the_page_is_read(
+    cache: CacheFixture, reference: dict[str, Any]
+) -> None:
+    """With its newest text, by its Chatwoot id or by WhatsApp's, which leads to the edit."""
+    await cache.write(sent(1), edit(2, 1, "Olá!"), sent(3), sent(4, "Sim", **reference))
+    page = await cache.page(limit=2)
+
+    assert list(members(page)) == [3, 4]
+    assert members(page)[4]["in_reply_to"] == 1
+    assert contents(page) == ["Oi!", "> Olá!\nSim"]
+
+
+async def test_an_edit_without_its_original_is_a_turn(cache: CacheFixture) -> None:
+    """It says which message it edits as long as that is cached."""
+    await cache.write(sent(1), sent(2), edit(3, 1, "Olá!"))
+    page = await cache.page(limit=2)
+    assert (members(page)[3]["edits"], contents(page)) == (1, ["Oi!", "Olá!"])
+
+    await cache.client.delete(cache.keys.message(INSTANCE, 1))
+    await cache.wait_for_invalidations()
+    page = await cache.page(limit=2)
+    assert (members(page)[3].get("edits"), contents(page)) == (None, ["Oi!", "Olá!"])
+
+
+@pytest.mark.parametrize("asked", [{"before": 3}, {"after": 0, "limit": 2}])
+async def test_a_page_before_the_edit_has_the_new_text(
+    cache: CacheFixture, counted: Counted, asked: dict[str, Any]
+) -> None:
+    """The edit is looked for by source id."""
+    await cache.write(*map(unassigned, (sent(1), sent(2), sent(3), edit(4, 1, "a"))))
+    await cache.write(unassigned(edit(5, 1, "b")))
+    page = await cache.page(**asked)
+
+    assert members(page)[1]["edited"] is True
+    assert "edited" not in members(page)[2]
+    assert contents(page) == ["b", "Oi!"]
+    assert counted.count <= 4
+
+
+async def test_single_messages_say_what_they_refer_to(cache: CacheFixture) -> None:
+    await cache.write(sent(1), sent(2, "Sim", external="3EB01"), edit(3, 1, "Olá!"))
+    quote, edited = await cache.of().message(2), await cache.of().message_by_source("3EB01")
+
+    assert quote is not None
+    assert edited is not None
+    assert json.loads(quote.json)["in_reply_to"] == 1
+    assert (edited.id, json.loads(edited.json)["edits"]) == (3, 1)
+
+
+async def test_a_quoted_note_is_for_those_who_may_read_notes(cache: CacheFixture) -> None:
+    """Without the right, not even its id is told."""
+    await cache.write(sent(1, "secret", private=True), sent(2), sent(3, "Sim", reply=1))
+
+    for limit in (1, 3):
+        page = await cache.page(notes=False, limit=limit)
+        assert members(page)[3]["in_reply_to"] is None
+        assert members(await cache.page(limit=limit))[3]["in_reply_to"] == 1
+        assert contents(await cache.page(limit=limit))[-1] == "Sim"
+    single = await cache.of(notes=False).message(3)
+    assert single is not None
+    assert json.loads(single.json)["in_reply_to"] is None
+
+
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.data())
+async def test_no_page_refers_to_another_conversation_or_instance(
+    redis_uri: str, data: st.DataObject
+) -> None:
+    """Whatever a message says of its target, and whatever has the same ids elsewhere."""
+    async with create_client(redis_uri) as own:
+        cache = CacheFixture(own, f"test-{uuid.uuid4().hex}", None)
+        of_conversation: dict[int, int] = {}
+        writes: list[PendingWrite] = []
+        for number in range(1, data.draw(st.integers(2, 8)) + 1):
+            place = data.draw(st.sampled_from([CONVERSATION, CONVERSATION, 7]))
+            references = {
+                "reply": data.draw(st.none() | st.integers(1, 9)),
+                "external": data.draw(st.sampled_from([None, "A", "WAID:B", "C"])),
+                "source_id": data.draw(st.sampled_from([None, "WAID:A", "WAID:B"])),
+            }
+            text = data.draw(st.sampled_from(["x", "👍", f"{MARKER}y"]))
+            body = sent(number, f"{text}", **references)
+            body["conversation"]["id"] = place
+            if data.draw(st.booleans()):
+                of_conversation[number] = place
+                writes += pending_writes(body)
+            else:
+                writes += [
+                    PendingWrite(replace(write.document, instance="other"), write.event_ms)
+                    for write in pending_writes(body)
+                ]
+        await cache.writer.write(writes)
+        page = await cache.of().page(CONVERSATION, data.draw(_ranges()))
+
+    for message in page.messages if page else ():
+        found = json.loads(message.json)
+        for link in (found["in_reply_to"], found.get("edits"), message.links.edited_by):
+            assert link is None or of_conversation[link] == CONVERSATION
+    for message in page.linked if page else ():
+        assert of_conversation[message.id] == message.conversation_id
+
+
+def _ranges() -> st.SearchStrategy[MessageRange]:
+    return st.builds(MessageRange, st.integers(1, 4), st.none() | st.integers(2, 8))

@@ -40,6 +40,7 @@ class MessagePage:
     `next_before` is the bound of the next page of older messages, if there are any.
     `complete`: the cache holds the conversation from its first message.
     `human_active`: an agent is assigned, or wrote to the contact recently.
+    `linked`: messages outside the page that it quotes, or that edit messages of it.
     """
 
     conversation_id: int
@@ -47,6 +48,7 @@ class MessagePage:
     complete: bool
     next_before: int | None
     human_active: bool
+    linked: Sequence[MessageView] = ()
 
 
 def page_json(

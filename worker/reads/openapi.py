@@ -44,6 +44,15 @@ _PAGE_DESCRIPTIONS: Final = {
     " `failed`, the page holds what the cache has.",
     "arrived": "Whether the message of `wait_for` is in the cache.",
 }
+_LINKS: Final[Mapping[str, Schema]] = {
+    "in_reply_to": {
+        **integer_schema("The message of this conversation that it replies to, if cached."),
+        "type": ["integer", "null"],
+    },
+    "reaction": {"const": True, "description": "One emoji, in reply to a message."},
+    "edits": integer_schema("The message whose text it replaces."),
+    "edited": {"const": True, "description": "Another message replaces its text; in lists."},
+}
 _ERROR: Final = msgspec.defstruct("Error", [("error", str), ("reason", str)])
 
 _PATH_PARAMETERS: Final[Mapping[str, Schema]] = {
@@ -69,7 +78,8 @@ def _schemas() -> dict[str, Any]:
         schemas["Page"]["properties"][name]["description"] = description
     origin = {"enum": [*get_args(Origin), None], "description": "Who wrote the message."}
     schemas["Message"]["properties"]["origin"] = origin
-    schemas["Message"]["required"].append("origin")
+    schemas["Message"]["properties"].update(_LINKS)
+    schemas["Message"]["required"] += ("origin", "in_reply_to")
     return schemas
 
 

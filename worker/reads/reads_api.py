@@ -177,7 +177,7 @@ def _encode(
     if not isinstance(found, MessagePage):
         return found.json
     if request.format == "chat":
-        return as_chat(found.messages)
+        return as_chat(found.messages, found.linked)
     return page_json(found, arrived=arrived, read_through=read_through)
 
 

@@ -17,7 +17,9 @@ from worker.core.document_views import (
     conversation_view,
     message_view,
     parse_pointer,
+    possible_source_ids,
 )
+from worker.core.message_links import link
 from worker.core.message_page import MessagePage, MessageRange
 from worker.core.stream_entry import MAX_ID
 from worker.store.cache.local_cache import LocalCache
@@ -29,9 +31,6 @@ from worker.store.cache.value_reader import (
     ValueReader,
 )
 from worker.store.client import Client
-
-SOURCE_ID_PREFIX: Final = "WAID:"
-"""Evolution writes this before WhatsApp's message id, which is the id that bots know."""
 
 ACTIVE_S: Final = 3600.0
 """A conversation counts as handled by a human for this long after an agent's message."""
@@ -87,20 +86,17 @@ class InstanceReader:
     async def message(self, message_id: int) -> MessageView | None:
         """Return a message; None if it is not cached or hidden from this reader."""
         (message,) = await self._messages([message_id])
-        return await self._unless_of_bot(message)
+        return await self._single(message)
 
     async def message_by_source(self, source_id: str) -> MessageView | None:
         """Return the newest message with a source id, or with WhatsApp's id without the prefix.
 
         The index may point to a message whose source id has changed since.
         """
-        source_ids = [source_id]
-        if not source_id.startswith(SOURCE_ID_PREFIX):
-            source_ids.append(f"{SOURCE_ID_PREFIX}{source_id}")
-        ids = await self._pointers([self._keys.source(self._instance, i) for i in source_ids])
-        messages = await self._messages([i for i in ids if i is not None])
+        source_ids = possible_source_ids(source_id)
+        messages = await self._messages(await self._ids_by_source(source_ids))
         message = next((m for m in messages if m and m.source_id in source_ids), None)
-        return await self._unless_of_bot(message)
+        return await self._single(message)
 
     async def conversation(self, display_id: int) -> ConversationView | None:
         """Return a conversation; None if it is not cached."""
@@ -140,13 +136,54 @@ class InstanceReader:
         messages, more = visible[: requested.limit], visible[requested.limit :]
         if self._saw_bot_contact or not (messages or conversation):
             return None
+        ends_early = requested.before is not None or (bool(more) and not requested.newest)
+        linked = await self._linked(messages, look_ahead=ends_early)
+        messages = link(messages, linked)
         return MessagePage(
             display_id,
             messages=list(reversed(messages)) if requested.newest else messages,
             complete=await self._has_start(values[start.key], ids),
             next_before=messages[-1].id if more and requested.newest else None,
             human_active=await self._is_human_active(conversation, ids),
+            linked=link(linked, messages),
         )
+
+    async def _single(self, message: MessageView | None) -> MessageView | None:
+        found = await self._unless_of_bot(message)
+        return link([found], await self._linked([found]))[0] if found else None
+
+    async def _linked(
+        self, messages: Sequence[MessageView], *, look_ahead: bool = False
+    ) -> list[MessageView]:
+        """Return the messages beside these that they reply to, or that edit any of them.
+
+        Reads nothing for messages that reply to none, nor for links among these. `look_ahead` looks
+        for edits of these: the newest page has all of them.
+        """
+        replies = [message.reply for message in messages if message.reply]
+        if not replies and not look_ahead:
+            return []
+        known = {message.source_id for message in messages}
+        unknown = [r.source_ids for r in replies if not r.id and known.isdisjoint(r.source_ids)]
+        ids = await self._ids_by_source(i for source_ids in unknown for i in source_ids)
+        targets = await self._others([*ids, *(r.id for r in replies if r.id)], messages)
+        # The index leads to the newest message of a source id, which may be an edit.
+        ids = [m.reply.id for m in targets if m.is_edit and m.reply and m.reply.id]
+        targets += await self._others(ids, (*messages, *targets))
+        originals = [*targets, *(messages if look_ahead else ())]
+        ids = await self._ids_by_source(
+            m.source_id for m in originals if m.source_id and not m.is_edit
+        )
+        return targets + await self._others(ids, (*messages, *targets))
+
+    async def _others(self, ids: Iterable[int], known: Sequence[MessageView]) -> list[MessageView]:
+        """Return the messages with these ids, without those that are known."""
+        missing = set(ids) - {message.id for message in known}
+        return [m for m in await self._messages(sorted(missing)) if m] if missing else []
+
+    async def _ids_by_source(self, source_ids: Iterable[str]) -> list[int]:
+        keys = [self._keys.source(self._instance, source_id) for source_id in source_ids]
+        return [i for i in await self._pointers(keys) if i is not None] if keys else []
 
     async def _has_start(self, start: int | None, ids: Sequence[int]) -> bool:
         """Say whether the conversation's first message is cached, and so all later ones.
