@@ -20,7 +20,7 @@ from worker.core.documents import (
     Sender,
     Time,
 )
-from worker.core.merge import UNKNOWN, stamp, stamp_tail, status_stamp
+from worker.core.merge import UNKNOWN, source_stamp, stamp, stamp_tail, status_stamp
 from worker.core.stream_entry import MAX_ID, Envelope
 from worker.core.timestamps import canonical_iso, to_us
 from worker.errors import UnusableEntry
@@ -320,10 +320,11 @@ def _message(
     body = event.body
     deleted = _is_deleted(body)
     status, updated_at, status_register = _status(event, latest_us)
-    tail = stamp_tail(witness_us, int(event.name == "message_updated"), envelope.order)
-    source_register = UNKNOWN if body.source_id is None else f"1{tail}"
+    is_update = event.name == "message_updated"
+    tail = stamp_tail(witness_us, int(is_update), envelope.order)
+    source = UNKNOWN if body.source_id is None else source_stamp(tail, is_update=is_update)
     return Message(
-        f"{'1' if deleted else '0'}{tail}{status_register}{source_register}",
+        f"{'1' if deleted else '0'}{tail}{status_register}{source}",
         destination.instance,
         destination.account_id,
         event.inbox_id,
