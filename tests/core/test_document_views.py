@@ -13,7 +13,6 @@ from worker.core.document_views import (
     MessageView,
     conversation_view,
     message_view,
-    origin_of,
     parse_pointer,
 )
 from worker.core.documents import Message, encode
@@ -43,29 +42,6 @@ def view(body: dict[str, Any]) -> MessageView:
 def written_by(sender: dict[str, Any] | None, **others: Any) -> dict[str, Any]:
     """An outgoing message of a sender."""
     return events.sample("02") | {"sender": sender, **others}
-
-
-@pytest.mark.parametrize(
-    ("body", "origin"),
-    [
-        (events.sample("01"), "contact"),
-        (events.sample("02"), "agent"),
-        (events.sample("03"), "agent"),
-        (events.sample("04"), "device"),
-        (events.sample("05"), "agent"),
-        (events.sample("06"), "contact"),
-        (written_by({"id": 1, "type": "agent_bot"}), "bot"),
-        (written_by({"id": 1, "type": "captain_assistant"}), "bot"),
-        (written_by(None), "bot"),
-        (written_by(None, content_attributes={"automation_rule_id": 4}, source_id="WAID:A"), "bot"),
-        (written_by(None, message_type="template", source_id="WAID:A"), "bot"),
-        (written_by(None, message_type="activity"), None),
-    ],
-)
-def test_who_wrote_a_message(body: dict[str, Any], origin: str | None) -> None:
-    """Contact, agent, bot or device; nobody wrote Chatwoot's own notes."""
-    assert origin_of(message(body)) == origin
-    assert json.loads(view(body).json)["origin"] == origin
 
 
 def test_a_view_is_the_document_and_its_origin() -> None:

@@ -2,20 +2,20 @@
 
 import re
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import msgspec
 
 from worker.core import bot_contact
 from worker.core.documents import Conversation, Document, Message
+from worker.core.message_origin import Origin, OriginRules
 from worker.core.timestamps import to_us
-
-Origin = Literal["contact", "agent", "bot", "device"]
-"""The author of a message; `device` is the phone itself, or Evolution."""
 
 _CONVERSATIONS: Final = msgspec.json.Decoder(Conversation)
 _MESSAGES: Final = msgspec.json.Decoder(Message)
 _POINTER: Final = re.compile(rb"[1-9][0-9]{0,15}")
+
+DEFAULT_RULES: Final = OriginRules()
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +51,12 @@ class ConversationView:
     of_bot: bool
 
 
-def message_view(value: bytes) -> MessageView | None:
+def message_view(value: bytes, rules: OriginRules = DEFAULT_RULES) -> MessageView | None:
     """Parse a stored message; None for any other value."""
     message: Message | None = _decode(_MESSAGES, value)
     if message is None:
         return None
-    origin = origin_of(message)
+    origin = rules.origin_of(message)
     member = f'"{origin}"' if origin else "null"
     return MessageView(
         json=b'%b,"origin":%b}' % (value.rstrip()[:-1], member.encode()),
@@ -98,27 +98,6 @@ def is_of_bot(document: Document) -> bool:
 def parse_pointer(value: bytes) -> int | None:
     """Parse the id in a pointer; None for any other value."""
     return int(value) if _POINTER.fullmatch(value) else None
-
-
-def origin_of(message: Message) -> Origin | None:
-    """Return the author of a message; None for activity lines.
-
-    Chatwoot states no sender for messages of its automation, nor for those from the phone. Only the
-    latter have a source id from the start.
-    """
-    if message.message_type == "incoming":
-        return "contact"
-    if message.message_type == "activity":
-        return None
-    if message.message_type == "template":
-        return "bot"
-    sender = message.sender
-    if sender is not None and sender.type not in (None, "contact"):
-        return "agent" if sender.type == "user" else "bot"
-    attributes = message.content_attributes or {}
-    if attributes.get("automation_rule_id") is not None or message.source_id is None:
-        return "bot"
-    return "device"
 
 
 def _decode(decoder: msgspec.json.Decoder[Any], value: bytes) -> Any:

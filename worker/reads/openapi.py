@@ -10,8 +10,8 @@ from worker import __version__
 from worker.chatwoot.read_through import Result
 from worker.core.chat_format import ChatTurn
 from worker.core.chatwoot_event import Id
-from worker.core.document_views import Origin
 from worker.core.documents import Conversation, Message
+from worker.core.message_origin import Origin
 from worker.reads.read_request import (
     NAME_BYTES,
     PARAMETERS,
@@ -44,6 +44,10 @@ _PAGE_DESCRIPTIONS: Final = {
     " `failed`, the page holds what the cache has.",
     "arrived": "Whether the message of `wait_for` is in the cache.",
 }
+_ORIGIN: Final = (
+    "Who wrote the message: `agent` typed it in Chatwoot, `bot` is of Chatwoot, `phone` typed it in"
+    " WhatsApp, `api` sent it through Evolution; null for activity messages."
+)
 _ERROR: Final = msgspec.defstruct("Error", [("error", str), ("reason", str)])
 
 _PATH_PARAMETERS: Final[Mapping[str, Schema]] = {
@@ -67,7 +71,7 @@ def _schemas() -> dict[str, Any]:
     schemas["Turn"] = {**schemas.pop("ChatTurn"), "title": "Turn"}
     for name, description in _PAGE_DESCRIPTIONS.items():
         schemas["Page"]["properties"][name]["description"] = description
-    origin = {"enum": [*get_args(Origin), None], "description": "Who wrote the message."}
+    origin = {"enum": [*get_args(Origin), None], "description": _ORIGIN}
     schemas["Message"]["properties"]["origin"] = origin
     schemas["Message"]["required"].append("origin")
     return schemas

@@ -5,19 +5,22 @@ round trip.
 """
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Final
 
 from worker.core import bot_contact
 from worker.core.cache_keys import CacheKeys
 from worker.core.contact_names import lookup_names
 from worker.core.document_views import (
+    DEFAULT_RULES,
     ConversationView,
     MessageView,
     conversation_view,
     message_view,
     parse_pointer,
 )
+from worker.core.message_origin import SOURCE_ID_PREFIX, OriginRules
 from worker.core.message_page import MessagePage, MessageRange
 from worker.core.stream_entry import MAX_ID
 from worker.store.cache.local_cache import LocalCache
@@ -29,9 +32,6 @@ from worker.store.cache.value_reader import (
     ValueReader,
 )
 from worker.store.client import Client
-
-SOURCE_ID_PREFIX: Final = "WAID:"
-"""Evolution writes this before WhatsApp's message id, which is the id that bots know."""
 
 ACTIVE_S: Final = 3600.0
 """A conversation counts as handled by a human for this long after an agent's message."""
@@ -48,34 +48,55 @@ _MAX_BATCH: Final = 200
 class DocumentReader:
     """Creates readers of the instances of one prefix."""
 
-    def __init__(self, values: ValueReader, prefix: str, local: LocalCache | None = None) -> None:
+    def __init__(
+        self,
+        values: ValueReader,
+        prefix: str,
+        local: LocalCache | None = None,
+        rules: OriginRules = DEFAULT_RULES,
+    ) -> None:
         self._values = values
         self._local = local
+        self._message_view = partial(message_view, rules=rules)
         self.keys = CacheKeys(prefix)
 
     def of(self, instance: str, *, notes: bool = True) -> "InstanceReader":
         """Return a reader for one request; `notes` includes private notes."""
         cache = RequestCache(self._values, self._local, self.keys.accounts, instance)
-        return InstanceReader(cache, self.keys, instance, notes=notes)
+        return InstanceReader(cache, self.keys, instance, self._message_view, notes=notes)
 
     async def ping(self) -> None:
         """Raise unless documents can be read."""
         await self._values.ping()
 
 
-def redis_reader(client: Client, prefix: str, local: LocalCache | None = None) -> DocumentReader:
+def redis_reader(
+    client: Client,
+    prefix: str,
+    local: LocalCache | None = None,
+    rules: OriginRules = DEFAULT_RULES,
+) -> DocumentReader:
     """Return a reader of the cache in Redis, optionally with a local tier."""
     values = RedisValueReader(client, prefix, with_ttl=local is not None)
-    return DocumentReader(values, prefix, local)
+    return DocumentReader(values, prefix, local, rules)
 
 
 class InstanceReader:
     """Answers one request about an instance; each key is read at most once."""
 
-    def __init__(self, cache: RequestCache, keys: CacheKeys, instance: str, *, notes: bool) -> None:
+    def __init__(
+        self,
+        cache: RequestCache,
+        keys: CacheKeys,
+        instance: str,
+        parse_message: Callable[[bytes], MessageView | None],
+        *,
+        notes: bool,
+    ) -> None:
         self._cache = cache
         self._keys = keys
         self._instance = instance
+        self._message_view = parse_message
         self._notes = notes
         self._saw_bot_contact = False
 
@@ -155,7 +176,7 @@ class InstanceReader:
         """
         if start is None or start not in ids:
             return False
-        request = KeyRequest(self._keys.message(self._instance, start), message_view)
+        request = KeyRequest(self._keys.message(self._instance, start), self._message_view)
         return (await self._cache.read([request]))[request.key] is not None
 
     def _window(self, timeline: str, requested: MessageRange) -> TimelineWindow:
@@ -167,6 +188,7 @@ class InstanceReader:
             before=requested.before or MAX_ID + 1,
             limit=max(count, _MIN_BATCH) if requested.newest else count,
             newest=requested.newest,
+            parse=self._message_view,
         )
 
     async def _visible(self, ids: Sequence[int], count: int) -> list[MessageView]:
@@ -197,7 +219,9 @@ class InstanceReader:
 
     async def _messages(self, ids: Iterable[int]) -> list[MessageView | None]:
         keys = {i: self._keys.message(self._instance, i) for i in ids}
-        values = await self._cache.read([KeyRequest(key, message_view) for key in keys.values()])
+        values = await self._cache.read(
+            [KeyRequest(key, self._message_view) for key in keys.values()]
+        )
         return [self._visible_to_us(i, values[key]) for i, key in keys.items()]
 
     async def _pointers(self, keys: Sequence[str]) -> list[int | None]:
