@@ -16,6 +16,7 @@ from worker.core.document_views import (
     parse_pointer,
 )
 from worker.core.documents import Message, encode
+from worker.core.human_activity import INACTIVE
 from worker.core.message_page import MessagePage, MessageRange, page_json
 from worker.core.stream_entry import Entry, read_envelope
 
@@ -134,7 +135,7 @@ class TestRange:
 def test_a_page_is_json(count: int, arrived: bool | None) -> None:  # noqa: FBT001  (a case)
     """Made of stored bytes, and JSON all the same."""
     messages = [view(events.message(n)) for n in range(1, count + 1)]
-    page = MessagePage(7, messages, complete=False, next_before=None, human_active=True)
+    page = MessagePage(7, messages, complete=False, next_before=None, human=INACTIVE)
     written = msgspec.json.decode(page_json(page, arrived=arrived))
 
     assert [m["id"] for m in written.pop("messages")] == list(range(1, count + 1))
@@ -142,6 +143,7 @@ def test_a_page_is_json(count: int, arrived: bool | None) -> None:  # noqa: FBT0
         "conversation_id": 7,
         "complete": False,
         "next_before": None,
-        "human_active": True,
+        "human_active": False,
+        "human": {"active": False, "reason": None, "since": None, "until": None},
         **({} if arrived is None else {"arrived": arrived}),
     }

@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from worker.core.documents import (
+    Assignee,
     Attachment,
     Attributes,
     Contact,
@@ -47,6 +48,7 @@ MAX_NESTING = 100
 
 _MESSAGE_TYPES = {0: "incoming", 1: "outgoing", 2: "activity", 3: "template"}
 _KNOWN_TYPES = frozenset((*_MESSAGE_TYPES, *_MESSAGE_TYPES.values()))
+_ASSIGNEE_TYPES = {"user": "User", "agent_bot": "AgentBot"}
 _MESSAGE_EVENTS = frozenset(("message_created", "message_updated"))
 
 Id = Annotated[int, Meta(ge=1, le=MAX_ID)]
@@ -73,7 +75,8 @@ _NO_LATEST = _Latest()
 
 class _Meta(Struct, gc=False):
     sender: Contact | None = None
-    assignee: Ref | None = None
+    assignee: Assignee | None = None
+    assignee_type: str | None = None
     team: Ref | None = None
 
 
@@ -296,7 +299,7 @@ def _conversation(
         state.labels,
         state.priority,
         state.unread_count,
-        meta.assignee,
+        _assignee(meta),
         meta.team,
         meta.sender,
         state.custom_attributes,
@@ -308,6 +311,15 @@ def _conversation(
         state.waiting_since,
         state.snoozed_until,
     )
+
+
+def _assignee(meta: _Meta) -> Assignee | None:
+    """Return the assignee with its type, which older releases state in the assignee itself."""
+    stated = meta.assignee
+    if stated is None:
+        return None
+    kind = meta.assignee_type or _ASSIGNEE_TYPES.get(stated.type or "", stated.type)
+    return Assignee(stated.id, stated.name, kind)
 
 
 def _message(

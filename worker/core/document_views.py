@@ -41,12 +41,16 @@ class MessageView:
 
 @dataclass(frozen=True, slots=True)
 class ConversationView:
-    """A conversation; `json` is the stored document, `of_bot`: with Evolution's bot contact."""
+    """A conversation; `json` is the stored document.
+
+    `assigned`: to a person, not to a bot. `of_bot`: with Evolution's bot contact.
+    """
 
     json: bytes = field(repr=False)
     instance: str
     account_id: int
     id: int
+    status: str | None
     assigned: bool
     of_bot: bool
 
@@ -84,7 +88,8 @@ def conversation_view(value: bytes) -> ConversationView | None:
         instance=conversation.instance,
         account_id=conversation.account_id,
         id=conversation.id,
-        assigned=conversation.assignee is not None,
+        status=conversation.status,
+        assigned=conversation.assignee is not None and conversation.assignee.type in (None, "User"),
         of_bot=is_of_bot(conversation),
     )
 

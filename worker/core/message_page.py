@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import msgspec
 
 from worker.core.document_views import MessageView
+from worker.core.human_activity import HumanActivity
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +40,19 @@ class MessagePage:
 
     `next_before` is the bound of the next page of older messages, if there are any.
     `complete`: the cache holds the conversation from its first message.
-    `human_active`: an agent is assigned, or wrote to the contact recently.
+    `human`: whether a person is at work.
     """
 
     conversation_id: int
     messages: list[MessageView]
     complete: bool
     next_before: int | None
-    human_active: bool
+    human: HumanActivity
+
+    @property
+    def human_active(self) -> bool:
+        """Whether a person is at work."""
+        return self.human.active
 
 
 def page_json(
@@ -60,6 +66,7 @@ def page_json(
         "complete": page.complete,
         "next_before": page.next_before,
         "human_active": page.human_active,
+        "human": page.human,
         **({} if arrived is None else {"arrived": arrived}),
         **({} if read_through is None else {"read_through": read_through}),
     }

@@ -11,6 +11,7 @@ from worker.chatwoot.read_through import Result
 from worker.core.chat_format import ChatTurn
 from worker.core.chatwoot_event import Id
 from worker.core.documents import Conversation, Message
+from worker.core.human_activity import HumanActivity
 from worker.core.message_origin import Origin
 from worker.reads.read_request import (
     NAME_BYTES,
@@ -33,13 +34,16 @@ _PAGE: Final = msgspec.defstruct(
         ("complete", bool),
         ("next_before", Id | None),
         ("human_active", bool),
+        ("human", HumanActivity),
         ("read_through", Result | UnsetType, UNSET),
         ("arrived", bool | UnsetType, UNSET),
     ],
 )
 _PAGE_DESCRIPTIONS: Final = {
     "complete": "The cache has the conversation from its start.",
-    "human_active": "Somebody is assigned, or an agent wrote within the hour.",
+    "human_active": "The same as `human.active`.",
+    "human": "Whether a person is assigned, or wrote to the contact within `human_window_s`, in a"
+    " conversation that is not resolved.",
     "read_through": "Result of fetching from Chatwoot what the cache does not have; after"
     " `failed`, the page holds what the cache has.",
     "arrived": "Whether the message of `wait_for` is in the cache.",

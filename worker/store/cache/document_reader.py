@@ -20,6 +20,13 @@ from worker.core.document_views import (
     message_view,
     parse_pointer,
 )
+from worker.core.human_activity import (
+    DEFAULT_WINDOW_S,
+    INACTIVE,
+    HumanActivity,
+    by_conversation,
+    by_messages,
+)
 from worker.core.message_origin import SOURCE_ID_PREFIX, OriginRules
 from worker.core.message_page import MessagePage, MessageRange
 from worker.core.stream_entry import MAX_ID
@@ -33,14 +40,11 @@ from worker.store.cache.value_reader import (
 )
 from worker.store.client import Client
 
-ACTIVE_S: Final = 3600.0
-"""A conversation counts as handled by a human for this long after an agent's message."""
-
 _EXTRA: Final = 4
 """Messages read beyond the limit: some may have expired or be hidden from this reader."""
 
 _MIN_BATCH: Final = 20
-"""Messages read at least: the newest ones tell whether an agent is active."""
+"""Messages read at least: the newest ones tell whether a person is active."""
 
 _MAX_BATCH: Final = 200
 
@@ -143,9 +147,12 @@ class InstanceReader:
         of_own = [display_id for display_id in found[: len(own)] if display_id]
         return max(of_own or [display_id for display_id in found if display_id], default=None)
 
-    async def page(self, display_id: int, requested: MessageRange) -> MessagePage | None:
+    async def page(
+        self, display_id: int, requested: MessageRange, window_s: int = DEFAULT_WINDOW_S
+    ) -> MessagePage | None:
         """Return messages of a conversation; None if nothing of it is cached.
 
+        A person counts as active for `window_s` after a message.
         Messages that have expired or are hidden from this reader are skipped and not counted.
         """
         timeline = self._keys.timeline(self._instance, display_id)
@@ -166,7 +173,7 @@ class InstanceReader:
             messages=list(reversed(messages)) if requested.newest else messages,
             complete=await self._has_start(values[start.key], ids),
             next_before=messages[-1].id if more and requested.newest else None,
-            human_active=await self._is_human_active(conversation, ids),
+            human=await self._human(conversation, ids, window_s),
         )
 
     async def _has_start(self, start: int | None, ids: Sequence[int]) -> bool:
@@ -200,22 +207,22 @@ class InstanceReader:
             start, size = start + size, min(2 * size, _MAX_BATCH)
         return visible[:count]
 
-    async def _is_human_active(
-        self, conversation: ConversationView | None, ids: Sequence[int]
-    ) -> bool:
-        """Say whether an agent is assigned, or wrote to the contact within `ACTIVE_S`."""
-        if conversation is not None and conversation.assigned:
-            return True
-        since_us = (time.time() - ACTIVE_S) * 1e6
+    async def _human(
+        self, conversation: ConversationView | None, ids: Sequence[int], window_s: int
+    ) -> HumanActivity:
+        """Say whether a person is assigned, or wrote to the contact within the window."""
+        if decided := by_conversation(conversation):
+            return decided
+        since_us = (time.time() - window_s) * 1e6
         for end in range(len(ids), 0, -_MIN_BATCH):
             batch = ids[max(0, end - _MIN_BATCH) : end]
             messages = [m for m in await self._messages(batch) if m]
             recent = [m for m in messages if m.created_us >= since_us]
-            if any(m.origin == "agent" and not m.private for m in recent):
-                return True
+            if decided := by_messages(recent, window_s):
+                return decided
             if messages and not recent:
-                return False
-        return False
+                break
+        return INACTIVE
 
     async def _messages(self, ids: Iterable[int]) -> list[MessageView | None]:
         keys = {i: self._keys.message(self._instance, i) for i in ids}
