@@ -123,10 +123,14 @@ local function merge(document, stored, mine, theirs, closing)
     local revision = (is_newer and body or their_body)
         .. (status > their_status and status or their_status)
         .. (source > their_source and source or their_source)
-    if is_newer and status >= their_status then
-        return HEAD .. revision .. sub(document, closing)
+    local newer, other = document, stored
+    if not is_newer then
+        newer, other = stored, document
     end
-    return splice(is_newer and document or stored, status > their_status and document or stored, revision)
+    if status == their_status or (status > their_status) == is_newer then
+        return HEAD .. revision .. sub(newer, closing)
+    end
+    return splice(newer, other, revision)
 end
 
 -- Returns the document to write, or nil and the reply.
