@@ -97,7 +97,9 @@ def _in_redis(settings: Settings, connect: ClientFactory, metrics: Metrics) -> B
         cache=DocumentWriter(client, cache_settings),
         bindings=BindingTable(client, cache_settings),
         # With its own client: reads do not wait behind a batch, nor writes behind reads.
-        reader=redis_reader(connect(settings.cache_uri), cache_settings.prefix, local),
+        reader=redis_reader(
+            connect(settings.cache_uri), cache_settings.prefix, local, settings.origin_rules
+        ),
         tracking=tracking,
         bot_purge=BotContactPurge(
             BindingTable(client, cache_settings),
@@ -178,6 +180,6 @@ def _in_memory(settings: Settings, connect: ClientFactory, metrics: Metrics) -> 
         source=lambda: EntrySource(stream, maintenance),
         cache=memory,
         bindings=bindings,
-        reader=DocumentReader(memory, cache_settings.prefix),
+        reader=DocumentReader(memory, cache_settings.prefix, rules=settings.origin_rules),
         ready=(memory,),
     )

@@ -11,10 +11,12 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from worker.core import chatwoot_event, stream_entry as entries
 from worker.core.chatwoot_event import Destination
 from worker.core.documents import Conversation, Message
+from worker.core.merge import STAMP_DIGITS
 from worker.core.stream_entry import Entry, Envelope
 
 LOJA: Final = Destination("loja", 3)
@@ -157,6 +159,7 @@ def clocks() -> st.SearchStrategy[Clock]:
 
 _TRICKS: Final = (
     '","created_at":1,"updated_at":2,"sender":3',
+    '","message_type":"incoming","source_id":"WAID:A","message_type":',
     ',"private":true,"deleted":true,"status":"read","created_at":1',
     "%1",
 )
@@ -165,6 +168,8 @@ _TRICKS: Final = (
 
 _ODD: Final = {
     "z": 0,
+    "source_id": "WAID:A",
+    "message_type": "outgoing",
     "private": True,
     "deleted": False,
     "status": "read",
@@ -208,7 +213,7 @@ def readings(message_ids: tuple[int, ...] = (MESSAGE_ID,)) -> st.SearchStrategy[
         message_id=st.sampled_from(message_ids),
         is_update=st.booleans(),
         deleted=st.sampled_from([False, False, True]),
-        source_id=st.sampled_from([None, None, "WAID:A", "WAID:B", ""]),
+        source_id=st.sampled_from([None, None, "WAID:A", "WAID:B", "", _TRICKS[1]]),
         status=statuses(),
         status_at=clocks(),
         latest_is_other=st.booleans(),
@@ -236,6 +241,14 @@ def plain(**changes: Any) -> Reading:
     now = Clock(NOON_S, NOON_S * 1_000_000)
     touched = dict.fromkeys(("updated_at", "last_activity_at", "timestamp"), now)
     return Reading(**{"order": (NOON_S * 1000, 0), "touched": touched} | changes)
+
+
+def as_of_0_1_0(message: Message) -> Message:
+    """Return the document that a worker of 0.1.0 makes of the same event."""
+    source_at = 2 * STAMP_DIGITS
+    flag = min(message.revision[source_at], "1")
+    revision = message.revision[:source_at] + flag + message.revision[source_at + 1 :]
+    return replace(message, revision=revision)
 
 
 def message_document() -> Message:

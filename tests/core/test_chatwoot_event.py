@@ -14,7 +14,16 @@ from tests.core.broken import EVENT_NAMES, NUMBER, SECRET, broken_once, payloads
 from worker.core import chatwoot_event
 from worker.core.bot_contact import is_about_bot
 from worker.core.chatwoot_event import MAX_NESTING, ChatwootEvent, Destination, decode_event
-from worker.core.documents import Attachment, Contact, Conversation, Message, Ref, Sender, encode
+from worker.core.documents import (
+    Assignee,
+    Attachment,
+    Contact,
+    Conversation,
+    Message,
+    Ref,
+    Sender,
+    encode,
+)
 from worker.core.merge import UNKNOWN
 from worker.core.stream_entry import Envelope
 from worker.errors import UnusableEntry
@@ -241,8 +250,8 @@ class TestExamples:
                 assert list(encoded["sender"]) == ["type", *PERSON_MEMBERS]
             if not of_message:
                 assert list(encoded["contact"]) == PERSON_MEMBERS
-                for who in ("assignee", "team"):
-                    assert encoded[who] is None or list(encoded[who]) == ["id", "name"]
+                for who, its in (("assignee", ["id", "name", "type"]), ("team", ["id", "name"])):
+                    assert encoded[who] is None or list(encoded[who]) == its
 
     @pytest.mark.parametrize("name", [*MESSAGES, *CONVERSATIONS])
     def test_nothing_secret_and_no_second_text_is_kept(self, name: str) -> None:
@@ -389,8 +398,30 @@ class TestShapes:
         team = {"id": 9, "name": "Vendas", "allow_auto_assign": True}
         conversation = conversation_of(resolved(meta={"assignee": bot, "team": team}))
 
-        assert conversation.assignee == Ref(5, "Robô")
+        assert conversation.assignee == Assignee(5, "Robô", "AgentBot")
         assert conversation.team == Ref(9, "Vendas")
+
+    @pytest.mark.parametrize(
+        ("stated", "in_assignee", "kind"),
+        [
+            ("User", "user", "User"),
+            ("AgentBot", "agent_bot", "AgentBot"),
+            ("AgentBot", None, "AgentBot"),
+            ("Captain::Assistant", None, "Captain::Assistant"),
+            (None, "user", "User"),
+            (None, "agent_bot", "AgentBot"),
+            (None, "captain_assistant", "captain_assistant"),
+            (None, None, None),
+        ],
+    )
+    def test_the_assignees_type_is_chatwoots(
+        self, stated: str | None, in_assignee: str | None, kind: str | None
+    ) -> None:
+        """As `assignee_type` states it, which older releases do not have, nor REST in the other."""
+        assignee = {"id": 5, "name": "R"} | ({"type": in_assignee} if in_assignee else {})
+        meta = {"assignee": assignee} | ({"assignee_type": stated} if stated else {})
+
+        assert conversation_of(resolved(meta=meta)).assignee == Assignee(5, "R", kind)
 
     @pytest.mark.parametrize(
         ("sender", "expected"),

@@ -13,10 +13,10 @@ from worker.core.document_views import (
     MessageView,
     conversation_view,
     message_view,
-    origin_of,
     parse_pointer,
 )
 from worker.core.documents import Message, encode
+from worker.core.human_activity import INACTIVE
 from worker.core.message_page import MessagePage, MessageRange, page_json
 from worker.core.stream_entry import Entry, read_envelope
 
@@ -43,29 +43,6 @@ def view(body: dict[str, Any]) -> MessageView:
 def written_by(sender: dict[str, Any] | None, **others: Any) -> dict[str, Any]:
     """An outgoing message of a sender."""
     return events.sample("02") | {"sender": sender, **others}
-
-
-@pytest.mark.parametrize(
-    ("body", "origin"),
-    [
-        (events.sample("01"), "contact"),
-        (events.sample("02"), "agent"),
-        (events.sample("03"), "agent"),
-        (events.sample("04"), "device"),
-        (events.sample("05"), "agent"),
-        (events.sample("06"), "contact"),
-        (written_by({"id": 1, "type": "agent_bot"}), "bot"),
-        (written_by({"id": 1, "type": "captain_assistant"}), "bot"),
-        (written_by(None), "bot"),
-        (written_by(None, content_attributes={"automation_rule_id": 4}, source_id="WAID:A"), "bot"),
-        (written_by(None, message_type="template", source_id="WAID:A"), "bot"),
-        (written_by(None, message_type="activity"), None),
-    ],
-)
-def test_who_wrote_a_message(body: dict[str, Any], origin: str | None) -> None:
-    """Contact, agent, bot or device; nobody wrote Chatwoot's own notes."""
-    assert origin_of(message(body)) == origin
-    assert json.loads(view(body).json)["origin"] == origin
 
 
 def test_a_view_is_the_document_and_its_origin() -> None:
@@ -159,7 +136,7 @@ class TestRange:
 def test_a_page_is_json(count: int, arrived: bool | None) -> None:  # noqa: FBT001  (a case)
     """Made of stored bytes, and JSON all the same."""
     messages = [view(events.message(n)) for n in range(1, count + 1)]
-    page = MessagePage(7, messages, complete=False, next_before=None, human_active=True)
+    page = MessagePage(7, messages, complete=False, next_before=None, human=INACTIVE)
     written = msgspec.json.decode(page_json(page, arrived=arrived))
 
     assert [m["id"] for m in written.pop("messages")] == list(range(1, count + 1))
@@ -167,6 +144,7 @@ def test_a_page_is_json(count: int, arrived: bool | None) -> None:  # noqa: FBT0
         "conversation_id": 7,
         "complete": False,
         "next_before": None,
-        "human_active": True,
+        "human_active": False,
+        "human": {"active": False, "reason": None, "since": None, "until": None},
         **({} if arrived is None else {"arrived": arrived}),
     }

@@ -17,6 +17,7 @@ from tests.core.rows import (
     PLACEHOLDER,
     Clock,
     Reading,
+    as_of_0_1_0,
     histories,
     plain,
     readings,
@@ -24,7 +25,14 @@ from tests.core.rows import (
 )
 from worker.core.coalescer import Coalescer
 from worker.core.documents import Conversation, Message, PendingWrite, encode
-from worker.core.merge import MAX_TIME_US, STAMP_DIGITS, merge, stamp, status_stamp
+from worker.core.merge import (
+    MAX_TIME_US,
+    STAMP_DIGITS,
+    is_created_with_source,
+    merge,
+    stamp,
+    status_stamp,
+)
 from worker.core.timestamps import to_iso
 
 RANKS = {"failed": 1, "sent": 2, "delivered": 3, "read": 4}
@@ -146,7 +154,9 @@ class TestEndState:
             updated_at=merged.updated_at,
         )
         sources = [reading for reading in history if reading.source_id is not None]
-        assert merged.source_id == (latest(sources).source_id if sources else None)
+        created = [reading for reading in sources if not reading.is_update]
+        assert merged.source_id == (latest(created or sources).source_id if sources else None)
+        assert is_created_with_source(merged.revision) is bool(created)
 
     @given(histories())
     def test_has_the_status_with_the_latest_time(self, history: list[Reading]) -> None:
@@ -281,7 +291,9 @@ class TestRevision:
         body, _, source = stamps(message.revision)
         time_and_order = f"{reading.witness_us:017d}{reading.is_update:d}{order}"
         assert body == f"{reading.deleted:d}{time_and_order}"
-        assert source == ("0" * 52 if reading.source_id is None else f"1{time_and_order}")
+        assert source == (
+            "0" * 52 if reading.source_id is None else f"{2 - reading.is_update}{time_and_order}"
+        )
 
     @given(readings())
     def test_a_replayed_entry_is_the_same_document(self, reading: Reading) -> None:
@@ -316,6 +328,48 @@ class TestRevision:
 
         assert len(least) == len(most) == STAMP_DIGITS
         assert least < most
+
+
+class TestReleases:
+    """Workers of 0.1.0 and of this release settle entries of one group, some of them both."""
+
+    @given(histories(max_size=6), st.data())
+    def test_together_they_end_in_a_join_that_no_order_changes(
+        self, history: list[Reading], data: st.DataObject
+    ) -> None:
+        documents = data.draw(written_by_both(history))
+        end = reduce(merge, documents)
+
+        assert reduce(merge, data.draw(st.permutations(documents))) == end
+        assert len(end.revision) == 3 * STAMP_DIGITS
+        for reading in history:
+            assert judge(as_of_0_1_0(reading.documents()[0]).revision, end.revision) == "stale"
+        if any(reading.deleted for reading in history):
+            assert end.deleted
+            assert end.content == PLACEHOLDER
+        assert (end.source_id is None) is all(r.source_id is None for r in history)
+
+    @given(readings())
+    def test_a_source_id_of_creation_is_recognised_in_both(self, reading: Reading) -> None:
+        message = reading.documents()[0]
+        known = reading.source_id is not None and not reading.is_update
+
+        assert is_created_with_source(message.revision) is known
+        assert is_created_with_source(as_of_0_1_0(message).revision) is known
+
+
+def written_by_both(history: list[Reading]) -> st.SearchStrategy[list[Message]]:
+    """The documents of a history, each made by a worker of one release, or of both."""
+    makers = st.lists(st.sampled_from(["old", "new", "both"]), min_size=6, max_size=6)
+
+    def documents(by: list[str]) -> list[Message]:
+        made = [
+            (reading.documents()[0], maker) for reading, maker in zip(history, by, strict=False)
+        ]
+        old = [as_of_0_1_0(message) for message, maker in made if maker != "new"]
+        return old + [message for message, maker in made if maker != "old"]
+
+    return makers.map(documents)
 
 
 class TestWrongClock:

@@ -16,7 +16,7 @@ from tests import events
 from tests.e2e.proxy import proxied
 from tests.servers import Server
 from tests.serving import Served, served
-from tests.store.test_document_reader import note
+from tests.store.test_document_reader import agents, note, unassigned
 from tests.store.test_document_writer import pending_writes
 from tests.waiting import wait_until
 from worker.core.cache_keys import CacheKeys
@@ -117,8 +117,23 @@ async def test_answers_what_is_asked(filled: Desk) -> None:
         "complete": False,
         "next_before": 3,
         "human_active": True,
+        "human": {"active": True, "reason": "assigned", "since": None, "until": None},
     }
     assert [m["id"] for m in contact.body["messages"]] == [1, 3]
+
+
+@pytest.mark.parametrize(("query", "active"), [("", False), ("?human_window_s=7200", True)])
+async def test_the_reader_says_how_long_a_message_of_a_person_counts(
+    desk: Desk,
+    query: str,
+    active: bool,  # noqa: FBT001  (a case)
+) -> None:
+    await desk.cache.write(pending_writes(unassigned(agents(events.message(1), ago_s=4000))))
+    for path in ("conversations/1584", "contacts/+551100000042"):
+        body = (await desk.get(f"{HOME}/{path}/messages{query}", AURORA)).body
+
+        assert body["human_active"] is body["human"]["active"] is active
+        assert body["human"]["reason"] == ("agent_wrote" if active else None)
 
 
 async def test_a_chat_is_an_array(filled: Desk) -> None:
@@ -256,6 +271,8 @@ class TestPaths:
             "conversations/1584/messages?private=yes",
             "conversations/1584/messages?format=xml",
             "conversations/1584/messages?wait_ms=5001",
+            "conversations/1584/messages?human_window_s=0",
+            "conversations/1584/messages?human_window_s=604801",
             "conversations/1584/messages?wait_for=",
             "conversations/1584/messages?unknown=1",
             "conversations/1584/messages?%FF=1",

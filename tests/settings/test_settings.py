@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, strategies as st
 from pydantic import ValidationError
 
+from worker.core.message_origin import OriginRules
 from worker.errors import ConfigurationError
 from worker.settings import LoadedSettings, RedisUri, Settings, load, mask, name_of, redis_uri
 
@@ -381,6 +382,22 @@ class TestMaps:
 
         assert message.startswith("CHATWOOT_CACHE_WEBHOOK_SECRETS=*** (environment): must be ")
         assert "s3cret" not in message
+
+    @pytest.mark.parametrize("text", ["{3: 27, 8: [27, 30]}", '{"3": 27, "8": ["27", 30]}'])
+    def test_evolutions_users_are_numbers(self, load_here: Load, text: str) -> None:
+        settings = load_here(CHATWOOT_CACHE_EVOLUTION_USERS=text).settings
+
+        assert settings.evolution_users == {3: (27,), 8: (27, 30)}
+        assert settings.origin_rules == OriginRules(evolution_users={3: (27,), 8: (27, 30)})
+
+    @pytest.mark.parametrize("text", ["27", "{3: ana}", "{3: []}", "{3: 0}", "{0: 27}", "{3: {}}"])
+    def test_malformed_users_are_refused(self, load_here: Load, text: str) -> None:
+        message = refusal(lambda: load_here(CHATWOOT_CACHE_EVOLUTION_USERS=text))
+
+        assert message == (
+            f"CHATWOOT_CACHE_EVOLUTION_USERS={text} (environment): must be a map of account id to"
+            ' one user id or a list of user ids, such as {"7": 27, "8": [27, 30]}'
+        )
 
     def test_python_maps_are_accepted(self) -> None:
         given = Settings(cache_redis_uri=RedisUri(URI), instances={"7/1": "a"}, webhook_secrets={})

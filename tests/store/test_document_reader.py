@@ -19,6 +19,7 @@ from tests.waiting import wait_until
 from worker.core.cache_keys import CacheKeys
 from worker.core.chat_format import as_chat
 from worker.core.documents import PendingWrite
+from worker.core.message_origin import OriginRules
 from worker.core.message_page import MessagePage, MessageRange
 from worker.store.cache.document_reader import DocumentReader, InstanceReader, redis_reader
 from worker.store.cache.document_writer import CacheSettings, DocumentWriter
@@ -143,6 +144,20 @@ async def test_the_last_messages_take_one_round_trip(cache: CacheFixture, counte
     reader = cache.of()
     await reader.page(CONVERSATION, MessageRange())
     assert counted.count == (1 if reader.from_memory else 2)
+
+
+async def test_origins_follow_the_rules_in_every_answer(cache: CacheFixture, prefix: str) -> None:
+    """In a page, which is read by the script, and in a message."""
+    body = agents(events.message(1, source_id="WAID:3EB0EF7C5FC0834DA024D6"), ago_s=60)
+    await cache.write(body)
+    rules = OriginRules(web_is_phone=True)
+    reader = redis_reader(cache.client, prefix, rules=rules).of(INSTANCE)
+    message, page = await reader.message(1), await reader.page(CONVERSATION, MessageRange())
+
+    assert message is not None
+    assert page is not None
+    assert (message.origin, page.messages[0].origin) == ("phone", "phone")
+    assert (await cache.page()).messages[0].origin == "api"
 
 
 async def test_pages_lead_back_to_the_first_message(cache: CacheFixture) -> None:

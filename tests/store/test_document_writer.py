@@ -18,6 +18,7 @@ from worker.core.cache_keys import CacheKeys
 from worker.core.coalescer import WriteResult
 from worker.core.contact_identifiers import index_identifiers
 from worker.core.documents import Conversation, Message, PendingWrite, encode
+from worker.core.merge import is_created_with_source
 from worker.core.stream_entry import Entry, read_envelope
 from worker.errors import RedisUnavailable
 from worker.store.cache import document_writer
@@ -188,6 +189,10 @@ def test_scripts_cut_documents_by_the_order_of_their_members() -> None:
     (pattern,) = re.findall(r"local head = '(.+)", erase)
     assert tuple(re.findall(r'"(\w+)":', pattern)) == head
     assert """',"inbox_id":'""" in write
+    assert re.findall(r"""find\(document, ',"(\w+)":'""", write)[1:] == [
+        "source_id",
+        "message_type",
+    ]
 
 
 async def test_states_that_know_different_things_are_merged(
@@ -203,6 +208,47 @@ async def test_states_that_know_different_things_are_merged(
     assert written.conflicts == 1
     assert message is not None
     assert (message.content, message.status, message.source_id) == ("edited", "delivered", "WAID:A")
+
+
+@pytest.mark.parametrize("status", [None, "read"])
+@pytest.mark.parametrize("is_late", [False, True])
+async def test_a_source_id_of_creation_is_kept_by_the_script(
+    cache: DocumentWriter,
+    reader: Documents,
+    status: str | None,
+    is_late: bool,  # noqa: FBT001  (a case)
+) -> None:
+    """Updates rank below it, so each would take a second round trip."""
+    created = events.message(source_id="WAID:A", status="sent", at=1_790_863_300.0)
+    updated = events.message(
+        content="edited",
+        source_id="WAID:A",
+        status=status,
+        at=1_790_863_900.0,
+        event="message_updated",
+    )
+    bodies = [updated, created] if is_late else [created, updated]
+    answers = [await cache.write(pending_writes(body)) for body in bodies]
+    message = await reader.message(INSTANCE, 90214)
+
+    assert [(answer.outcomes[0], answer.conflicts) for answer in answers] == [("applied", 0)] * 2
+    assert message is not None
+    assert (message.content, message.status) == ("edited", status or "sent")
+    assert is_created_with_source(message.revision)
+
+
+async def test_another_source_id_than_that_of_creation_is_not_taken(
+    cache: DocumentWriter, reader: Documents
+) -> None:
+    await write(cache, events.message(source_id="WAID:A", at=1_790_863_300.0))
+    other = events.message(source_id="WAID:B", at=1_790_863_900.0, event="message_updated")
+    written = await cache.write(pending_writes(other))
+    message = await reader.message_by_source(INSTANCE, "WAID:A")
+
+    assert written.conflicts == 1
+    assert message is not None
+    assert message.source_id == "WAID:A"
+    assert await reader.message_by_source(INSTANCE, "WAID:B") is None
 
 
 async def test_many_writers_converge(cache: DocumentWriter, reader: Documents) -> None:

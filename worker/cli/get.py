@@ -66,7 +66,9 @@ async def _run(context: CommandContext, request: ReadRequest) -> int:
 async def _find(context: CommandContext, cache: Client, request: ReadRequest) -> Found | None:
     prefix = context.settings.cache_redis_prefix_key
     # Without scripts: a user that may read only one instance may not run any.
-    reader = DocumentReader(ScriptlessReader(cache, prefix), prefix).of(request.instance)
+    rules = context.settings.origin_rules
+    documents = DocumentReader(ScriptlessReader(cache, prefix), prefix, rules=rules)
+    reader = documents.of(request.instance)
     if request.kind != "contact":
         return await find(reader, request)
     display_id = await reader.conversation_of(request.target)

@@ -178,16 +178,17 @@ class BatchProcessor:
 
 def _decode(entry: Entry) -> EntryState:
     state = EntryState(entry)
-    if _is_about_bot(entry):
-        state.outcome, state.discard = Outcome.IGNORED, True
-        return state
     try:
         state.envelope = entries.read_envelope(entry)
         state.event = chatwoot_event.decode_event(state.envelope.payload)
     except UnusableEntry as error:
         state.outcome = error.detached()
-        return state
-    if state.event is None:
+    if state.event is None or state.envelope is None:
+        state.outcome = state.outcome or Outcome.IGNORED
+        state.discard = _is_about_bot(entry)
+    else:
+        state.discard = chatwoot_event.is_about_bot(state.event, state.envelope.payload)
+    if state.discard:
         state.outcome = Outcome.IGNORED
     return state
 

@@ -10,7 +10,9 @@ from typing import Annotated, Any, Final, Literal, cast, get_args
 import msgspec
 from msgspec import Meta, Struct
 
+from worker.core import bot_contact
 from worker.core.documents import (
+    Assignee,
     Attachment,
     Attributes,
     Contact,
@@ -20,7 +22,7 @@ from worker.core.documents import (
     Sender,
     Time,
 )
-from worker.core.merge import UNKNOWN, stamp, stamp_tail, status_stamp
+from worker.core.merge import UNKNOWN, source_stamp, stamp, stamp_tail, status_stamp
 from worker.core.stream_entry import MAX_ID, Envelope
 from worker.core.timestamps import canonical_iso, to_us
 from worker.errors import UnusableEntry
@@ -47,6 +49,7 @@ MAX_NESTING = 100
 
 _MESSAGE_TYPES = {0: "incoming", 1: "outgoing", 2: "activity", 3: "template"}
 _KNOWN_TYPES = frozenset((*_MESSAGE_TYPES, *_MESSAGE_TYPES.values()))
+_ASSIGNEE_TYPES = {"user": "User", "agent_bot": "AgentBot"}
 _MESSAGE_EVENTS = frozenset(("message_created", "message_updated"))
 
 Id = Annotated[int, Meta(ge=1, le=MAX_ID)]
@@ -73,7 +76,8 @@ _NO_LATEST = _Latest()
 
 class _Meta(Struct, gc=False):
     sender: Contact | None = None
-    assignee: Ref | None = None
+    assignee: Assignee | None = None
+    assignee_type: str | None = None
     team: Ref | None = None
 
 
@@ -246,6 +250,17 @@ def _inbox_id(body: _Body, conversation: _Conversation) -> int:
     return inbox_id
 
 
+def is_about_bot(event: ChatwootEvent, payload: bytes) -> bool:
+    """Say whether the contact or the sender of an event is Evolution's bot contact."""
+    meta, sender = event.conversation.meta, event.body.sender
+    contact = meta.sender if meta else None
+    if contact is None:
+        return bot_contact.is_about_bot(payload)
+    if bot_contact.is_bot(contact.identifier, contact.phone_number):
+        return True
+    return sender is not None and bot_contact.is_bot(sender.identifier, sender.phone_number)
+
+
 class Destination(Struct, frozen=True, gc=False):
     """The instance and account of an event's documents, by its binding."""
 
@@ -296,7 +311,7 @@ def _conversation(
         state.labels,
         state.priority,
         state.unread_count,
-        meta.assignee,
+        _assignee(meta),
         meta.team,
         meta.sender,
         state.custom_attributes,
@@ -310,6 +325,15 @@ def _conversation(
     )
 
 
+def _assignee(meta: _Meta) -> Assignee | None:
+    """Return the assignee with its type, which older releases state in the assignee itself."""
+    stated = meta.assignee
+    if stated is None:
+        return None
+    kind = meta.assignee_type or _ASSIGNEE_TYPES.get(stated.type or "", stated.type)
+    return Assignee(stated.id, stated.name, kind)
+
+
 def _message(
     event: ChatwootEvent,
     envelope: Envelope,
@@ -320,10 +344,11 @@ def _message(
     body = event.body
     deleted = _is_deleted(body)
     status, updated_at, status_register = _status(event, latest_us)
-    tail = stamp_tail(witness_us, int(event.name == "message_updated"), envelope.order)
-    source_register = UNKNOWN if body.source_id is None else f"1{tail}"
+    is_update = event.name == "message_updated"
+    tail = stamp_tail(witness_us, int(is_update), envelope.order)
+    source = UNKNOWN if body.source_id is None else source_stamp(tail, is_update=is_update)
     return Message(
-        f"{'1' if deleted else '0'}{tail}{status_register}{source_register}",
+        f"{'1' if deleted else '0'}{tail}{status_register}{source}",
         destination.instance,
         destination.account_id,
         event.inbox_id,

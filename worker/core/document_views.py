@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 from msgspec import Struct
@@ -11,17 +11,14 @@ from msgspec.structs import replace
 from worker.core import bot_contact
 from worker.core.documents import Conversation, Document, Message, encode
 from worker.core.evolution_text import has_edit_marker, is_one_emoji
+from worker.core.message_origin import SOURCE_ID_PREFIX, Origin, OriginRules
 from worker.core.timestamps import to_us
-
-Origin = Literal["contact", "agent", "bot", "device"]
-"""The author of a message; `device` is the phone itself, or Evolution."""
 
 _CONVERSATIONS: Final = msgspec.json.Decoder(Conversation)
 _MESSAGES: Final = msgspec.json.Decoder(Message)
 _POINTER: Final = re.compile(rb"[1-9][0-9]{0,15}")
 
-SOURCE_ID_PREFIX: Final = "WAID:"
-"""Evolution writes this before WhatsApp's message id, which is the id that bots know."""
+DEFAULT_RULES: Final = OriginRules()
 
 
 class ReplyReference(NamedTuple):
@@ -74,17 +71,21 @@ class MessageView(Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class ConversationView:
-    """A conversation; `json` is the stored document, `of_bot`: with Evolution's bot contact."""
+    """A conversation; `json` is the stored document.
+
+    `assigned`: to a person, not to a bot. `of_bot`: with Evolution's bot contact.
+    """
 
     json: bytes = field(repr=False)
     instance: str
     account_id: int
     id: int
+    status: str | None
     assigned: bool
     of_bot: bool
 
 
-def message_view(value: bytes) -> MessageView | None:
+def message_view(value: bytes, rules: OriginRules = DEFAULT_RULES) -> MessageView | None:
     """Parse a stored message; None for any other value."""
     message: Message | None = _decode(_MESSAGES, value)
     if message is None:
@@ -92,7 +93,7 @@ def message_view(value: bytes) -> MessageView | None:
     if message.deleted and (message.content is not None or message.attachments):
         message = replace(message, content=None, attachments=[])
         value = encode(message)
-    origin = origin_of(message)
+    origin = rules.origin_of(message)
     member = f'"{origin}"' if origin else "null"
     reply = _reply_reference(message)
     is_reaction = (
@@ -160,7 +161,8 @@ def conversation_view(value: bytes) -> ConversationView | None:
         instance=conversation.instance,
         account_id=conversation.account_id,
         id=conversation.id,
-        assigned=conversation.assignee is not None,
+        status=conversation.status,
+        assigned=conversation.assignee is not None and conversation.assignee.type in (None, "User"),
         of_bot=is_of_bot(conversation),
     )
 
@@ -174,27 +176,6 @@ def is_of_bot(document: Document) -> bool:
 def parse_pointer(value: bytes) -> int | None:
     """Parse the id in a pointer; None for any other value."""
     return int(value) if _POINTER.fullmatch(value) else None
-
-
-def origin_of(message: Message) -> Origin | None:
-    """Return the author of a message; None for activity lines.
-
-    Chatwoot states no sender for messages of its automation, nor for those from the phone. Only the
-    latter have a source id from the start.
-    """
-    if message.message_type == "incoming":
-        return "contact"
-    if message.message_type == "activity":
-        return None
-    if message.message_type == "template":
-        return "bot"
-    sender = message.sender
-    if sender is not None and sender.type not in (None, "contact"):
-        return "agent" if sender.type == "user" else "bot"
-    attributes = message.content_attributes or {}
-    if attributes.get("automation_rule_id") is not None or message.source_id is None:
-        return "bot"
-    return "device"
 
 
 def _decode(decoder: msgspec.json.Decoder[Any], value: bytes) -> Any:

@@ -25,6 +25,18 @@ class Ref(Struct, frozen=True, gc=False):
     name: str | None = None
 
 
+class Assignee(Struct, frozen=True, gc=False):
+    """Whom a conversation is assigned to.
+
+    `type` is Chatwoot's `assignee_type`: `User`, `AgentBot`, or another kind of bot; None where
+    Chatwoot, or a worker of 0.1.0, did not state it.
+    """
+
+    id: int | str | None = None
+    name: str | None = None
+    type: str | None = None
+
+
 class Contact(Struct, frozen=True, gc=False):
     """The person or group a conversation is with."""
 
@@ -101,7 +113,7 @@ class Conversation(Struct, frozen=True, gc=False):
     labels: list[str] | None
     priority: str | None
     unread_count: int | None
-    assignee: Ref | None
+    assignee: Assignee | None
     team: Ref | None
     contact: Contact | None
     custom_attributes: Attributes | None

@@ -24,6 +24,7 @@ UNKNOWN = "0" * STAMP_DIGITS
 MAX_TIME_US = 10**16
 
 _TIME_DIGITS = 17
+_KIND = 1 + _TIME_DIGITS
 _NO_TEXT = "0" * 33
 _RANKS = {"failed": 1, "sent": 2, "delivered": 3, "read": 4}
 
@@ -37,7 +38,8 @@ _D = TypeVar("_D", Message, Conversation)
 def stamp(*, flag: bool, witness_us: int, kind: int, order: str) -> str:
     """Return the stamp of a register that is ordered by its witness time.
 
-    `flag` comes before time: `deleted` for a body, "is known" for the others.
+    `flag` comes before time: `deleted` for a body, "is known" for the others. That of a source id
+    is 2 where the message was created with it, see `source_stamp`.
     `kind` is 0 for a created and 1 for an updated message.
     `order` is the entry's id as 33 digits; it only breaks ties.
     """
@@ -47,6 +49,20 @@ def stamp(*, flag: bool, witness_us: int, kind: int, order: str) -> str:
 def stamp_tail(witness_us: int, kind: int, order: str) -> str:
     """Return a stamp without its flag: the same for all registers of one event."""
     return f"{str(witness_us).zfill(_TIME_DIGITS)}{kind}{order}"
+
+
+def source_stamp(tail: str, *, is_update: bool) -> str:
+    """Return the stamp of a known source id: one known at creation ranks above any later one."""
+    return f"{'1' if is_update else '2'}{tail}"
+
+
+def is_created_with_source(revision: str) -> bool:
+    """Say whether a message's source id is known from its creation, and not from a later state.
+
+    Workers of 0.1.0 wrote the flag 1 in both cases, and the kind tells.
+    """
+    source = revision[_SOURCE]
+    return source[0] == "2" or (source[0] == "1" and source[_KIND] == "0")
 
 
 def status_stamp(status: str, updated_us: int) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import msgspec
 
 from worker.core.document_views import MessageView
+from worker.core.human_activity import HumanActivity
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ class MessagePage:
 
     `next_before` is the bound of the next page of older messages, if there are any.
     `complete`: the cache holds the conversation from its first message.
-    `human_active`: an agent is assigned, or wrote to the contact recently.
+    `human`: whether a person is at work.
     `linked`: messages outside the page that it quotes, or that edit messages of it.
     """
 
@@ -47,8 +48,13 @@ class MessagePage:
     messages: list[MessageView]
     complete: bool
     next_before: int | None
-    human_active: bool
+    human: HumanActivity
     linked: Sequence[MessageView] = ()
+
+    @property
+    def human_active(self) -> bool:
+        """Whether a person is at work."""
+        return self.human.active
 
 
 def page_json(
@@ -62,6 +68,7 @@ def page_json(
         "complete": page.complete,
         "next_before": page.next_before,
         "human_active": page.human_active,
+        "human": page.human,
         **({} if arrived is None else {"arrived": arrived}),
         **({} if read_through is None else {"read_through": read_through}),
     }

@@ -53,6 +53,7 @@ class _Meta(Struct):
     sender: Contact | None = None
     channel: str | None = None
     assignee: Any = None
+    assignee_type: str | None = None
     team: Any = None
 
 

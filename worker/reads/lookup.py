@@ -18,10 +18,12 @@ async def find(reader: InstanceReader, request: ReadRequest) -> Found | None:
         case "conversation":
             return await reader.conversation(request.id)
         case "messages":
-            return await reader.page(request.id, request.range)
+            return await reader.page(request.id, request.range, request.human_window_s)
         case "contact":
             display_id = await reader.conversation_of(request.target)
-            return None if display_id is None else await reader.page(display_id, request.range)
+            if display_id is None:
+                return None
+            return await reader.page(display_id, request.range, request.human_window_s)
 
 
 def may_be_incomplete(found: Found | None, request: ReadRequest) -> bool:

@@ -10,8 +10,9 @@ from worker import __version__
 from worker.chatwoot.read_through import Result
 from worker.core.chat_format import ChatTurn
 from worker.core.chatwoot_event import Id
-from worker.core.document_views import Origin
 from worker.core.documents import Conversation, Message
+from worker.core.human_activity import HumanActivity
+from worker.core.message_origin import Origin
 from worker.reads.read_request import (
     NAME_BYTES,
     PARAMETERS,
@@ -33,13 +34,16 @@ _PAGE: Final = msgspec.defstruct(
         ("complete", bool),
         ("next_before", Id | None),
         ("human_active", bool),
+        ("human", HumanActivity),
         ("read_through", Result | UnsetType, UNSET),
         ("arrived", bool | UnsetType, UNSET),
     ],
 )
 _PAGE_DESCRIPTIONS: Final = {
     "complete": "The cache has the conversation from its start.",
-    "human_active": "Somebody is assigned, or an agent wrote within the hour.",
+    "human_active": "The same as `human.active`.",
+    "human": "Whether a person is assigned, or wrote to the contact within `human_window_s`, in a"
+    " conversation that is not resolved.",
     "read_through": "Result of fetching from Chatwoot what the cache does not have; after"
     " `failed`, the page holds what the cache has.",
     "arrived": "Whether the message of `wait_for` is in the cache.",
@@ -53,6 +57,10 @@ _LINKS: Final[Mapping[str, Schema]] = {
     "edits": integer_schema("The message whose text it replaces."),
     "edited": {"const": True, "description": "Another message replaces its text; in lists."},
 }
+_ORIGIN: Final = (
+    "Who wrote the message: `agent` typed it in Chatwoot, `bot` is of Chatwoot, `phone` typed it in"
+    " WhatsApp, `api` sent it through Evolution; null for activity messages."
+)
 _ERROR: Final = msgspec.defstruct("Error", [("error", str), ("reason", str)])
 
 _PATH_PARAMETERS: Final[Mapping[str, Schema]] = {
@@ -76,7 +84,7 @@ def _schemas() -> dict[str, Any]:
     schemas["Turn"] = {**schemas.pop("ChatTurn"), "title": "Turn"}
     for name, description in _PAGE_DESCRIPTIONS.items():
         schemas["Page"]["properties"][name]["description"] = description
-    origin = {"enum": [*get_args(Origin), None], "description": "Who wrote the message."}
+    origin = {"enum": [*get_args(Origin), None], "description": _ORIGIN}
     schemas["Message"]["properties"]["origin"] = origin
     schemas["Message"]["properties"].update(_LINKS)
     schemas["Message"]["required"] += ("origin", "in_reply_to")

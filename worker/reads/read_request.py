@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 from urllib.parse import unquote_to_bytes
 
+from worker.core.human_activity import DEFAULT_WINDOW_S, MAX_WINDOW_S
 from worker.core.message_page import MessageRange
 from worker.core.stream_entry import MAX_ID
 from worker.web.http_error import HttpError
@@ -61,6 +62,7 @@ class ReadRequest:
     format: Literal["json", "chat"] = "json"
     wait_for: str | None = None
     wait_ms: int = DEFAULT_WAIT_MS
+    human_window_s: int = DEFAULT_WINDOW_S
 
     @property
     def id(self) -> int:
@@ -192,6 +194,11 @@ _PAGE: Final[Mapping[str, Schema]] = {
     "wait_for": text_schema("Wait until the cache has this message, by Chatwoot or WhatsApp id."),
     "wait_ms": integer_schema(
         "Maximum time to wait, in milliseconds.", 0, MAX_WAIT_MS, DEFAULT_WAIT_MS
+    ),
+    "human_window_s": integer_schema(
+        "How long a person counts as active after a message, in seconds.",
+        maximum=MAX_WINDOW_S,
+        default=DEFAULT_WINDOW_S,
     ),
 }
 _SOURCE: Final[Mapping[str, Schema]] = {

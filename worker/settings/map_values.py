@@ -20,6 +20,10 @@ _SECRETS_FORM: Final = (
     "must be a map of account id to one secret or a list of secrets, such as"
     ' {"7": "secret", "8": ["new", "old"]}'
 )
+_USERS_FORM: Final = (
+    "must be a map of account id to one user id or a list of user ids, such as"
+    ' {"7": 27, "8": [27, 30]}'
+)
 _KEYS_FORM: Final = (
     "must be a map of instance to one key or a list of keys, such as"
     ' {"shop": "key", "bakery": ["new", "old"]}'
@@ -85,6 +89,17 @@ def account_secrets(value: object) -> Mapping[int, tuple[SecretStr, ...]]:
         if not re.fullmatch(_ID, str(account)):
             raise ValueError(_SECRETS_FORM)
         found[int(account)] = _secrets(secrets, _SECRETS_FORM)
+    return found
+
+
+def account_users(value: object) -> Mapping[int, tuple[int, ...]]:
+    """Validate a map of account id to one user id or several."""
+    found = {}
+    for account, users in _mapping(value, _USERS_FORM).items():
+        several = users if isinstance(users, list | tuple) else [users]
+        if not several or not all(re.fullmatch(_ID, str(i)) for i in (account, *several)):
+            raise ValueError(_USERS_FORM)
+        found[int(account)] = tuple(map(int, several))
     return found
 
 

@@ -18,6 +18,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from worker.core.cache_keys import is_nested_prefix
+from worker.core.message_origin import OriginRules
 from worker.errors import ConfigurationError
 from worker.settings import map_values, redis_uri
 from worker.settings.redis_uri import RedisUri
@@ -101,6 +102,7 @@ Instances = Annotated[Mapping[str, str], PlainValidator(map_values.instances)]
 AccountSecrets = Annotated[
     Mapping[int, tuple[SecretStr, ...]], PlainValidator(map_values.account_secrets)
 ]
+AccountUsers = Annotated[Mapping[int, tuple[int, ...]], PlainValidator(map_values.account_users)]
 InstanceKeys = Annotated[
     Mapping[str, tuple[SecretStr, ...]], PlainValidator(map_values.instance_keys)
 ]
@@ -207,6 +209,12 @@ class Settings(BaseSettings):
     """Address of Evolution, for `connect`."""
     evolution_apikey: Token | None = None
     """API key of Evolution, for `connect`."""
+    evolution_users: AccountUsers = {}
+    """Chatwoot users whose token Evolution has, by account."""
+    source_ids_filled_later: bool = False
+    """Evolution adds source ids to agents' messages, with its import database."""
+    people_use_whatsapp_web: bool = False
+    """Count what looks like WhatsApp Web as written by a person."""
 
     log_level: Level = "info"
     """Lowest level that is logged."""
@@ -255,6 +263,13 @@ class Settings(BaseSettings):
     def local_only(self) -> bool:
         """Whether documents are kept only in the memory of this process."""
         return not self.cache_redis_enabled and self.cache_local_enabled
+
+    @property
+    def origin_rules(self) -> OriginRules:
+        """What is known of the authors of messages."""
+        return OriginRules(
+            self.evolution_users, self.source_ids_filled_later, self.people_use_whatsapp_web
+        )
 
     @property
     def reads_enabled(self) -> bool:
@@ -322,6 +337,6 @@ SECRETS: Final = frozenset(
 """Attributes that are never shown."""
 
 FROM_FILE: Final = frozenset(
-    map(name_of, (*SECRETS, "cache_redis_uri", "stream_redis_uri", "instances"))
+    map(name_of, (*SECRETS, "cache_redis_uri", "stream_redis_uri", "instances", "evolution_users"))
 )
 """Settings that `<NAME>_FILE` can give: every secret, address and map."""

@@ -5,13 +5,15 @@ round trip.
 """
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Final
 
 from worker.core import bot_contact
 from worker.core.cache_keys import CacheKeys
 from worker.core.contact_identifiers import lookup_identifiers
 from worker.core.document_views import (
+    DEFAULT_RULES,
     ConversationView,
     MessageView,
     conversation_view,
@@ -19,7 +21,15 @@ from worker.core.document_views import (
     parse_pointer,
     possible_source_ids,
 )
+from worker.core.human_activity import (
+    DEFAULT_WINDOW_S,
+    INACTIVE,
+    HumanActivity,
+    by_conversation,
+    by_messages,
+)
 from worker.core.message_links import link
+from worker.core.message_origin import OriginRules
 from worker.core.message_page import MessagePage, MessageRange
 from worker.core.stream_entry import MAX_ID
 from worker.store.cache.local_cache import LocalCache
@@ -32,14 +42,11 @@ from worker.store.cache.value_reader import (
 )
 from worker.store.client import Client
 
-ACTIVE_S: Final = 3600.0
-"""A conversation counts as handled by a human for this long after an agent's message."""
-
 _EXTRA: Final = 4
 """Messages read beyond the limit: some may have expired or be hidden from this reader."""
 
 _MIN_BATCH: Final = 20
-"""Messages read at least: the newest ones tell whether an agent is active."""
+"""Messages read at least: the newest ones tell whether a person is active."""
 
 _MAX_BATCH: Final = 200
 
@@ -47,34 +54,55 @@ _MAX_BATCH: Final = 200
 class DocumentReader:
     """Creates readers of the instances of one prefix."""
 
-    def __init__(self, values: ValueReader, prefix: str, local: LocalCache | None = None) -> None:
+    def __init__(
+        self,
+        values: ValueReader,
+        prefix: str,
+        local: LocalCache | None = None,
+        rules: OriginRules = DEFAULT_RULES,
+    ) -> None:
         self._values = values
         self._local = local
+        self._message_view = partial(message_view, rules=rules)
         self.keys = CacheKeys(prefix)
 
     def of(self, instance: str, *, notes: bool = True) -> "InstanceReader":
         """Return a reader for one request; `notes` includes private notes."""
         cache = RequestCache(self._values, self._local, self.keys.accounts, instance)
-        return InstanceReader(cache, self.keys, instance, notes=notes)
+        return InstanceReader(cache, self.keys, instance, self._message_view, notes=notes)
 
     async def ping(self) -> None:
         """Raise unless documents can be read."""
         await self._values.ping()
 
 
-def redis_reader(client: Client, prefix: str, local: LocalCache | None = None) -> DocumentReader:
+def redis_reader(
+    client: Client,
+    prefix: str,
+    local: LocalCache | None = None,
+    rules: OriginRules = DEFAULT_RULES,
+) -> DocumentReader:
     """Return a reader of the cache in Redis, optionally with a local tier."""
     values = RedisValueReader(client, prefix, with_ttl=local is not None)
-    return DocumentReader(values, prefix, local)
+    return DocumentReader(values, prefix, local, rules)
 
 
 class InstanceReader:
     """Answers one request about an instance; each key is read at most once."""
 
-    def __init__(self, cache: RequestCache, keys: CacheKeys, instance: str, *, notes: bool) -> None:
+    def __init__(
+        self,
+        cache: RequestCache,
+        keys: CacheKeys,
+        instance: str,
+        parse_message: Callable[[bytes], MessageView | None],
+        *,
+        notes: bool,
+    ) -> None:
         self._cache = cache
         self._keys = keys
         self._instance = instance
+        self._message_view = parse_message
         self._notes = notes
         self._saw_bot_contact = False
 
@@ -118,9 +146,12 @@ class InstanceReader:
         of_own = [display_id for display_id in found[: len(own)] if display_id]
         return max(of_own or [display_id for display_id in found if display_id], default=None)
 
-    async def page(self, display_id: int, requested: MessageRange) -> MessagePage | None:
+    async def page(
+        self, display_id: int, requested: MessageRange, window_s: int = DEFAULT_WINDOW_S
+    ) -> MessagePage | None:
         """Return messages of a conversation; None if nothing of it is cached.
 
+        A person counts as active for `window_s` after a message.
         Messages that have expired or are hidden from this reader are skipped and not counted.
         """
         timeline = self._keys.timeline(self._instance, display_id)
@@ -144,7 +175,7 @@ class InstanceReader:
             messages=list(reversed(messages)) if requested.newest else messages,
             complete=await self._has_start(values[start.key], ids),
             next_before=messages[-1].id if more and requested.newest else None,
-            human_active=await self._is_human_active(conversation, ids),
+            human=await self._human(conversation, ids, window_s),
             linked=link(linked, messages),
         )
 
@@ -192,7 +223,7 @@ class InstanceReader:
         """
         if start is None or start not in ids:
             return False
-        request = KeyRequest(self._keys.message(self._instance, start), message_view)
+        request = KeyRequest(self._keys.message(self._instance, start), self._message_view)
         return (await self._cache.read([request]))[request.key] is not None
 
     def _window(self, timeline: str, requested: MessageRange) -> TimelineWindow:
@@ -204,6 +235,7 @@ class InstanceReader:
             before=requested.before or MAX_ID + 1,
             limit=max(count, _MIN_BATCH) if requested.newest else count,
             newest=requested.newest,
+            parse=self._message_view,
         )
 
     async def _visible(self, ids: Sequence[int], count: int) -> list[MessageView]:
@@ -215,26 +247,28 @@ class InstanceReader:
             start, size = start + size, min(2 * size, _MAX_BATCH)
         return visible[:count]
 
-    async def _is_human_active(
-        self, conversation: ConversationView | None, ids: Sequence[int]
-    ) -> bool:
-        """Say whether an agent is assigned, or wrote to the contact within `ACTIVE_S`."""
-        if conversation is not None and conversation.assigned:
-            return True
-        since_us = (time.time() - ACTIVE_S) * 1e6
+    async def _human(
+        self, conversation: ConversationView | None, ids: Sequence[int], window_s: int
+    ) -> HumanActivity:
+        """Say whether a person is assigned, or wrote to the contact within the window."""
+        if decided := by_conversation(conversation):
+            return decided
+        since_us = (time.time() - window_s) * 1e6
         for end in range(len(ids), 0, -_MIN_BATCH):
             batch = ids[max(0, end - _MIN_BATCH) : end]
             messages = [m for m in await self._messages(batch) if m]
             recent = [m for m in messages if m.created_us >= since_us]
-            if any(m.origin == "agent" and not m.private for m in recent):
-                return True
+            if decided := by_messages(recent, window_s):
+                return decided
             if messages and not recent:
-                return False
-        return False
+                break
+        return INACTIVE
 
     async def _messages(self, ids: Iterable[int]) -> list[MessageView | None]:
         keys = {i: self._keys.message(self._instance, i) for i in ids}
-        values = await self._cache.read([KeyRequest(key, message_view) for key in keys.values()])
+        values = await self._cache.read(
+            [KeyRequest(key, self._message_view) for key in keys.values()]
+        )
         return [self._visible_to_us(i, values[key]) for i, key in keys.items()]
 
     async def _pointers(self, keys: Sequence[str]) -> list[int | None]:

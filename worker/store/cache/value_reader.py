@@ -6,7 +6,6 @@ from typing import Any, Final, NamedTuple, Protocol
 import anyio
 
 from worker.core.cache_keys import CacheKeys
-from worker.core.document_views import message_view
 from worker.store.client import Client, load_script, translate_errors
 
 _MAX_CONCURRENT_READS: Final = 32
@@ -26,7 +25,7 @@ class KeyRequest(NamedTuple):
 class TimelineWindow(NamedTuple):
     """A timeline to read, with up to `limit` messages whose ids are between `after` and `before`.
 
-    `message_prefix` is the key of a message without its id.
+    `message_prefix` is the key of a message without its id, `parse` the parser of its value.
     """
 
     timeline: str
@@ -35,6 +34,7 @@ class TimelineWindow(NamedTuple):
     before: int
     limit: int
     newest: bool
+    parse: Callable[[bytes], Any]
 
 
 class ReadValue(NamedTuple):
@@ -102,7 +102,7 @@ def _parse_reply(
         timeline = parse_ids(ids.split())
         rows.append((window.timeline, timeline, ID_BYTES * len(timeline)))
         message_keys = [f"{window.message_prefix}{i.decode()}" for i in window_ids]
-        requests = [*requests, *(KeyRequest(key, message_view) for key in message_keys)]
+        requests = [*requests, *(KeyRequest(key, window.parse) for key in message_keys)]
     for (key, parse), value in zip(requests, values, strict=True):
         rows.append((key, None if value is None else parse(value), len(value or b"")))
     return {

@@ -7,10 +7,11 @@
 --
 -- This script cuts documents by the text and ORDER of their JSON members, which it does not parse:
 --   every document begins with  "revision","instance","account_id","inbox_id";
+--   the first "source_id" of a message is its own, and followed by "message_type";
 --   a message continues, behind its attributes, with exactly
 --   "private","deleted","status","created_at","updated_at","sender", and holds no other open object.
--- When a member of `Message` or `Conversation` is added or moved, check the patterns in `revision_of`
--- and `cut` here, and in `erase_documents.lua`; a test compares them with the members.
+-- When a member of `Message` or `Conversation` is added or moved, check the patterns in `revision_of`,
+-- `cut` and `has_same_source` here, and in `erase_documents.lua`; a test compares them with the members.
 --
 -- KEYS[1]  version of the bindings
 -- KEYS     then the key of each document, then all pointers, then all timelines, in document order
@@ -93,21 +94,43 @@ local function splice(body, status, revision)
     end
 end
 
--- Merges messages of which one has the newer body and the other the newer status, as after an update
--- of a message that is not its conversation's latest. Returns nil in all other cases.
-local function merge(document, stored, mine, theirs)
+-- Returns whether a stored message has the source id of our document.
+local function has_same_source(stored, document, closing)
+    local first = find(document, ',"source_id":', closing, true)
+    local last = find(document, ',"message_type":', first, true)
+    local from = find(stored, ',"source_id":', closing, true)
+    return from and sub(stored, from, from + last - first) == sub(document, first, last)
+end
+
+local function stamps(revision)
+    return sub(revision, 1, width), sub(revision, width + 1, 2 * width), sub(revision, 2 * width + 1)
+end
+
+-- Merges messages of which each has a greater stamp: an update of a message that is not its
+-- conversation's latest, or one whose source id is known from its creation. Returns nil where the
+-- newer body has another source id than the one that stays, which also needs another pointer.
+local function merge(document, stored, mine, theirs, closing)
     if #mine ~= 3 * width then
         return nil
     end
-    local body, status = sub(mine, 1, width), sub(mine, width + 1, 2 * width)
-    local their_body, their_status = sub(theirs, 1, width), sub(theirs, width + 1, 2 * width)
-    local source, their_source = sub(mine, 2 * width + 1), sub(theirs, 2 * width + 1)
-    if body > their_body and status < their_status and source >= their_source then
-        return splice(document, stored, body .. their_status .. source)
+    local body, status, source = stamps(mine)
+    local their_body, their_status, their_source = stamps(theirs)
+    local is_newer = body >= their_body
+    if source ~= their_source and not (is_newer and source > their_source)
+        and not has_same_source(stored, document, closing) then
+        return nil
     end
-    if body < their_body and status > their_status and source == their_source then
-        return splice(stored, document, their_body .. status .. source)
+    local revision = (is_newer and body or their_body)
+        .. (status > their_status and status or their_status)
+        .. (source > their_source and source or their_source)
+    local newer, other = document, stored
+    if not is_newer then
+        newer, other = stored, document
     end
+    if status == their_status or (status > their_status) == is_newer then
+        return HEAD .. revision .. sub(newer, closing)
+    end
+    return splice(newer, other, revision)
 end
 
 -- Returns the document to write, or nil and the reply.
@@ -128,7 +151,7 @@ local function resolve(stored, document, event_ms)
     if not behind then
         return document
     end
-    return merge(document, stored, mine, theirs), stored
+    return merge(document, stored, mine, theirs, closing), stored
 end
 
 local WRONG_TYPE = {}
