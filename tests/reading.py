@@ -4,7 +4,7 @@ import msgspec
 
 from worker.core.cache_keys import CacheKeys
 from worker.core.documents import Conversation, Message
-from worker.core.message_page import MessageRange
+from worker.core.history.message_page import MessageRange
 from worker.store.cache.document_reader import redis_reader
 from worker.store.client import Client
 

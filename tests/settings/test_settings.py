@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, strategies as st
 from pydantic import ValidationError
 
-from worker.core.message_origin import OriginRules
+from worker.core.history.message_origin import OriginRules
 from worker.errors import ConfigurationError
 from worker.settings import LoadedSettings, RedisUri, Settings, load, mask, name_of, redis_uri
 

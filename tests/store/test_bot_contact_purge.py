@@ -13,7 +13,7 @@ from worker.core import chatwoot_event
 from worker.core.binding_rules import Bindings
 from worker.core.bot_contact import is_about_bot
 from worker.core.documents import PendingWrite
-from worker.core.message_page import MessageRange
+from worker.core.history.message_page import MessageRange
 from worker.core.stream_entry import Entry, read_envelope
 from worker.store.admin.bot_contact_purge import BotContactPurge, PurgeCounts
 from worker.store.cache.binding_table import BindingTable

@@ -13,14 +13,14 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from msgspec.structs import replace
 
 from tests import events
-from tests.core.test_message_links import MARKER, edit, sent
+from tests.core.history.test_message_links import MARKER, edit, sent
 from tests.store.test_document_writer import INSTANCE, pending_writes
 from tests.waiting import wait_until
 from worker.core.cache_keys import CacheKeys
-from worker.core.chat_format import as_chat
 from worker.core.documents import PendingWrite
-from worker.core.message_origin import OriginRules
-from worker.core.message_page import MessagePage, MessageRange
+from worker.core.history.chat_format import as_chat
+from worker.core.history.message_origin import OriginRules
+from worker.core.history.message_page import MessagePage, MessageRange
 from worker.store.cache.document_reader import DocumentReader, InstanceReader, redis_reader
 from worker.store.cache.document_writer import CacheSettings, DocumentWriter
 from worker.store.cache.invalidation_listener import InvalidationListener

@@ -10,11 +10,11 @@ import pytest
 
 from tests.recordings import webhooks
 from tests.store.test_document_writer import INSTANCE, pending_writes
-from worker.core.document_views import conversation_view
 from worker.core.documents import Conversation, encode
-from worker.core.human_activity import INACTIVE, HumanActivity, Reason
+from worker.core.history.document_views import conversation_view
+from worker.core.history.human_activity import INACTIVE, HumanActivity, Reason
+from worker.core.history.message_page import MessageRange
 from worker.core.inbox_matching import Inbox
-from worker.core.message_page import MessageRange
 from worker.core.rest_to_webhook import (
     RestConversation,
     RestMessage,

@@ -13,7 +13,7 @@ from tests.servers import Server
 from tests.store.test_document_reader import CONVERSATION, CacheFixture, is_valid, tracked
 from tests.store.test_document_writer import INSTANCE
 from tests.waiting import wait_until
-from worker.core.message_page import MessageRange
+from worker.core.history.message_page import MessageRange
 from worker.errors import ConfigurationError, PermissionDenied
 from worker.store.cache.invalidation_listener import LEASE_S, InvalidationListener
 from worker.store.cache.local_cache import LocalCache

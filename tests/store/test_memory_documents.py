@@ -10,7 +10,7 @@ import pytest
 from tests import events
 from tests.store.test_document_writer import INSTANCE, NOW_MS, pending_writes
 from worker.core.binding_rules import BindingClaim
-from worker.core.message_page import MessageRange
+from worker.core.history.message_page import MessageRange
 from worker.errors import RedisUnavailable
 from worker.store.cache.document_reader import DocumentReader
 from worker.store.cache.document_writer import CacheSettings

@@ -14,8 +14,8 @@ from cachetools import TTLCache
 from worker.chatwoot.account_clients import AccountClients
 from worker.chatwoot.paginator import HistoryPaginator
 from worker.core.binding_rules import Bindings
+from worker.core.history.message_page import MessageRange
 from worker.core.inbox_matching import Inbox
-from worker.core.message_page import MessageRange
 from worker.core.rest_to_webhook import ConversationSnapshot, RestMessage
 from worker.errors import RedisUnavailable, UpstreamError
 from worker.ops.logs import LogThrottle

@@ -10,7 +10,7 @@ import anyio
 
 from worker.cli.context import CommandContext, check_instance_name, describe_unknown
 from worker.cli.output import print_document, warn
-from worker.core.message_page import MessagePage, page_json
+from worker.core.history.message_page import MessagePage, page_json
 from worker.errors import ConfigurationError, PermissionDenied
 from worker.reads.lookup import Found, find
 from worker.reads.read_request import DEFAULT_LIMIT, MAX_LIMIT, ReadRequest, parse_id

@@ -1,7 +1,7 @@
 """Looks up in the cache what a read requests."""
 
-from worker.core.document_views import ConversationView, MessageView
-from worker.core.message_page import MessagePage
+from worker.core.history.document_views import ConversationView, MessageView
+from worker.core.history.message_page import MessagePage
 from worker.reads.read_request import ReadRequest, parse_id
 from worker.store.cache.document_reader import InstanceReader
 

@@ -8,11 +8,11 @@ from msgspec import UNSET, UnsetType
 
 from worker import __version__
 from worker.chatwoot.read_through import Result
-from worker.core.chat_format import ChatTurn
 from worker.core.chatwoot_event import Id
 from worker.core.documents import Conversation, Message
-from worker.core.human_activity import HumanActivity
-from worker.core.message_origin import Origin
+from worker.core.history.chat_format import ChatTurn
+from worker.core.history.human_activity import HumanActivity
+from worker.core.history.message_origin import Origin
 from worker.reads.read_request import (
     NAME_BYTES,
     PARAMETERS,

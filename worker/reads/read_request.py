@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 from urllib.parse import unquote_to_bytes
 
-from worker.core.human_activity import DEFAULT_WINDOW_S, MAX_WINDOW_S
-from worker.core.message_page import MessageRange
+from worker.core.history.human_activity import DEFAULT_WINDOW_S, MAX_WINDOW_S
+from worker.core.history.message_page import MessageRange
 from worker.core.stream_entry import MAX_ID
 from worker.web.http_error import HttpError
 

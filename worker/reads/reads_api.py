@@ -12,8 +12,8 @@ import structlog
 from starlette.types import Receive, Scope, Send
 
 from worker.chatwoot.read_through import ReadThrough
-from worker.core.chat_format import as_chat
-from worker.core.message_page import MessagePage, page_json
+from worker.core.history.chat_format import as_chat
+from worker.core.history.message_page import MessagePage, page_json
 from worker.errors import PermissionDenied, RedisUnavailable
 from worker.ops.logs import LogThrottle, error_site
 from worker.ops.metrics import Metrics

@@ -18,7 +18,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from worker.core.cache_keys import is_nested_prefix
-from worker.core.message_origin import OriginRules
+from worker.core.history.message_origin import OriginRules
 from worker.errors import ConfigurationError
 from worker.settings import map_values, redis_uri
 from worker.settings.redis_uri import RedisUri

@@ -8,8 +8,8 @@ from msgspec import Struct
 from worker.core import bot_contact
 from worker.core.binding_rules import Bindings, inbox_key
 from worker.core.cache_keys import KeyKind, ParsedKey
-from worker.core.document_views import is_of_bot
 from worker.core.documents import Document
+from worker.core.history.document_views import is_of_bot
 
 Problem = Literal[
     "foreign",

@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 from worker.core import bot_contact
 from worker.core.cache_keys import dead_key
-from worker.core.document_views import is_of_bot
 from worker.core.documents import Document, Message
+from worker.core.history.document_views import is_of_bot
 from worker.core.stream_entry import Entry
 from worker.store.admin.stream_admin import StreamAdmin
 from worker.store.cache.binding_table import BindingTable

@@ -12,7 +12,7 @@ from typing import Final
 from worker.core import bot_contact
 from worker.core.cache_keys import CacheKeys
 from worker.core.contact_identifiers import lookup_identifiers
-from worker.core.document_views import (
+from worker.core.history.document_views import (
     DEFAULT_RULES,
     ConversationView,
     MessageView,
@@ -21,16 +21,16 @@ from worker.core.document_views import (
     parse_pointer,
     possible_source_ids,
 )
-from worker.core.human_activity import (
+from worker.core.history.human_activity import (
     DEFAULT_WINDOW_S,
     INACTIVE,
     HumanActivity,
     by_conversation,
     by_messages,
 )
-from worker.core.message_links import link
-from worker.core.message_origin import OriginRules
-from worker.core.message_page import MessagePage, MessageRange
+from worker.core.history.message_links import link
+from worker.core.history.message_origin import OriginRules
+from worker.core.history.message_page import MessagePage, MessageRange
 from worker.core.stream_entry import MAX_ID
 from worker.store.cache.local_cache import LocalCache
 from worker.store.cache.request_cache import RequestCache

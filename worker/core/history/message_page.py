@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import msgspec
 
-from worker.core.document_views import MessageView
-from worker.core.human_activity import HumanActivity
+from worker.core.history.document_views import MessageView
+from worker.core.history.human_activity import HumanActivity
 
 
 @dataclass(frozen=True, slots=True)

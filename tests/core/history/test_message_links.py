@@ -13,11 +13,11 @@ from hypothesis import given, strategies as st
 from msgspec.structs import replace
 
 from tests import events, recordings
-from tests.core.test_document_views import message, view
-from worker.core.chat_format import as_chat
-from worker.core.document_views import MessageView, message_view
+from tests.core.history.test_document_views import message, view
 from worker.core.documents import encode
-from worker.core.message_links import link
+from worker.core.history.chat_format import as_chat
+from worker.core.history.document_views import MessageView, message_view
+from worker.core.history.message_links import link
 
 MARKER = "\n\n`Mensagem editada:`\n\n"
 DELETED = {"deleted": True}

@@ -11,10 +11,10 @@ from tests.core.rows import as_of_0_1_0
 from tests.recordings import webhooks
 from worker.core import chatwoot_event
 from worker.core.chatwoot_event import Destination
-from worker.core.document_views import message_view
 from worker.core.documents import Message, encode
+from worker.core.history.document_views import message_view
+from worker.core.history.message_origin import Origin, OriginRules
 from worker.core.inbox_matching import Inbox
-from worker.core.message_origin import Origin, OriginRules
 from worker.core.rest_to_webhook import RestConversation, RestMessage, message_body
 from worker.core.stream_entry import Entry, read_envelope
 

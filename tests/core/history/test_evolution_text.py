@@ -2,7 +2,7 @@
 
 import pytest
 
-from worker.core.evolution_text import (
+from worker.core.history.evolution_text import (
     has_edit_marker,
     is_one_emoji,
     participant_label,

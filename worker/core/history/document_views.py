@@ -10,8 +10,8 @@ from msgspec.structs import replace
 
 from worker.core import bot_contact
 from worker.core.documents import Conversation, Document, Message, encode
-from worker.core.evolution_text import has_edit_marker, is_one_emoji
-from worker.core.message_origin import SOURCE_ID_PREFIX, Origin, OriginRules
+from worker.core.history.evolution_text import has_edit_marker, is_one_emoji
+from worker.core.history.message_origin import SOURCE_ID_PREFIX, Origin, OriginRules
 from worker.core.timestamps import to_us
 
 _CONVERSATIONS: Final = msgspec.json.Decoder(Conversation)

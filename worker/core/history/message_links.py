@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from msgspec.structs import replace
 
-from worker.core.document_views import MessageLinks, MessageView, without_text
+from worker.core.history.document_views import MessageLinks, MessageView, without_text
 
 
 def link(messages: Sequence[MessageView], others: Sequence[MessageView] = ()) -> list[MessageView]:

@@ -7,9 +7,9 @@ from urllib.parse import unquote
 import msgspec
 from msgspec import Struct
 
-from worker.core.document_views import MessageView
 from worker.core.documents import Attachment, Message
-from worker.core.evolution_text import participant_label, without_edit_marker
+from worker.core.history.document_views import MessageView
+from worker.core.history.evolution_text import participant_label, without_edit_marker
 
 _DECODE: Final = msgspec.json.Decoder(Message).decode
 _QUOTED_CHARACTERS: Final = 100

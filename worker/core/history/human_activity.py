@@ -5,8 +5,8 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
-from worker.core.document_views import ConversationView, MessageView
-from worker.core.message_origin import Origin
+from worker.core.history.document_views import ConversationView, MessageView
+from worker.core.history.message_origin import Origin
 from worker.core.timestamps import to_iso
 
 DEFAULT_WINDOW_S: Final = 3600

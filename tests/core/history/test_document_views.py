@@ -8,16 +8,16 @@ import pytest
 
 from tests import events
 from worker.core import chatwoot_event
-from worker.core.chat_format import as_chat, chat_turn
-from worker.core.document_views import (
+from worker.core.documents import Message, encode
+from worker.core.history.chat_format import as_chat, chat_turn
+from worker.core.history.document_views import (
     MessageView,
     conversation_view,
     message_view,
     parse_pointer,
 )
-from worker.core.documents import Message, encode
-from worker.core.human_activity import INACTIVE
-from worker.core.message_page import MessagePage, MessageRange, page_json
+from worker.core.history.human_activity import INACTIVE
+from worker.core.history.message_page import MessagePage, MessageRange, page_json
 from worker.core.stream_entry import Entry, read_envelope
 
 
