@@ -8,6 +8,7 @@ import anyio
 
 from worker.errors import RedisUnavailable, SpoolError, WorkerError
 from worker.ingest.spool.spool_relay import SpoolRelay
+from worker.store.backoff import Backoff
 from worker.store.stream.stream_reader import StreamProducer
 from worker.web.http_error import HttpError
 
@@ -90,14 +91,14 @@ class EventAcceptor:
 
     async def _add(self, fields: Mapping[str, bytes], deadline: float) -> AcceptedEvent:
         """Add to the stream; retry while Redis is unavailable, and raise the last error."""
-        wait_s = _RETRY_S
+        backoff = Backoff(_RETRY_S, _RETRY_MAX_S)
         while True:
             try:
                 async with self._limiter:
                     return AcceptedEvent(await self._stream.add(fields), "accepted")
             except RedisUnavailable:
-                if anyio.current_time() + wait_s >= deadline:
+                delay_s = backoff.next_delay_s()
+                if anyio.current_time() + delay_s >= deadline:
                     raise
             # A short outage must not cost an event: Chatwoot does not send it again.
-            await anyio.sleep(wait_s)
-            wait_s = min(2 * wait_s, _RETRY_MAX_S)
+            await anyio.sleep(delay_s)

@@ -22,12 +22,14 @@ from worker.ingest.spool.spool_file import SpoolFile, SpoolRow
 from worker.ingest.spool.spool_queue import SpoolQueue, decode
 from worker.ops.logs import LogThrottle, error_site
 from worker.ops.metrics import Metrics
+from worker.store.backoff import Backoff
 from worker.store.stream.stream_reader import StreamProducer
 
 log = structlog.get_logger()
 
 _IDLE_S: Final = 5.0
-_RETRY_S: Final = (0.25, 0.5, 1.0, 2.0)
+_RETRY_S: Final = 0.25
+_RETRY_MAX_S: Final = 2.0
 _LOG_EVERY_S: Final = 60.0
 _MAX_BATCH: Final = 100
 _BATCH_BYTES: Final = 4 * 1024 * 1024
@@ -67,17 +69,17 @@ class SpoolRelay:
 
     async def run(self) -> None:
         """Relay events whenever the stream accepts them, until cancelled."""
-        failures = 0
+        backoff = Backoff(_RETRY_S, _RETRY_MAX_S)
         while True:
             try:
                 await self._relay()
-                failures = 0
+                backoff.reset()
+                await self._wait_for_work()
             # Errors of Redis and the disk, and defects: whichever it is, events wait on the disk,
             # and only the next attempt can deliver them.
             except Exception as error:  # noqa: BLE001
-                failures += 1
                 self._log_failed(error)
-            await self._pause(failures)
+                await anyio.sleep(backoff.next_delay_s())
 
     async def _relay(self) -> None:
         await self._delete_drained()
@@ -154,10 +156,7 @@ class SpoolRelay:
         self.unavailable = self.unavailable or isinstance(error, WorkerError)
         self._log("spool.drain_failed", error)
 
-    async def _pause(self, failures: int) -> None:
-        if failures:
-            await anyio.sleep(_RETRY_S[min(failures, len(_RETRY_S)) - 1])
-            return
+    async def _wait_for_work(self) -> None:
         with anyio.move_on_after(_IDLE_S):
             await self._wake.wait()
         self._wake = anyio.Event()
